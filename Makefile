@@ -1,0 +1,47 @@
+# `make` alone prints the verbs. Everything runs in $(VENV), which `make setup` builds once.
+VENV   ?= .venv
+PYTHON ?= python3
+PY     := $(VENV)/bin/python
+STAMP  := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+DEMO   := --input input/demo --work work/demo
+export PYTHONUNBUFFERED := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format clean lock
+
+help:  ## list the verbs
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */\1\t/' | expand -t 10
+
+setup: $(STAMP)  ## make .venv with everything in it (uv inside the venv makes it a minute)
+
+$(STAMP):
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check uv
+	$(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(PY) -c constraints.txt -e '.[dev,kaggle,lightgbm,cleanlab]'
+	@rm -f $(VENV)/.installed-* && touch $@
+
+demo: setup  ## the main job on a synthetic competition: two experiments x 5 folds, blend, submission, scores
+	$(PY) -m input.demo input/demo
+	$(PY) train_fold.py --fold 0..4 --config configs/demo_resnetish.yaml $(DEMO)
+	$(PY) train_fold.py --fold 0..4 --config configs/demo_vggish.yaml $(DEMO)
+	$(PY) ensemble.py $(DEMO)
+	$(PY) submit.py $(DEMO) --truth input/demo/test_labels.csv
+
+test: setup  ## pass the tests
+	$(PY) -m pytest
+
+lint: setup  ## ruff and mypy
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: setup  ## let ruff put the code in order
+	$(VENV)/bin/ruff check --fix --quiet . ; $(VENV)/bin/ruff format .
+
+lock: setup  ## resolve constraints.in into constraints.txt
+	$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-header --no-annotate \
+		-c constraints.in pyproject.toml -o constraints.txt
+
+clean:  ## remove what was generated here: the demo and caches (.venv, runs and downloaded data stay)
+	rm -rf work/demo input/demo build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,71 @@
+"""How the kit speaks: lines, warnings, a progress bar on a terminal and plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from configs.errors import UserError
+
+Advance = Callable[[int], None]
+
+
+def say(line: str) -> None:
+    """A line of progress or a result, to standard output."""
+    print(line, flush=True)
+
+
+def warn(line: str) -> None:
+    """Something the user should know but need not act on, to standard error."""
+    print(f"warning: {line}", file=sys.stderr, flush=True)
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Run a verb's main(): a UserError becomes one line and exit status 2, Ctrl-C becomes 130."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+@contextmanager
+def progress(what: str, total: int, unit: str, every: float = 10.0) -> Iterator[Advance]:
+    """A context whose value is called with the number of units just done.
+
+    On a terminal a rich bar shows rate and time left; elsewhere a plain line appears at most every `every` seconds.
+    """
+    if sys.stdout.isatty():
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        rate = TextColumn("{task.fields[rate]}")
+        with Progress(*columns, rate, TimeRemainingColumn(), transient=True) as bar:
+            task = bar.add_task(what, total=total, rate="")
+
+            def advance(n: int) -> None:
+                speed = bar.tasks[0].speed
+                bar.update(task, advance=n, rate=f"{speed:.1f} {unit}/s" if speed else "")
+
+            yield advance
+    else:
+        yield _plain_lines(what, total, unit, every)
+
+
+def _plain_lines(what: str, total: int, unit: str, every: float) -> Advance:
+    start = last = time.monotonic()
+    done = 0
+
+    def advance(n: int) -> None:
+        nonlocal last, done
+        done += n
+        now = time.monotonic()
+        if now - last >= every or (done >= total and now - start >= every):
+            last = now
+            rate = done / (now - start)
+            say(f"{what}: {done}/{total} {unit}, {rate:.1f} {unit}/s, {(total - done) / rate:.0f} s left")
+
+    return advance

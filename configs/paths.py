@@ -1,0 +1,31 @@
+"""Where every file lies."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The competition's folder (read) and the work folder (written, everything in it can be made again)."""
+
+    input: Path = Path("input/freesound-audio-tagging")
+    work: Path = Path("work")
+
+    @property
+    def features(self) -> Path:
+        return self.work / "features"
+
+    @property
+    def folds(self) -> Path:
+        return self.work / "folds"
+
+    @property
+    def runs(self) -> Path:
+        return self.work / "runs"
+
+    @property
+    def ensembles(self) -> Path:
+        return self.work / "ensembles"
+
+    def run(self, experiment: str, fold: int) -> Path:
+        return self.runs / experiment / f"fold{fold}"

@@ -1,0 +1,64 @@
+"""From the store to the network: crops and windows of many clips at once, gathered on the device that trains."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from features.store import Store
+
+
+class Batches:
+    """The store's frames on a device, or mapped from disk where they would not fit.
+
+    Both calls return (batch, 1, n_mels, n_frames) float32 on `device`; what a clip lacks is the log-mel of silence.
+    """
+
+    def __init__(self, store: Store, device: torch.device | str = "cpu") -> None:
+        self.store = store
+        self.device = torch.device(device)
+        frames = torch.from_numpy(store.frames)
+        self._home = self.device if self._fits(frames) else torch.device("cpu")
+        self._frames = frames.to(self._home)
+
+    def crop(self, rows: np.ndarray, n_frames: int, rng: np.random.Generator) -> Tensor:
+        """One random crop of every clip in rows; a shorter clip is placed at random within the silence."""
+        room = self.store.length[rows] - n_frames  # negative: frames of silence to add
+        draw = rng.integers(0, np.abs(room) + 1)
+        return self.at(rows, np.where(room >= 0, draw, -draw), n_frames)
+
+    def at(self, rows: np.ndarray, first: np.ndarray, n_frames: int) -> Tensor:
+        """The n_frames of each clip from its frame `first` on, which may lie before its start."""
+        first_t, length = self._to_home(first), self._to_home(self.store.length[rows])
+        frame = first_t[:, None] + torch.arange(n_frames, device=self._home)  # (batch, n_frames), within the clip
+        inside = (frame >= 0) & (frame < length[:, None])
+        flat = (self._to_home(self.store.start[rows])[:, None] + frame).clamp_(0, max(len(self._frames) - 1, 0))
+        if len(self._frames):
+            x = self._frames.index_select(0, flat.flatten()).view(len(rows), n_frames, -1).float()
+        else:  # a store of unreadable clips only
+            x = torch.zeros(len(rows), n_frames, self._frames.shape[1], device=self._home)
+        x.masked_fill_(~inside[:, :, None], self.store.silence)
+        return x.transpose(1, 2).unsqueeze(1).to(self.device, non_blocking=True)
+
+    def _fits(self, frames: Tensor) -> bool:
+        if self.device.type != "cuda":
+            return True
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return frames.numel() * frames.element_size() < free // 2  # the other half is for the network
+
+    def _to_home(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(self._home)
+
+
+def windows(length: np.ndarray, n_frames: int) -> tuple[np.ndarray, np.ndarray]:
+    """Evenly spaced windows that cover every clip: (clip, first frame) of each, both (n_windows,).
+
+    A clip of up to n_frames + 1 frames has one window (5.000 s are 501 frames, the last centred on the end), centred
+    if it is shorter; a longer one has ceil((length - 1) / n_frames), the first at its start, the last at its end.
+    """
+    count = np.maximum(1, -(-(length - 1) // n_frames))
+    clip = np.repeat(np.arange(len(length)), count)
+    nth = np.arange(len(clip)) - np.repeat(np.cumsum(count) - count, count)
+    room = (length - n_frames)[clip]
+    spread = nth * room / np.maximum(count[clip] - 1, 1)
+    first = np.where(room < 0, room // 2, np.where(count[clip] == 1, 0, np.round(spread)))
+    return clip, first.astype(np.int64)

@@ -1,0 +1,91 @@
+"""Waveform -> log-mel, the one front-end of training and prediction.
+
+Equal to torchaudio's MelSpectrogram (power 2, HTK scale, no filter normalisation, centred frames, reflect padding)
+followed by log(x + log_floor), to 1e-3 absolute in log-mel (tests/test_log_mel.py); at half its cost, because power and
+mel filters are one matrix product over the interleaved real and imaginary parts.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from configs.schema import FeatureConfig
+
+BLOCK = 256  # frames transformed at a time: the buffers stay in the cache and memory does not grow with the clip
+
+
+class LogMel:
+    """Call it with (samples,) float32 at sample_rate; returns (n_frames, n_mels) float32, natural logarithm.
+
+    n_frames is 1 + samples // hop_length; a wave shorter than half a frame is first filled with zeros. Frequencies in
+    Hz, n_fft and hop_length in samples. trim_db cuts leading and trailing frames that are so many dB below the loudest.
+    """
+
+    def __init__(
+        self,
+        sample_rate: int = 44_100,
+        n_fft: int = 1024,
+        hop_length: int = 441,
+        n_mels: int = 64,
+        f_min: float = 0.0,
+        f_max: float = 22_050.0,
+        log_floor: float = 1e-6,
+        trim_db: float | None = None,
+    ) -> None:
+        self.n_fft, self.hop_length, self.n_mels = n_fft, hop_length, n_mels
+        self.log_floor, self.trim_db = log_floor, trim_db
+        self.window = torch.hann_window(n_fft)
+        filters = mel_filters(sample_rate, n_fft, n_mels, f_min, f_max)
+        self.power_to_mel = torch.from_numpy(np.repeat(filters, 2, axis=0))  # (2 * bins, n_mels): re^2 and im^2 alike
+
+    @classmethod
+    def from_config(cls, cfg: FeatureConfig) -> "LogMel":
+        return cls(**vars(cfg))
+
+    @property
+    def silence(self) -> float:
+        """The log-mel of digital silence: what padding is made of."""
+        return math.log(self.log_floor)
+
+    @torch.inference_mode()
+    def __call__(self, wave: np.ndarray) -> np.ndarray:
+        frames = self._frames(torch.from_numpy(wave))
+        mel = torch.empty(len(frames), self.n_mels)
+        for i in range(0, len(frames), BLOCK):
+            spectrum = torch.fft.rfft(frames[i : i + BLOCK] * self.window)
+            parts = torch.view_as_real(spectrum).flatten(1)  # (block, 2 * bins)
+            torch.matmul(parts.square_(), self.power_to_mel, out=mel[i : i + BLOCK])
+        if self.trim_db is not None:
+            mel = _trim(mel, self.trim_db)
+        out: np.ndarray = mel.add_(self.log_floor).log_().numpy()
+        return out
+
+    def _frames(self, wave: Tensor) -> Tensor:
+        """(n_frames, n_fft) view of overlapping frames, centred on multiples of hop_length."""
+        half = self.n_fft // 2
+        if len(wave) <= half:  # reflection needs more samples than it adds
+            wave = torch.nn.functional.pad(wave, (0, half + 1 - len(wave)))
+        padded = torch.nn.functional.pad(wave[None], (half, half), mode="reflect")[0]
+        return padded.unfold(0, self.n_fft, self.hop_length)
+
+
+def mel_filters(sample_rate: int, n_fft: int, n_mels: int, f_min: float, f_max: float) -> np.ndarray:
+    """(n_fft // 2 + 1, n_mels) float32 triangles on the HTK mel scale, 2595 log10(1 + f / 700), each with peak 1."""
+
+    def to_mel(hz: float) -> float:
+        return 2595.0 * math.log10(1.0 + hz / 700.0)
+
+    mels = np.linspace(to_mel(f_min), to_mel(f_max), n_mels + 2)
+    corners = 700.0 * (10.0 ** (mels / 2595.0) - 1.0)  # Hz
+    bins = np.linspace(0.0, sample_rate // 2, n_fft // 2 + 1)[:, None]
+    rise = (bins - corners[:-2]) / np.diff(corners)[:-1]
+    fall = (corners[2:] - bins) / np.diff(corners)[1:]
+    return np.maximum(0.0, np.minimum(rise, fall)).astype(np.float32)
+
+
+def _trim(mel: Tensor, trim_db: float) -> Tensor:
+    power = mel.sum(dim=1)
+    loud = torch.nonzero(power >= power.max() * 10 ** (-trim_db / 10))
+    return mel[int(loud[0]) : int(loud[-1]) + 1].clone()

@@ -1,0 +1,221 @@
+"""The packed feature store: the log-mel frames of all clips in one float16 array, with an index by fname.
+
+work/features/<key>/ holds frames.f16 (total frames, n_mels), index.npz and manifest.json. The key is a hash of the
+settings and of every file's name, size and modification time. While it is being made it is called <key>.partial and
+fills up with parts, so that an interrupted extraction goes on.
+"""
+
+import fcntl
+import hashlib
+import json
+import math
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from configs.console import progress, say
+from configs.errors import UserError, list_some
+from configs.schema import FeatureConfig
+
+PART = 64  # clips per part: small enough to lose little, large enough that the pool's overhead does not show
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Store:
+    """frames (total, n_mels) float16, mapped from disk; clip i is frames[start[i] : start[i] + length[i]].
+
+    mean, mean_square: (clips, n_mels) float32, per clip over its frames. faults: fname -> reason; such a clip may have
+    length 0. silence: the log-mel of digital silence, for padding. key: the hash that names the store.
+    """
+
+    key: str
+    fnames: tuple[str, ...]
+    frames: np.ndarray
+    start: np.ndarray
+    length: np.ndarray
+    mean: np.ndarray
+    mean_square: np.ndarray
+    faults: dict[str, str]
+    silence: float
+    frame_rate: float  # frames per second
+
+    def rows(self, fnames: Sequence[str]) -> np.ndarray:
+        """Row numbers of clips by name; raises KeyError for a name that is not here."""
+        index = {name: i for i, name in enumerate(self.fnames)}
+        return np.array([index[name] for name in fnames], dtype=np.int64)
+
+
+def open_features(
+    cfg: FeatureConfig, fnames: Sequence[str], files: Sequence[str | None], folder: Path, workers: int | None = None
+) -> Store:
+    """The store of these clips, made first if it is not there.
+
+    files: a path per clip, None for a missing one. Raises UserError where the store is corrupted.
+    """
+    key = store_key(cfg, fnames, files)
+    final = folder / key
+    if not final.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with _lock(folder / f"{key}.lock"):
+            if not final.exists():  # another process may have made it while this one waited
+                _make(cfg, fnames, files, final, workers or len(os.sched_getaffinity(0)))
+    return _open(final, cfg)
+
+
+def store_key(cfg: FeatureConfig, fnames: Sequence[str], files: Sequence[str | None]) -> str:
+    """Twelve hex digits: settings, and name, size and modification time of every file."""
+    digest = hashlib.sha256(json.dumps([FORMAT, asdict(cfg)], sort_keys=True).encode())
+    for fname, file in zip(fnames, files, strict=True):
+        stat = os.stat(file) if file is not None else None  # noqa: PTH116  called 20,000 times
+        digest.update(f"{fname}\0{stat and (stat.st_size, stat.st_mtime_ns)}\n".encode())
+    return digest.hexdigest()[:12]
+
+
+def _make(cfg: FeatureConfig, fnames: Sequence[str], files: Sequence[str | None], final: Path, workers: int) -> None:
+    partial = final.with_name(final.name + ".partial")
+    partial.mkdir(exist_ok=True)
+    clips = list(zip(fnames, files, strict=True))
+    parts = [partial / f"part-{i:05d}.npz" for i in range(math.ceil(len(clips) / PART))]
+    jobs = [(cfg, clips[i * PART : (i + 1) * PART], p) for i, p in enumerate(parts) if not p.exists()]
+    found = len(parts) - len(jobs)
+    say(f"features: log-mel of {len(clips)} clips" + (f", {found * PART} done before" if found else ""))
+    with progress("features", sum(len(job[1]) for job in jobs), "clips") as advance:
+        for n in _run(jobs, workers):
+            advance(n)
+    _assemble(parts, clips, cfg, partial)
+    partial.rename(final)
+
+
+def _run(jobs: list[tuple[Any, ...]], workers: int) -> Iterator[int]:
+    """Do the jobs, in this process where a pool would take longer to start than to work."""
+    if workers == 1 or len(jobs) < 2:
+        yield from map(_extract_part, jobs)
+        return
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+        futures = [pool.submit(_extract_part, job) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _extract_part(job: tuple[FeatureConfig, list[tuple[str, str | None]], Path]) -> int:
+    """Features of a few clips into one part file, which appears whole or not at all."""
+    from features.log_mel import LogMel
+
+    cfg, clips, part = job
+    log_mel = LogMel.from_config(cfg)
+    frames, faults = zip(*(_extract_clip(log_mel, file, cfg) for _, file in clips), strict=True)
+    packed = np.concatenate(frames).astype(np.float16)
+    lengths = np.array([len(f) for f in frames], dtype=np.int64)
+    stats = np.array([(f.mean(0), np.square(f).mean(0)) if len(f) else np.zeros((2, cfg.n_mels)) for f in frames])
+    temporary = part.with_suffix(f".{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        np.savez(file, frames=packed, length=lengths, fault=np.array(faults), stats=stats.astype(np.float32))
+    temporary.replace(part)
+    return len(clips)
+
+
+def _extract_clip(log_mel: Any, file: str | None, cfg: FeatureConfig) -> tuple[np.ndarray, str]:
+    from input.audio import AudioFault, read_wave
+
+    none = np.zeros((0, cfg.n_mels), dtype=np.float32)
+    if file is None:
+        return none, "missing"
+    try:
+        return log_mel(read_wave(file, cfg.sample_rate)), ""
+    except AudioFault as fault:
+        return (none if fault.wave is None else log_mel(fault.wave)), str(fault)
+
+
+def _assemble(parts: list[Path], clips: list[tuple[str, str | None]], cfg: FeatureConfig, partial: Path) -> None:
+    """Join the parts one by one, so that memory does not grow with the competition."""
+    lengths, stats, faults = [], [], []
+    with (partial / "frames.f16").open("wb") as out:
+        for part in parts:
+            try:
+                with np.load(part) as piece:
+                    out.write(piece["frames"].tobytes())
+                    lengths.append(piece["length"])
+                    stats.append(piece["stats"])
+                    faults.append(piece["fault"])
+            except (OSError, ValueError, KeyError, zlib.error) as error:
+                part.unlink()
+                raise UserError(f"{part}: damaged and removed ({error}): the same command makes it again") from None
+    both = np.concatenate(stats)
+    np.savez(
+        partial / "index.npz",
+        fname=np.array([fname for fname, _ in clips]),
+        length=np.concatenate(lengths),
+        fault=np.concatenate(faults),
+        mean=both[:, 0],
+        mean_square=both[:, 1],
+    )
+    sums = {name: _checksum(partial / name) for name in ("frames.f16", "index.npz")}
+    manifest = {"format": FORMAT, "settings": asdict(cfg), "crc32": sums}
+    (partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    for part in parts:
+        part.unlink()
+
+
+def _open(folder: Path, cfg: FeatureConfig) -> Store:
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        bad = [name for name, crc in manifest["crc32"].items() if _checksum(folder / name) != crc]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{folder}: corrupted ({error}): delete this folder, it will be made again") from None
+    if bad:
+        raise UserError(f"{folder}: corrupted, {list_some(bad)}: delete this folder, it will be made again")
+    with np.load(folder / "index.npz") as index:
+        length = index["length"]
+        shape = (int(length.sum()), cfg.n_mels)
+        mapped: np.ndarray = (
+            np.memmap(folder / "frames.f16", dtype=np.float16, mode="c", shape=shape)  # "c": torch wants it writable
+            if shape[0]
+            else np.zeros(shape, np.float16)
+        )
+        return Store(
+            key=folder.name,
+            fnames=tuple(index["fname"].tolist()),
+            frames=mapped,
+            start=np.cumsum(length) - length,
+            length=length,
+            mean=index["mean"],
+            mean_square=index["mean_square"],
+            faults={n: f for n, f in zip(index["fname"].tolist(), index["fault"].tolist(), strict=True) if f},
+            silence=math.log(cfg.log_floor),
+            frame_rate=cfg.sample_rate / cfg.hop_length,
+        )
+
+
+def _checksum(file: Path) -> int:
+    crc = 0
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 24):
+            crc = zlib.crc32(block, crc)
+    return crc
+
+
+@contextmanager
+def _lock(file: Path) -> Iterator[None]:
+    """Folds trained in several terminals make the store once; a killed process leaves no lock behind."""
+    with file.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,109 @@
+"""The table of training clips -> a fold for each: stratified, grouped, the same on every machine, written once."""
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from configs.console import say, warn
+from configs.errors import UserError, list_some
+from configs.schema import FoldConfig
+
+
+def load_folds(cfg: FoldConfig, train: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """fname, label, verified, group, fold for every training clip; made and written at the first call.
+
+    The file's name is a hash of the settings and of the table, so another competition or seed gets another file. Raises
+    UserError where the file does not hold the clips of the table, or the group column does not exist.
+    """
+    table = train[["fname", "label", "verified"]].copy()
+    table["group"] = _groups(cfg, train)
+    file = folder / f"folds-{_key(cfg, table)}.csv"
+    if not file.exists():
+        table["fold"] = assign_folds(table, cfg.n_folds, cfg.seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_suffix(".part")
+        table.to_csv(temporary, index=False)
+        temporary.replace(file)
+        say(f"folds: {len(table)} clips in {cfg.n_folds} folds -> {file}")
+    written = pd.read_csv(file, dtype={"fname": str, "label": str, "group": str}, keep_default_na=False)
+    if list(written["fname"]) != list(table["fname"]) or not written["fold"].isin(range(cfg.n_folds)).all():
+        raise UserError(f"{file}: does not hold the clips of the competition: delete it, it will be made again")
+    _warn_of_gaps(written, cfg.n_folds)
+    return written
+
+
+def fold_hash(folds: pd.DataFrame) -> str:
+    """Twelve hex digits of who is in which fold, whatever the order of the rows."""
+    lines = sorted(f"{fname},{fold}" for fname, fold in zip(folds["fname"], folds["fold"], strict=True))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
+
+
+def assign_folds(table: pd.DataFrame, n_folds: int, seed: int) -> np.ndarray:
+    """A fold (clips,) for each row of a table with fname, label, verified and group.
+
+    Groups are placed whole, the largest first: each goes where its label x verified cells are emptiest, then where
+    there are fewest clips. Single clips come last and even out what groups left uneven: without groups every cell is
+    within one clip of n / n_folds. Ties fall by a hash of seed and name, so neither the order of the rows nor the
+    machine matters.
+    """
+    cell_of = pd.factorize(table["label"] + "\0" + table["verified"].astype(str), sort=True)[0]
+    members: dict[str, list[int]] = {}
+    for row, group in enumerate(table["group"]):
+        members.setdefault(group, []).append(row)
+    cells = np.zeros((n_folds, cell_of.max() + 1), dtype=np.int64)
+    fold = np.empty(len(table), dtype=np.int64)
+    names = table["fname"].to_numpy()
+    for rows in sorted(members.values(), key=lambda rows: (-len(rows), _tie(seed, min(names[rows])))):
+        count = Counter(cell_of[rows].tolist())
+        fill = sum(n * cells[:, cell] for cell, n in count.items())
+        total = cells.sum(axis=1)
+        best = min(range(n_folds), key=lambda k: (fill[k], total[k], _tie(seed, f"{min(names[rows])}/{k}")))
+        fold[rows] = best
+        for cell, n in count.items():
+            cells[best, cell] += n
+    return fold
+
+
+def _tie(seed: int, text: str) -> bytes:
+    return hashlib.blake2b(f"{seed}:{text}".encode(), digest_size=8).digest()
+
+
+def _groups(cfg: FoldConfig, train: pd.DataFrame) -> list[str]:
+    """The group of every clip; a clip without one is its own."""
+    own = [f"clip {fname}" for fname in train["fname"]]
+    column = cfg.group_column
+    default = FoldConfig.group_column
+    if column is None:
+        if default in train and (shared := train[default][train[default].ne("")].duplicated(keep=False).sum()):
+            warn(
+                f"grouping is off, but {shared} clips share a {default} with another clip: clips cut from one "
+                f"recording will stand in training and validation, and the out-of-fold score will be too high"
+            )
+        return own
+    if column not in train:
+        if column != default:
+            raise UserError(f"folds.group_column: the training table has no column {column!r}; it has {', '.join(train)}")
+        say(f"folds: the competition has no column {column}: clips are dealt one by one")
+        return own
+    return [value or single for value, single in zip(train[column], own, strict=True)]
+
+
+def _key(cfg: FoldConfig, table: pd.DataFrame) -> str:
+    digest = hashlib.sha256(json.dumps(asdict(cfg), sort_keys=True).encode())
+    digest.update(table.to_csv(index=False).encode())
+    return digest.hexdigest()[:12]
+
+
+def _warn_of_gaps(folds: pd.DataFrame, n_folds: int) -> None:
+    """A class that sits in one fold only is never learned by that fold's model."""
+    spread = folds.groupby("label")["fold"].nunique()
+    if alone := sorted(spread[spread < 2].index):
+        warn(f"all clips of a class lie in one fold, whose model cannot know it: {list_some(alone)}")
+    short = folds["label"].value_counts()
+    if few := sorted(short[short < n_folds].index):
+        warn(f"classes with fewer clips than folds: {list_some(few)}")

@@ -1,0 +1,131 @@
+"""The competition as one table of training clips and one of test clips, checked before any work starts."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from configs.console import say, warn
+from configs.errors import UserError, list_some
+from input.layout import find_layout
+
+UNSCORED = "None"  # the label of a test clip that does not count, as published
+
+
+@dataclass(frozen=True)
+class Competition:
+    """classes: sorted labels. train: fname, label, verified, path and the optional columns. test: fname, path,
+    in the order of the submission. `path` is None for a clip whose file is missing."""
+
+    folder: Path
+    classes: tuple[str, ...]
+    train: pd.DataFrame
+    test: pd.DataFrame
+
+
+def load_competition(folder: Path, skip_missing: bool = False) -> Competition:
+    """Read and check the tables and the presence of every file.
+
+    skip_missing keeps clips whose file is missing (path None) instead of stopping. Raises UserError with every offender
+    of the first kind found: absent columns, empty or duplicate or path-like fnames, empty labels, missing files.
+    """
+    layout = find_layout(folder)
+    train = _read_train(layout.train_csv, layout.train_details)
+    test_list = layout.sample_submission or layout.test_table
+    assert test_list is not None  # find_layout saw to it
+    test = _read_names(test_list)[["fname"]].copy()
+    train["path"] = _locate(train["fname"], layout.train_audio, skip_missing)
+    test["path"] = _locate(test["fname"], layout.test_audio, skip_missing)
+    classes = tuple(sorted(set(train["label"])))
+    if layout.sample_submission:
+        _compare_labels(layout.sample_submission, classes)
+    return Competition(folder, classes, train, test)
+
+
+def read_truth(path: Path, classes: tuple[str, ...]) -> pd.DataFrame:
+    """Published test labels: fname, label, usage ('Public', 'Private', or 'scored' where the table has no usage).
+
+    Clips that do not count (label None or usage Ignored) are left out. Raises UserError on an unreadable table and on
+    labels that no training clip has.
+    """
+    table = _read_names(path, ("label",))
+    if "usage" not in table:
+        table["usage"] = "scored"
+    table = table[(table["label"] != UNSCORED) & (table["usage"] != "Ignored")]
+    if unknown := sorted(set(table["label"]) - set(classes)):
+        raise UserError(f"{path}: labels that no training clip has: {list_some(unknown)}")
+    return table[["fname", "label", "usage"]].reset_index(drop=True)
+
+
+def read_table(path: Path, needed: tuple[str, ...]) -> pd.DataFrame:
+    """A CSV with every value as text ('None' stays a word). Raises UserError where a needed column is absent."""
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
+        raise UserError(f"{path}: cannot read the table: {error}") from None
+    if lacking := [column for column in needed if column not in table]:
+        raise UserError(f"{path}: lacks the column {list_some(lacking)}; it has {', '.join(map(str, table.columns))}")
+    return table
+
+
+def _read_names(path: Path, needed: tuple[str, ...] = ()) -> pd.DataFrame:
+    """A table with one row per clip, keyed by a plain file name."""
+    table = read_table(path, ("fname", *needed))
+    names = table["fname"]
+    if table.empty:
+        raise UserError(f"{path}: has no rows")
+    if strange := [n for n in names if n in ("", ".", "..") or "/" in n or "\\" in n]:
+        raise UserError(f"{path}: fname must be a bare file name, but these are not: {list_some(map(repr, strange))}")
+    if duplicate := sorted(set(names[names.duplicated()])):
+        raise UserError(f"{path}: fname stands more than once: {list_some(duplicate)}")
+    return table
+
+
+def _read_train(path: Path, details: Path | None) -> pd.DataFrame:
+    train = _read_names(path, ("label",))
+    bad = train["label"].isin(["", UNSCORED]) | train["label"].str.contains(r"\s", regex=True)
+    if bad.any():
+        rows = train[bad]
+        shown = [f"{fname} ({label!r})" for fname, label in zip(rows["fname"], rows["label"], strict=True)]
+        raise UserError(f"{path}: a label must be one word, but these are not: {list_some(shown)}")
+    if "manually_verified" not in train:
+        say(f"{path.name} has no column manually_verified: every label counts as verified")
+        train["manually_verified"] = "1"
+    flags = train["manually_verified"]
+    if strange := sorted(set(flags) - {"0", "1"}):
+        raise UserError(f"{path}: manually_verified must be 0 or 1, found {list_some(map(repr, strange))}")
+    train["verified"] = flags == "1"
+    train = train.drop(columns="manually_verified")
+    return train if details is None else _add_details(train, details)
+
+
+def _add_details(train: pd.DataFrame, details: Path) -> pd.DataFrame:
+    """Columns of the table published later that train.csv lacks, joined by fname."""
+    extra = _read_names(details)
+    columns = ["fname", *(c for c in extra if c not in train and c not in ("manually_verified", "path"))]
+    merged = train.merge(extra[columns], on="fname", how="left", validate="one_to_one")
+    if lacking := sorted(set(train["fname"]) - set(extra["fname"])):
+        warn(f"{details.name} does not name {list_some(lacking)}")
+    return merged.fillna({c: "" for c in columns})
+
+
+def _locate(names: pd.Series, folder: Path, skip_missing: bool) -> list[str | None]:
+    """The path of every clip; one directory listing instead of a look-up each."""
+    there = set(os.listdir(folder))  # noqa: PTH208  names only: 10,000 Path objects would cost more than the listing
+    missing = [name for name in names if name not in there]
+    if missing and not skip_missing:
+        remedy = "complete the download, or leave them out with input.skip_unreadable=true"
+        raise UserError(f"{folder}: files are missing: {list_some(missing)}; {remedy}")
+    return [str(folder / name) if name in there else None for name in names]
+
+
+def _compare_labels(sample: Path, classes: tuple[str, ...]) -> None:
+    """The sample submission's labels are placeholders, but a strange one hints at a wrong folder."""
+    table = read_table(sample, ("fname",))
+    if "label" not in table:
+        return
+    known = {c.lower() for c in classes}  # the real one spells Hi-Hat where the classes say Hi-hat
+    words = {word for text in set(table["label"]) for word in str(text).split()}
+    if strange := sorted(w for w in words if w.lower() not in known):
+        warn(f"{sample}: names labels that no training clip has: {list_some(strange)}")

@@ -1,0 +1,48 @@
+"""One fold as the network sees it: which rows train, which validate, with what label and weight."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from configs.schema import TrainConfig
+from features.store import Store
+
+
+@dataclass(frozen=True)
+class FoldData:
+    """train, val: row numbers of the store. labels, weights: (clips of the store,), -1 and 0 where a clip has no part.
+
+    val_fnames, val_verified go with val. prior (classes,): share of each class among the training clips.
+    """
+
+    train: np.ndarray
+    val: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+    val_fnames: tuple[str, ...]
+    val_verified: np.ndarray
+    prior: np.ndarray
+
+
+def split(cfg: TrainConfig, folds: pd.DataFrame, store: Store, classes: tuple[str, ...], fold: int) -> FoldData:
+    """The rows of one fold. folds: fname, label, verified, fold, without clips that are left out."""
+    row = store.rows(folds["fname"])
+    label = np.array([classes.index(name) for name in folds["label"]])
+    verified = folds["verified"].to_numpy(dtype=bool)
+    held_out = folds["fold"].to_numpy() == fold
+    count = np.bincount(label[~held_out], minlength=len(classes))
+    weight = np.where(verified, 1.0, cfg.unverified_weight)
+    if cfg.class_weights:
+        weight = weight * (count.sum() / (len(classes) * np.maximum(count, 1)))[label]
+    labels, weights = np.full(len(store.fnames), -1), np.zeros(len(store.fnames))
+    labels[row], weights[row] = label, weight
+    return FoldData(
+        train=row[~held_out],
+        val=row[held_out],
+        labels=labels,
+        weights=weights,
+        val_fnames=tuple(folds["fname"][held_out]),
+        val_verified=verified[held_out],
+        prior=count / count.sum(),
+    )

@@ -1,0 +1,113 @@
+"""The network as it is trained and as it predicts: normalisation, backbone, precision, device."""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from configs.errors import UserError
+from configs.schema import Config
+from features.store import Store
+from models.build import build_model
+
+
+class Tagger(nn.Module):
+    """(batch, 1, n_mels, n_frames) log-mel -> (batch, n_classes) logits.
+
+    mean and std (n_mels,) of the training clips and prior (n_classes,), the answer to a clip without sound, belong to
+    the weights, so that prediction needs nothing but them.
+    """
+
+    mean: Tensor
+    std: Tensor
+    prior: Tensor
+
+    def __init__(
+        self, backbone: nn.Module, mean: Tensor, std: Tensor, prior: Tensor, channels_last: bool = True
+    ) -> None:
+        super().__init__()
+        for name, values in (("mean", mean), ("std", std), ("prior", prior)):
+            self.register_buffer(name, values.clone().float())
+        self.backbone = backbone
+        self.channels_last = channels_last
+        if channels_last:
+            self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = (x - self.mean.view(1, 1, -1, 1)) / self.std.view(1, 1, -1, 1)
+        if self.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        return self.backbone(x)  # type: ignore[no-any-return]
+
+
+def build_tagger(
+    cfg: Config, prior: np.ndarray, mean: np.ndarray, std: np.ndarray, start: bool = True
+) -> Tagger:
+    """An untrained tagger for len(prior) classes; start=False leaves out pretrained weights, for a state to come."""
+    backbone = build_model(cfg.model, len(prior), start)
+    numbers = [torch.from_numpy(values) for values in (mean, std, prior)]
+    return Tagger(backbone, *numbers, channels_last=cfg.train.channels_last)
+
+
+def save_tagger(state: dict[str, Tensor], file: Path) -> None:
+    """A tagger's state dict as .safetensors."""
+    save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, file)
+
+
+def load_tagger(cfg: Config, file: Path) -> Tagger:
+    """A trained tagger, on the CPU, ready to predict. Raises UserError where the file does not fit the config."""
+    try:
+        state = load_file(file)
+        tagger = build_tagger(cfg, *(state[key].numpy() for key in ("prior", "mean", "std")), start=False)
+        tagger.load_state_dict(state)
+    except (OSError, KeyError, RuntimeError, SafetensorError) as error:
+        fact = " ".join(str(error).split())[:200]
+        raise UserError(f"{file}: not the weights of a {cfg.model.name} of this kit: {fact}") from None
+    return tagger.eval()
+
+
+def normalisation(store: Store, rows: np.ndarray, per_mel: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (n_mels,) float32 of the log-mel of these clips, every clip with the same weight."""
+    heard = rows[store.length[rows] > 0]
+    mean = store.mean[heard].mean(axis=0, dtype=np.float64)
+    square = store.mean_square[heard].mean(axis=0, dtype=np.float64)
+    if not per_mel:
+        mean, square = np.full_like(mean, mean.mean()), np.full_like(square, square.mean())
+    std = np.sqrt(np.maximum(square - mean**2, 1e-6))  # a band that never changes must not divide by zero
+    return mean.astype(np.float32), std.astype(np.float32)
+
+
+def choose_device(wanted: str) -> torch.device:
+    """'auto' takes the GPU where there is one. Raises UserError where 'cuda' is wanted and absent."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UserError("train.device=cuda, but PyTorch sees no GPU here: use train.device=auto")
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def choose_precision(wanted: str, device: torch.device) -> str:
+    """'auto' -> what the hardware gains from: bf16 with native support (on a CPU without it, bf16 is 20 times slower
+    than fp32), fp16 on older GPUs, else fp32."""
+    if wanted != "auto":
+        return wanted
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
+    return "bf16" if _cpu_has_bf16() else "fp32"
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
+    """The context in which the network runs in that precision."""
+    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    return torch.autocast(device.type, dtype=kinds.get(precision), enabled=precision in kinds)
+
+
+def _cpu_has_bf16() -> bool:
+    try:
+        with open("/proc/cpuinfo") as info:  # noqa: PTH123
+            flags = next((line.split() for line in info if line.startswith("flags")), [])
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags

@@ -1,0 +1,75 @@
+"""VGGish and AlexNet for log-mel input, with adaptive pooling so that any input size goes.
+
+Source of VGGish: S. Hershey et al., "CNN Architectures for Large-Scale Audio Classification", ICASSP 2017; its
+embedding layers are kept, a classifier follows them. Source of AlexNet: A. Krizhevsky, "One weird trick for
+parallelizing convolutional neural networks", 2014, with the first stride halved for a small spectrogram.
+"""
+
+from torch import Tensor, nn
+
+GRID = (4, 6)  # mel x time cells that reach the fully connected layers
+
+
+class VGGish(nn.Module):
+    """(batch, 1, n_mels, n_frames) log-mel -> (batch, n_classes) logits. width: channels of the first convolution."""
+
+    def __init__(self, n_classes: int, width: int = 64, dropout: float = 0.0) -> None:
+        super().__init__()
+        w = width
+        plan: list[int | str] = [w, "M", 2 * w, "M", 4 * w, 4 * w, "M", 8 * w, 8 * w]
+        layers: list[nn.Module] = []
+        channels = 1
+        for step in plan:
+            if isinstance(step, str):
+                layers.append(nn.MaxPool2d(2, ceil_mode=True))  # ceil: an input of a few frames survives
+            else:
+                layers += [nn.Conv2d(channels, step, 3, padding=1), nn.ReLU(inplace=True)]
+                channels = step
+        self.features = nn.Sequential(*layers, nn.AdaptiveMaxPool2d(GRID), nn.Flatten())
+        self.embedding = nn.Sequential(
+            *dense(channels * GRID[0] * GRID[1], 64 * w), *dense(64 * w, 64 * w), *dense(64 * w, 128)
+        )
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(128, n_classes))
+        _kaiming(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.embedding(self.features(x)))  # type: ignore[no-any-return]
+
+
+class AlexNet(nn.Module):
+    """(batch, 1, n_mels, n_frames) log-mel -> (batch, n_classes) logits. width: channels of the first convolution."""
+
+    def __init__(self, n_classes: int, width: int = 64, dropout: float = 0.0) -> None:
+        super().__init__()
+        w = width
+        self.features = nn.Sequential(
+            *(nn.Conv2d(1, w, 11, stride=2, padding=5), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)),
+            *(nn.Conv2d(w, 3 * w, 5, padding=2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)),
+            *(nn.Conv2d(3 * w, 6 * w, 3, padding=1), nn.ReLU(inplace=True)),
+            *(nn.Conv2d(6 * w, 4 * w, 3, padding=1), nn.ReLU(inplace=True)),
+            *(nn.Conv2d(4 * w, 4 * w, 3, padding=1), nn.ReLU(inplace=True)),
+            *(nn.AdaptiveMaxPool2d(GRID), nn.Flatten()),
+        )
+        hidden = 64 * w
+        self.embedding = nn.Sequential(
+            nn.Dropout(dropout), *dense(4 * w * GRID[0] * GRID[1], hidden), nn.Dropout(dropout), *dense(hidden, hidden)
+        )
+        self.head = nn.Linear(hidden, n_classes)
+        _kaiming(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.embedding(self.features(x)))  # type: ignore[no-any-return]
+
+
+def dense(n_in: int, n_out: int) -> tuple[nn.Module, nn.Module]:
+    """A fully connected layer and its ReLU."""
+    return nn.Linear(n_in, n_out), nn.ReLU(inplace=True)
+
+
+def _kaiming(network: nn.Module) -> None:
+    """Without batch normalisation PyTorch's default scale lets the signal fade over nine layers."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

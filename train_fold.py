@@ -1,0 +1,206 @@
+"""Train folds of an experiment: out-of-fold and test probabilities in work/runs/<experiment>/fold<k>/."""
+
+import argparse
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from configs.console import progress, run_command, say, warn
+from configs.errors import UserError, list_some
+from configs.paths import Paths
+from configs.schema import Config, config_hash
+
+if TYPE_CHECKING:  # imported where they are used: --help must not wait for torch
+    import pandas as pd
+
+    from features.store import Store
+    from input.competition import Competition
+    from models.lit_tagger import LitTagger
+
+EXAMPLES = """examples:
+  python train_fold.py --fold 0..4
+  python train_fold.py --fold 0 --config configs/vggish.yaml train.epochs=3 name=quick
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--fold", required=True, metavar="FOLDS", help="which folds: 3, 0..4 or 0,2,4")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="experiment file (default: the built-in resnetish18)")
+    parser.add_argument("--input", type=Path, metavar="DIR", default=Paths.input, help="the competition (%(default)s)")
+    parser.add_argument("--work", type=Path, metavar="DIR", default=Paths.work, help="all that is made (%(default)s)")
+    parser.add_argument("--force", action="store_true", help="train again what is finished or was begun")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a config value: train.epochs=3")
+    args = parser.parse_intermixed_args()
+
+    from configs.load import load_config
+
+    cfg = load_config(args.config, args.overrides)
+    train_folds(cfg, parse_folds(args.fold, cfg.folds.n_folds), Paths(args.input, args.work), args.force)
+
+
+def parse_folds(text: str, n_folds: int) -> list[int]:
+    """'3' -> [3], '0..2' -> [0, 1, 2], '0,2,4' -> [0, 2, 4]. Raises UserError on anything else."""
+    folds: set[int] = set()
+    try:
+        for part in text.split(","):
+            first, dots, last = part.partition("..")
+            folds |= set(range(int(first), int(last) + 1)) if dots else {int(first)}
+    except ValueError:
+        raise UserError(f"--fold {text}: write 3, 0..4 or 0,2,4") from None
+    if not folds or not folds <= set(range(n_folds)):
+        raise UserError(f"--fold {text}: folds go from 0 to {n_folds - 1} (folds.n_folds={n_folds})")
+    return sorted(folds)
+
+
+def train_folds(cfg: Config, folds: list[int], paths: Paths, force: bool = False) -> list[float]:
+    """Train what is not finished; the out-of-fold MAP@3 of each fold. Raises UserError on bad input."""
+    data = prepare(cfg, paths)
+    return [train_fold(cfg, fold, data, paths.run(cfg.name, fold), force) for fold in folds]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What all folds share. folds: fname, label, verified, group, fold of the usable training clips; facts: what the
+    manifest says of all this."""
+
+    competition: "Competition"
+    folds: "pd.DataFrame"
+    train: "Store"
+    test: "Store"
+    facts: dict[str, Any]
+
+
+def prepare(cfg: Config, paths: Paths) -> Prepared:
+    """Competition, folds and features; made where they are not there. Raises UserError on bad input."""
+    from features.store import open_features
+    from folds.assign import fold_hash, load_folds
+    from input.competition import load_competition
+
+    competition = load_competition(paths.input, cfg.input.skip_unreadable)
+    n_train, n_test, n_classes = len(competition.train), len(competition.test), len(competition.classes)
+    say(f"{paths.input}: {n_train} training clips, {n_test} test clips, {n_classes} classes")
+    folds = load_folds(cfg.folds, competition.train, paths.folds)
+    train = open_features(cfg.features, competition.train["fname"], competition.train["path"], paths.features)
+    check_training_clips(train, cfg.input.skip_unreadable)
+    test = open_features(cfg.features, competition.test["fname"], competition.test["path"], paths.features)
+    if test.faults:
+        warn(f"test clips that keep their row with the class prior or the answer to silence: {told(test.faults)}")
+    facts = {
+        "fold_hash": fold_hash(folds),
+        "n_folds": cfg.folds.n_folds,
+        "feature_hash": config_hash(cfg.features),
+        "stores": {"train": train.key, "test": test.key},
+        "skipped": train.faults,
+        "test_faults": test.faults,
+    }
+    return Prepared(competition, folds[~folds["fname"].isin(train.faults)], train, test, facts)
+
+
+def check_training_clips(store: "Store", skip: bool) -> None:
+    """Raises UserError that lists empty, silent and unreadable clips, or warns of them where they are to be skipped."""
+    if store.faults and not skip:
+        remedy = "repair them, or leave them out with input.skip_unreadable=true"
+        raise UserError(f"training clips that cannot be used: {told(store.faults)}; {remedy}")
+    if store.faults:
+        warn(f"left out of training: {told(store.faults)}")
+
+
+def told(faults: dict[str, str]) -> str:
+    return list_some(f"{fname} ({reason})" for fname, reason in faults.items())
+
+
+def train_fold(cfg: Config, fold: int, data: Prepared, final: Path, force: bool = False) -> float:
+    """Train one fold into the run folder `final`; its out-of-fold MAP@3. A finished one is only read."""
+    import numpy as np
+
+    from features.batches import Batches
+    from models.fold_data import split
+    from models.lit_tagger import build_lit_tagger
+    from models.metrics import scores
+    from models.predict import predict_clips
+    from models.run_folder import Predictions, finish_run, surroundings, unfinished
+    from models.tagger import choose_device, choose_precision, save_tagger
+
+    if final.exists() and not force:
+        return found_score(cfg, data, final)
+    started = time.monotonic()
+    device = choose_device(cfg.train.device)
+    precision = choose_precision(cfg.train.precision, device)
+    classes = data.competition.classes
+    parts = split(cfg.train, data.folds, data.train, classes, fold)
+    with unfinished(final, cfg, force) as partial:
+        lit = build_lit_tagger(cfg, fold, parts, data.train, device, precision)
+        fit(lit, partial, f"{cfg.name} fold {fold}", precision)
+        save_tagger(lit.best, partial / "model.safetensors")
+        tagger = lit.tagger.to(device)  # Lightning leaves it on the CPU
+        tagger.load_state_dict(lit.best)
+        oof = Predictions(parts.val_fnames, predict_clips(tagger, lit.batches, parts.val, cfg.predict, precision))
+        batches, rows = Batches(data.test, device), np.arange(len(data.test.fnames))
+        test = Predictions(data.test.fnames, predict_clips(tagger, batches, rows, cfg.predict, precision))
+        found = scores(oof.probs, parts.labels[parts.val], parts.val_verified) | {"best_epoch": lit.best_epoch + 1}
+        facts = {"experiment": cfg.name, "fold": fold, "config_hash": config_hash(cfg), "seed": cfg.train.seed}
+        facts |= {"device": device.type, "precision": precision, "seconds": round(time.monotonic() - started)}
+        facts |= data.facts | surroundings(Path(__file__).parent)
+        finish_run(partial, final, cfg, classes, oof, test, found, facts)
+    say(f"{cfg.name} fold {fold}: out-of-fold MAP@3 {found['map3']:.4f} (epoch {lit.best_epoch + 1}) -> {final}")
+    return found["map3"]
+
+
+def found_score(cfg: Config, data: Prepared, final: Path) -> float:
+    """The score of a finished run. Raises UserError where it was made with other settings, folds or clips."""
+    from models.run_folder import read_run, refuse_other_settings
+
+    refuse_other_settings(final / "config.json", cfg, f"{final} was made")
+    run = read_run(final)
+    for key in ("fold_hash", "stores"):
+        if run.manifest[key] != data.facts[key]:
+            what = "folds" if key == "fold_hash" else "sound files"
+            raise UserError(f"{final}: was made from other {what}: choose a name=NEW, another --work, or --force")
+    say(f"{final}: found, out-of-fold MAP@3 {run.scores['map3']:.4f}; --force trains it again")
+    return run.scores["map3"]
+
+
+def fit(lit: "LitTagger", partial: Path, what: str, precision: str) -> None:
+    """Run the epochs that are missing, going on from the last checkpoint if there is one."""
+    import pytorch_lightning as pl
+
+    from models.lit_tagger import RunKeeper, quiet
+
+    cfg = lit.cfg
+    last = partial / "last.ckpt"
+    started = time.monotonic()
+
+    epochs_here = 0
+
+    def report(scores: dict[str, float]) -> None:
+        nonlocal epochs_here
+        epochs_here += 1
+        left = (time.monotonic() - started) / epochs_here * (cfg.epochs - scores["epoch"])
+        numbers = " ".join(f"{k} {v:.4g}" for k, v in scores.items() if k != "epoch")
+        say(f"{what} epoch {scores['epoch']:.0f}/{cfg.epochs}: {numbers}; {left:.0f} s left")
+
+    if last.exists():
+        say(f"{what}: going on from the last finished epoch")
+    with quiet(), progress(what, cfg.epochs * len(lit.parts.train), "clips", every=60) as advance:
+        trainer = pl.Trainer(
+            max_epochs=cfg.epochs,
+            accelerator="gpu" if lit.batches.device.type == "cuda" else "cpu",
+            devices=1,
+            precision={"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[precision],
+            reload_dataloaders_every_n_epochs=1,
+            limit_val_batches=0,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[RunKeeper(partial, report, advance)],
+        )
+        trainer.fit(lit, ckpt_path=last if last.exists() else None, weights_only=True)
+
+
+if __name__ == "__main__":
+    run_command(main)
