@@ -1,0 +1,86 @@
+"""Write the submission from a blend; without one, from the mean of all finished experiments."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from configs.console import run_command, say, table, warn
+from configs.errors import UserError, list_some
+from configs.paths import Paths
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from models.candidates import Candidates
+    from models.ensemble_folder import Ensemble
+
+EXAMPLES = """examples:
+  python submit.py
+  python submit.py --output submission.csv --truth input/freesound-audio-tagging/test_post_competition.csv
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--input", type=Path, metavar="DIR", default=Paths.input, help="the competition (%(default)s)")
+    parser.add_argument("--work", type=Path, metavar="DIR", default=Paths.work, help="all that is made (%(default)s)")
+    parser.add_argument("--ensemble", default="default", metavar="NAME", help="work/ensembles/NAME/ (%(default)s)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="where to write it (<work>/submission.csv)")
+    parser.add_argument("--truth", type=Path, metavar="FILE", help="labels published later: print the test score")
+    args = parser.parse_args()
+    paths = Paths(args.input, args.work)
+    submit(paths, args.ensemble, args.output or paths.work / "submission.csv", args.truth)
+
+
+def submit(paths: Paths, name: str, output: Path, truth_file: Path | None) -> None:
+    """Write and validate the submission; with a truth, score it. Raises UserError on a blend that does not fit."""
+    from input.competition import load_competition, read_truth
+    from models.candidates import candidates_from_runs
+    from models.ensemble_folder import is_current, load_ensemble, make_ensemble, save_ensemble
+    from models.submission import write_report, write_submission
+
+    competition = load_competition(paths.input, sound=False)
+    truth = read_truth(truth_file, competition.classes) if truth_file else None
+    folder = paths.ensembles / name
+    ensemble = load_ensemble(folder) if folder.exists() else None
+    if ensemble is None and name != "default":
+        raise UserError(f"{folder}: no such blend: python ensemble.py --name {name}")
+    by_default = ensemble is None or ensemble.weights["by_default"]
+    chosen = [] if ensemble is None or by_default else list(ensemble.weights["models"])
+    candidates = candidates_from_runs(paths.runs, chosen, competition)
+    if ensemble is None or not is_current(ensemble, candidates):
+        if not by_default:
+            raise UserError(f"{folder}: its runs or the test clips changed since: python ensemble.py makes it again")
+        ensemble = make_ensemble(candidates, "arithmetic", by_default=True)
+        save_ensemble(ensemble, folder)
+        say(f"blend, for want of a chosen one: the mean of {', '.join(candidates.names)} -> {folder}")
+    write_submission(output, ensemble.test, competition.classes)
+    report = output.with_name(output.stem + ".report.json")
+    write_report(report, folder, candidates.test_faults, len(ensemble.test.fnames))
+    if candidates.test_faults:
+        told = list_some(f"{fname} ({reason})" for fname, reason in candidates.test_faults.items())
+        warn(f"test clips without usable sound: {told}")
+    if truth is not None:
+        show_scores(ensemble, candidates, truth)
+    say(f"{len(ensemble.test.fnames)} clips -> {output}")
+
+
+def show_scores(ensemble: "Ensemble", candidates: "Candidates", truth: "pd.DataFrame") -> None:
+    """MAP@3 per experiment and for the blend: out-of-fold, and on the test clips by usage."""
+    from models.run_folder import Predictions
+    from models.submission import score_by_usage
+
+    test = {n: Predictions(candidates.test_fnames, p) for n, p in zip(candidates.names, candidates.test, strict=True)}
+    test["blend"] = ensemble.test
+    rows, usages = [], []
+    for name, predictions in test.items():
+        usages = score_by_usage(predictions, truth, candidates.classes)
+        oof = [ensemble.scores[name].get(key, float("nan")) for key in ("map3", "map3_verified")]
+        rows.append([name, *(f"{value:.4f}" for value in (*oof, *usages.values()))])
+    table(["MAP@3", "OOF", "OOF verified", *(f"test {usage}" for usage in usages)], rows)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -20,6 +20,14 @@ def warn(line: str) -> None:
     print(f"warning: {line}", file=sys.stderr, flush=True)
 
 
+def table(header: list[str], rows: list[list[str]]) -> None:
+    """Aligned columns, the first to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    for row in (header, *rows):
+        first, *others = (cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        say("  ".join([first, *others]).rstrip())
+
+
 def run_command(main: Callable[[], None]) -> None:
     """Run a verb's main(): a UserError becomes one line and exit status 2, Ctrl-C becomes 130."""
     try:

@@ -24,19 +24,20 @@ class Competition:
     test: pd.DataFrame
 
 
-def load_competition(folder: Path, skip_missing: bool = False) -> Competition:
+def load_competition(folder: Path, skip_missing: bool = False, sound: bool = True) -> Competition:
     """Read and check the tables and the presence of every file.
 
-    skip_missing keeps clips whose file is missing (path None) instead of stopping. Raises UserError with every offender
+    sound=False does without the audio (every path is None): blending and submitting need the tables only. skip_missing
+    keeps clips whose file is missing (path None) instead of stopping. Raises UserError with every offender
     of the first kind found: absent columns, empty or duplicate or path-like fnames, empty labels, missing files.
     """
-    layout = find_layout(folder)
+    layout = find_layout(folder, sound)
     train = _read_train(layout.train_csv, layout.train_details)
     test_list = layout.sample_submission or layout.test_table
     assert test_list is not None  # find_layout saw to it
     test = _read_names(test_list)[["fname"]].copy()
-    train["path"] = _locate(train["fname"], layout.train_audio, skip_missing)
-    test["path"] = _locate(test["fname"], layout.test_audio, skip_missing)
+    train["path"] = _locate(train["fname"], layout.train_audio, skip_missing) if sound else None
+    test["path"] = _locate(test["fname"], layout.test_audio, skip_missing) if sound else None
     classes = tuple(sorted(set(train["label"])))
     if layout.sample_submission:
         _compare_labels(layout.sample_submission, classes)

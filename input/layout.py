@@ -24,14 +24,15 @@ class Layout:
     train_details: Path | None = None  # adds columns such as freesound_id
 
 
-def find_layout(folder: Path) -> Layout:
-    """The layout of a competition's folder, whose zips are unpacked first.
+def find_layout(folder: Path, sound: bool = True) -> Layout:
+    """The layout of a competition's folder, whose zips are unpacked first; sound=False does without the audio.
 
     Raises UserError where the folder is missing, is no competition, or lacks a needed part.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder: give the competition's folder with --input DIR")
-    unpack_zips(folder)
+    if sound:
+        unpack_zips(folder)
     if (folder / f"{ZENODO}.meta").is_dir():
         meta = folder / f"{ZENODO}.meta"
         layout = Layout(
@@ -49,7 +50,8 @@ def find_layout(folder: Path) -> Layout:
             sample_submission=folder / "sample_submission.csv",
             train_details=details if details.exists() else None,
         )
-    parts = (layout.train_csv, layout.train_audio, layout.test_audio, layout.sample_submission, layout.test_table)
+    parts = [layout.train_csv, layout.sample_submission, layout.test_table]
+    parts += [layout.train_audio, layout.test_audio] if sound else []
     if lacking := [part.name for part in parts if part is not None and not part.exists()]:
         raise UserError(
             f"{folder}: lacks {list_some(lacking)}; Kaggle's layout is train.csv, audio_train/, audio_test/, "

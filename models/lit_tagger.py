@@ -55,12 +55,11 @@ class LitTagger(pl.LightningModule):
         self.best_epoch = -1
         self._losses: list[Tensor] = []
 
-    def train_dataloader(self) -> list[np.ndarray]:
-        """The rows of this epoch, shuffled, in batches of nearly equal size: a last batch of one would upset batch
-        normalisation. Lightning asks anew every epoch."""
+    def train_dataloader(self) -> "RowBatches":
+        """The rows of this epoch, shuffled. Lightning asks anew every epoch."""
         self.rng = np.random.default_rng([*self.seed, self.current_epoch])
         torch.manual_seed(int(self.rng.integers(2**63)))  # dropout
-        return np.array_split(self.rng.permutation(self.parts.train), self.steps_per_epoch)
+        return RowBatches(self.rng.permutation(self.parts.train), self.steps_per_epoch)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -104,6 +103,22 @@ class LitTagger(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.history, self.best, self.best_epoch = (checkpoint[k] for k in ("history", "best", "best_epoch"))
+
+
+class RowBatches:
+    """Row numbers in n batches of nearly equal size: a last batch of one would upset batch normalisation.
+
+    A class of its own, because Lightning takes a list for several loaders side by side.
+    """
+
+    def __init__(self, rows: np.ndarray, n: int) -> None:
+        self.batches = np.array_split(rows, n)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
 
 
 def build_lit_tagger(

@@ -1,0 +1,117 @@
+"""What can be blended: the experiments' out-of-fold and test probabilities as aligned matrices, checked."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from configs.console import warn
+from configs.errors import UserError, list_some
+from input.competition import Competition
+from models.run_folder import Predictions, Run, read_run
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """names: the models. ids: per model what its predictions were read from (one id a fold). oof (models, clips,
+    classes) float32 over the training clips `fnames` with truth, verified and fold (clips,). test (models, test clips,
+    classes) over `test_fnames`, the mean of the fold models."""
+
+    names: tuple[str, ...]
+    ids: tuple[tuple[str, ...], ...]
+    classes: tuple[str, ...]
+    fnames: tuple[str, ...]
+    truth: np.ndarray
+    verified: np.ndarray
+    fold: np.ndarray
+    oof: np.ndarray
+    test_fnames: tuple[str, ...]
+    test: np.ndarray
+    test_faults: dict[str, str]
+
+
+def candidates_from_runs(runs: Path, names: Sequence[str], competition: Competition) -> Candidates:
+    """All folds of the named experiments; without names, of every experiment whose folds are all finished.
+
+    Raises UserError where there is none, a named one is unfinished, or they differ in classes, folds or clips from each
+    other or from the competition.
+    """
+    experiments = [_experiment(folder) for folder in _folders(runs, names)]
+    whole = [runs_of for runs_of, reason in experiments if not reason]
+    for runs_of, reason in experiments:
+        if reason and names:
+            raise UserError(reason)
+        if reason:
+            warn(f"left out: {reason}")
+    if not whole:
+        raise UserError(f"{runs}: no experiment with all its folds finished: python train_fold.py --fold 0..4")
+    _refuse_differences(whole, competition)
+    return _align(whole, competition)
+
+
+def _folders(runs: Path, names: Sequence[str]) -> list[Path]:
+    there = sorted(f for f in runs.glob("*") if f.is_dir()) if runs.is_dir() else []
+    if unknown := [name for name in names if name not in [f.name for f in there]]:
+        raise UserError(f"{runs}: no experiment {list_some(unknown)}; there are {list_some(f.name for f in there)}")
+    return [f for f in there if not names or f.name in names]
+
+
+def _experiment(folder: Path) -> tuple[list[Run], str]:
+    """The finished folds of an experiment, and why they cannot be used ('' if they can)."""
+    runs = [read_run(f) for f in sorted(folder.glob("fold*")) if f.suffix not in (".partial", ".old")]
+    n_folds = runs[0].manifest["n_folds"] if runs else 0
+    if lacking := sorted(set(range(n_folds)) - {run.fold for run in runs}):
+        begun = [k for k in lacking if (folder / f"fold{k}.partial").exists()]
+        told = f"{folder}: folds {', '.join(map(str, lacking))} of {n_folds} are not finished"
+        return runs, told + (f" ({list_some(begun)} begun)" if begun else "") + ": train them, or name others with --runs"
+    return runs, "" if runs else f"{folder}: no fold is finished"
+
+
+def _refuse_differences(whole: list[list[Run]], competition: Competition) -> None:
+    first = whole[0][0]
+    for run in (run for runs in whole for run in runs):
+        if run.classes != competition.classes:
+            odd = sorted(set(run.classes) ^ set(competition.classes)) or ["another order"]
+            raise UserError(f"{run.folder}: its classes are not those of {competition.folder}: {list_some(odd)}")
+        if run.manifest["fold_hash"] != first.manifest["fold_hash"]:
+            raise UserError(
+                f"{run.folder}: its folds are not those of {first.folder}: out-of-fold rows of the two cannot be "
+                f"blended; choose experiments with --runs"
+            )
+
+
+def _align(whole: list[list[Run]], competition: Competition) -> Candidates:
+    train = competition.train
+    skipped = set().union(*(run.manifest["skipped"] for runs in whole for run in runs))
+    used = train[~train["fname"].isin(skipped)]
+    fnames = tuple(used["fname"])
+    fold = {fname: run.fold for run in whole[0] for fname in run.oof.fnames}
+    oof = [_join(runs).of(fnames, f"{runs[0].folder.parent}, out-of-fold") for runs in whole]
+    test_fnames = tuple(competition.test["fname"])
+    test = [np.mean([run.test.of(test_fnames, str(run.folder)) for run in runs], axis=0) for runs in whole]
+    for runs, one, other in zip(whole, oof, test, strict=True):
+        if not (np.isfinite(one).all() and np.isfinite(other).all()):
+            raise UserError(f"{runs[0].folder.parent}: its predictions hold NaN or infinity: train it again")
+    return Candidates(
+        names=tuple(runs[0].experiment for runs in whole),
+        ids=tuple(tuple(run.id for run in runs) for runs in whole),
+        classes=competition.classes,
+        fnames=fnames,
+        truth=np.array([competition.classes.index(label) for label in used["label"]]),
+        verified=used["verified"].to_numpy(dtype=bool),
+        fold=np.array([fold[fname] for fname in fnames]),
+        oof=np.stack(oof),
+        test_fnames=test_fnames,
+        test=np.stack(test).astype(np.float32),
+        test_faults={k: v for runs in whole for run in runs for k, v in run.manifest["test_faults"].items()},
+    )
+
+
+def _join(runs: list[Run]) -> Predictions:
+    """The out-of-fold rows of all folds. Raises UserError where a clip is in two of them."""
+    fnames = [fname for run in runs for fname in run.oof.fnames]
+    if len(set(fnames)) < len(fnames):
+        twice = sorted({f for f in fnames if fnames.count(f) > 1})
+        raise UserError(f"{runs[0].folder.parent}: clips are out-of-fold twice: {list_some(twice)}")
+    return Predictions(tuple(fnames), np.concatenate([run.oof.probs for run in runs]))

@@ -1,0 +1,79 @@
+"""A blend on disk: work/ensembles/<name>/ with weights.json, oof.npz, test.npz and scores.json, whole or not at all."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from configs.errors import UserError
+from models.blending import apply_weights, fit_weights
+from models.candidates import Candidates
+from models.metrics import scores
+from models.run_folder import Predictions, load_predictions, save_predictions
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """weights: the content of weights.json: method, models with their weight and ids, classes. scores: per model and
+    for 'blend': map3, accuracy, map3_verified."""
+
+    weights: dict[str, Any]
+    oof: Predictions
+    test: Predictions
+    scores: dict[str, dict[str, float]]
+
+
+def make_ensemble(candidates: Candidates, method: str, by_default: bool = False) -> Ensemble:
+    """Fit a blend to the out-of-fold rows and apply it to the test rows. by_default: nobody chose it, so a later
+    submission may make it anew."""
+    c = candidates
+    weights = fit_weights(method, c.oof, c.truth)
+    blend = apply_weights(method, c.oof, weights)
+    found = {name: scores(probs, c.truth, c.verified) for name, probs in zip(c.names, c.oof, strict=True)}
+    found["blend"] = scores(blend, c.truth, c.verified)
+    models = {
+        name: {"weight": float(w), "ids": list(ids)} for name, w, ids in zip(c.names, weights, c.ids, strict=True)
+    }
+    test = apply_weights(method, c.test, weights)
+    about = {"method": method, "models": models, "classes": list(c.classes), "by_default": by_default}
+    return Ensemble(about, _predictions(c.fnames, blend), _predictions(c.test_fnames, test), found)
+
+
+def is_current(ensemble: Ensemble, candidates: Candidates) -> bool:
+    """Whether the blend was made from exactly these runs, for these test clips."""
+    ids = {name: list(ids) for name, ids in zip(candidates.names, candidates.ids, strict=True)}
+    made_from = {name: model["ids"] for name, model in ensemble.weights["models"].items()}
+    return made_from == ids and ensemble.test.fnames == candidates.test_fnames
+
+
+def save_ensemble(ensemble: Ensemble, folder: Path) -> None:
+    """Write the folder; an older one of that name goes only when the new one is whole."""
+    partial, old = folder.with_name(folder.name + ".partial"), folder.with_name(folder.name + ".old")
+    for left_over in (partial, old):
+        shutil.rmtree(left_over, ignore_errors=True)
+    partial.mkdir(parents=True)
+    (partial / "weights.json").write_text(json.dumps(ensemble.weights, indent=1))
+    (partial / "scores.json").write_text(json.dumps(ensemble.scores, indent=1))
+    save_predictions(partial / "oof.npz", ensemble.oof)
+    save_predictions(partial / "test.npz", ensemble.test)
+    if folder.exists():
+        folder.rename(old)
+    partial.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load_ensemble(folder: Path) -> Ensemble:
+    """The inverse of `save_ensemble`. Raises UserError where the folder is damaged."""
+    try:
+        weights = json.loads((folder / "weights.json").read_text())
+        found = json.loads((folder / "scores.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: damaged ({error}): make it again with ensemble.py --force") from None
+    return Ensemble(weights, load_predictions(folder / "oof.npz"), load_predictions(folder / "test.npz"), found)
+
+
+def _predictions(fnames: tuple[str, ...], probs: np.ndarray) -> Predictions:
+    return Predictions(fnames, probs.astype(np.float32))
