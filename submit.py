@@ -74,7 +74,7 @@ def show_scores(ensemble: "Ensemble", candidates: "Candidates", truth: "pd.DataF
 
     test = {n: Predictions(candidates.test_fnames, p) for n, p in zip(candidates.names, candidates.test, strict=True)}
     test["blend"] = ensemble.test
-    rows, usages = [], []
+    rows, usages = [], dict[str, float]()
     for name, predictions in test.items():
         usages = score_by_usage(predictions, truth, candidates.classes)
         oof = [ensemble.scores[name].get(key, float("nan")) for key in ("map3", "map3_verified")]

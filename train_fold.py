@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # imported where they are used: --help must not wait for torc
     from input.competition import Competition
     from models.lit_tagger import LitTagger
 
+PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}  # as Lightning calls them
 EXAMPLES = """examples:
   python train_fold.py --fold 0..4
   python train_fold.py --fold 0 --config configs/vggish.yaml train.epochs=3 name=quick
@@ -29,7 +30,9 @@ def main() -> None:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--fold", required=True, metavar="FOLDS", help="which folds: 3, 0..4 or 0,2,4")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="experiment file (default: the built-in resnetish18)")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="experiment file (default: the built-in resnetish18)"
+    )
     parser.add_argument("--input", type=Path, metavar="DIR", default=Paths.input, help="the competition (%(default)s)")
     parser.add_argument("--work", type=Path, metavar="DIR", default=Paths.work, help="all that is made (%(default)s)")
     parser.add_argument("--force", action="store_true", help="train again what is finished or was begun")
@@ -84,9 +87,9 @@ def prepare(cfg: Config, paths: Paths) -> Prepared:
     n_train, n_test, n_classes = len(competition.train), len(competition.test), len(competition.classes)
     say(f"{paths.input}: {n_train} training clips, {n_test} test clips, {n_classes} classes")
     folds = load_folds(cfg.folds, competition.train, paths.folds)
-    train = open_features(cfg.features, competition.train["fname"], competition.train["path"], paths.features)
+    train = open_features(cfg.features, competition.train, paths.features)
     check_training_clips(train, cfg.input.skip_unreadable)
-    test = open_features(cfg.features, competition.test["fname"], competition.test["path"], paths.features)
+    test = open_features(cfg.features, competition.test, paths.features)
     if test.faults:
         warn(f"test clips that keep their row with the class prior or the answer to silence: {told(test.faults)}")
     facts = {
@@ -190,7 +193,7 @@ def fit(lit: "LitTagger", partial: Path, what: str, precision: str) -> None:
             max_epochs=cfg.epochs,
             accelerator="gpu" if lit.batches.device.type == "cuda" else "cpu",
             devices=1,
-            precision={"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[precision],
+            precision=PRECISIONS[precision],  # type: ignore[arg-type]  # its Literal is not exported
             reload_dataloaders_every_n_epochs=1,
             limit_val_batches=0,
             logger=False,

@@ -24,7 +24,9 @@ def table(header: list[str], rows: list[list[str]]) -> None:
     """Aligned columns, the first to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     for row in (header, *rows):
-        first, *others = (cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        first, *others = (
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
         say("  ".join([first, *others]).rstrip())
 
 
@@ -71,7 +73,7 @@ def _plain_lines(what: str, total: int, unit: str, every: float) -> Advance:
         nonlocal last, done
         done += n
         now = time.monotonic()
-        if now - last >= every or (done >= total and now - start >= every):
+        if now - last >= every and done < total:
             last = now
             rate = done / (now - start)
             say(f"{what}: {done}/{total} {unit}, {rate:.1f} {unit}/s, {(total - done) / rate:.0f} s left")

@@ -10,9 +10,9 @@ from configs.schema import AugmentConfig
 class Augment:
     """Call it with log-mel x (batch, 1, n_mels, n_frames), soft labels y (batch, classes), loss weights w (batch,).
 
-    Returns the three, changed. mixup: H. Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018, one lambda per
-    clip. Masks: D. Park et al., "SpecAugment", 2019; `fill` (n_mels,) is what a mask shows: the training mean, since a
-    zero in the log domain would be loud. gain: a random offset in log-mel, which is a random loudness.
+    Returns the three, changed. mixup: H. Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018, one
+    lambda per clip. Masks: D. Park et al., "SpecAugment", 2019; `fill` (n_mels,) is what a mask shows: the training
+    mean, since a zero in the log domain would be loud. gain: a random offset in log-mel, which is a random loudness.
     """
 
     def __init__(

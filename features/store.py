@@ -17,13 +17,16 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from configs.console import progress, say
 from configs.errors import UserError, list_some
 from configs.schema import FeatureConfig
+
+if TYPE_CHECKING:  # the workers of the pool must not wait for pandas
+    import pandas as pd
 
 PART = 64  # clips per part: small enough to lose little, large enough that the pool's overhead does not show
 FORMAT = 1
@@ -54,13 +57,13 @@ class Store:
         return np.array([index[name] for name in fnames], dtype=np.int64)
 
 
-def open_features(
-    cfg: FeatureConfig, fnames: Sequence[str], files: Sequence[str | None], folder: Path, workers: int | None = None
-) -> Store:
+def open_features(cfg: FeatureConfig, clips: "pd.DataFrame", folder: Path, workers: int | None = None) -> Store:
     """The store of these clips, made first if it is not there.
 
-    files: a path per clip, None for a missing one. Raises UserError where the store is corrupted.
+    clips: fname and path, None for a missing file. Raises UserError where the store is corrupted.
     """
+    fnames: list[str] = clips["fname"].tolist()
+    files: list[str | None] = [path if isinstance(path, str) else None for path in clips["path"]]  # pandas: NaN
     key = store_key(cfg, fnames, files)
     final = folder / key
     if not final.exists():

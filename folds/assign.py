@@ -60,7 +60,7 @@ def assign_folds(table: pd.DataFrame, n_folds: int, seed: int) -> np.ndarray:
     names = table["fname"].to_numpy()
     for rows in sorted(members.values(), key=lambda rows: (-len(rows), _tie(seed, min(names[rows])))):
         count = Counter(cell_of[rows].tolist())
-        fill = sum(n * cells[:, cell] for cell, n in count.items())
+        fill = cells[:, list(count)] @ list(count.values())
         total = cells.sum(axis=1)
         best = min(range(n_folds), key=lambda k: (fill[k], total[k], _tie(seed, f"{min(names[rows])}/{k}")))
         fold[rows] = best
@@ -87,7 +87,8 @@ def _groups(cfg: FoldConfig, train: pd.DataFrame) -> list[str]:
         return own
     if column not in train:
         if column != default:
-            raise UserError(f"folds.group_column: the training table has no column {column!r}; it has {', '.join(train)}")
+            there = ", ".join(map(str, train.columns))
+            raise UserError(f"folds.group_column: the training table has no column {column!r}; it has {there}")
         say(f"folds: the competition has no column {column}: clips are dealt one by one")
         return own
     return [value or single for value, single in zip(train[column], own, strict=True)]

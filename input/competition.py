@@ -108,7 +108,7 @@ def _add_details(train: pd.DataFrame, details: Path) -> pd.DataFrame:
     merged = train.merge(extra[columns], on="fname", how="left", validate="one_to_one")
     if lacking := sorted(set(train["fname"]) - set(extra["fname"])):
         warn(f"{details.name} does not name {list_some(lacking)}")
-    return merged.fillna({c: "" for c in columns})
+    return merged.fillna(dict.fromkeys(columns, ""))
 
 
 def _locate(names: pd.Series, folder: Path, skip_missing: bool) -> list[str | None]:

@@ -1,5 +1,8 @@
 """Blends of several models' probabilities: matrices in, matrices or weights out."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from models.metrics import average_precision_at_3, map_at_3
@@ -46,9 +49,14 @@ def fit_weights(method: str, stack: np.ndarray, truth: np.ndarray) -> np.ndarray
     return np.full(len(stack), 1 / len(stack))
 
 
-def apply_weights(method: str, stack: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The blend (clips, classes) of stack (models, clips, classes); rows sum to 1 where those of the models do."""
-    return geometric(stack, weights) if method == "geometric" else arithmetic(stack, weights)
+def apply_blend(about: Mapping[str, Any], probs: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The blend (clips, classes) that a weights.json describes, of each model's probabilities (clips, classes).
+
+    The same call for out-of-fold rows, test rows and the Kaggle kernel. Raises KeyError where a model is absent.
+    """
+    stack = np.stack([probs[name] for name in about["models"]])
+    weights = np.array([model["weight"] for model in about["models"].values()])
+    return geometric(stack, weights) if about["method"] == "geometric" else arithmetic(stack, weights)
 
 
 def standard_error(probs: np.ndarray, truth: np.ndarray) -> float:

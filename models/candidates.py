@@ -39,7 +39,7 @@ def candidates_from_runs(runs: Path, names: Sequence[str], competition: Competit
     """
     experiments = [_experiment(folder) for folder in _folders(runs, names)]
     whole = [runs_of for runs_of, reason in experiments if not reason]
-    for runs_of, reason in experiments:
+    for _, reason in experiments:
         if reason and names:
             raise UserError(reason)
         if reason:
@@ -64,7 +64,9 @@ def _experiment(folder: Path) -> tuple[list[Run], str]:
     if lacking := sorted(set(range(n_folds)) - {run.fold for run in runs}):
         begun = [k for k in lacking if (folder / f"fold{k}.partial").exists()]
         told = f"{folder}: folds {', '.join(map(str, lacking))} of {n_folds} are not finished"
-        return runs, told + (f" ({list_some(begun)} begun)" if begun else "") + ": train them, or name others with --runs"
+        return runs, told + (
+            f" ({list_some(begun)} begun)" if begun else ""
+        ) + ": train them, or name others with --runs"
     return runs, "" if runs else f"{folder}: no fold is finished"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from configs.errors import UserError
-from models.blending import apply_weights, fit_weights
+from models.blending import apply_blend, fit_weights
 from models.candidates import Candidates
 from models.metrics import scores
 from models.run_folder import Predictions, load_predictions, save_predictions
@@ -31,15 +31,14 @@ def make_ensemble(candidates: Candidates, method: str, by_default: bool = False)
     submission may make it anew."""
     c = candidates
     weights = fit_weights(method, c.oof, c.truth)
-    blend = apply_weights(method, c.oof, weights)
-    found = {name: scores(probs, c.truth, c.verified) for name, probs in zip(c.names, c.oof, strict=True)}
-    found["blend"] = scores(blend, c.truth, c.verified)
     models = {
         name: {"weight": float(w), "ids": list(ids)} for name, w, ids in zip(c.names, weights, c.ids, strict=True)
     }
-    test = apply_weights(method, c.test, weights)
     about = {"method": method, "models": models, "classes": list(c.classes), "by_default": by_default}
-    return Ensemble(about, _predictions(c.fnames, blend), _predictions(c.test_fnames, test), found)
+    oof, test = dict(zip(c.names, c.oof, strict=True)), dict(zip(c.names, c.test, strict=True))
+    blend = apply_blend(about, oof)
+    found = {name: scores(probs, c.truth, c.verified) for name, probs in (oof | {"blend": blend}).items()}
+    return Ensemble(about, _predictions(c.fnames, blend), _predictions(c.test_fnames, apply_blend(about, test)), found)
 
 
 def is_current(ensemble: Ensemble, candidates: Candidates) -> bool:

@@ -27,7 +27,7 @@ class FoldData:
 
 def split(cfg: TrainConfig, folds: pd.DataFrame, store: Store, classes: tuple[str, ...], fold: int) -> FoldData:
     """The rows of one fold. folds: fname, label, verified, fold, without clips that are left out."""
-    row = store.rows(folds["fname"])
+    row = store.rows(folds["fname"].tolist())
     label = np.array([classes.index(name) for name in folds["label"]])
     verified = folds["verified"].to_numpy(dtype=bool)
     held_out = folds["fold"].to_numpy() == fold

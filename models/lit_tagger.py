@@ -74,8 +74,10 @@ class LitTagger(pl.LightningModule):
         return loss
 
     def finish_epoch(self) -> Scores:
-        """Score the epoch and remember its weights if they are the best. Raises FloatingPointError where the loss is not
-        finite."""
+        """Score the epoch and remember its weights if they are the best.
+
+        Raises FloatingPointError where the loss is not finite.
+        """
         loss = float(torch.stack(self._losses).mean())  # one synchronisation per epoch, not one per step
         self._losses.clear()
         if not math.isfinite(loss):

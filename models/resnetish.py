@@ -36,7 +36,7 @@ class ResNetish(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.pool(self.stages(self.stem(x))))  # type: ignore[no-any-return]
+        return self.head(self.pool(self.stages(self.stem(x))))
 
 
 class BasicBlock(nn.Module):
@@ -61,7 +61,9 @@ class Bottleneck(nn.Module):
     def __init__(self, n_in: int, width: int, stride: int) -> None:
         super().__init__()
         relu = nn.ReLU(inplace=True)
-        self.body = nn.Sequential(conv(n_in, width, 1), relu, conv(width, width, 3, stride), relu, conv(width, width * 4, 1))
+        self.body = nn.Sequential(
+            conv(n_in, width, 1), relu, conv(width, width, 3, stride), relu, conv(width, width * 4, 1)
+        )
         self.shortcut = shortcut(n_in, width * 4, stride)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -35,22 +35,20 @@ class Tagger(nn.Module):
         self.backbone = backbone
         self.channels_last = channels_last
         if channels_last:
-            self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.backbone.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
         x = (x - self.mean.view(1, 1, -1, 1)) / self.std.view(1, 1, -1, 1)
         if self.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
-        return self.backbone(x)  # type: ignore[no-any-return]
+        return self.backbone(x)
 
 
-def build_tagger(
-    cfg: Config, prior: np.ndarray, mean: np.ndarray, std: np.ndarray, start: bool = True
-) -> Tagger:
+def build_tagger(cfg: Config, prior: np.ndarray, mean: np.ndarray, std: np.ndarray, start: bool = True) -> Tagger:
     """An untrained tagger for len(prior) classes; start=False leaves out pretrained weights, for a state to come."""
     backbone = build_model(cfg.model, len(prior), start)
-    numbers = [torch.from_numpy(values) for values in (mean, std, prior)]
-    return Tagger(backbone, *numbers, channels_last=cfg.train.channels_last)
+    mean_t, std_t, prior_t = (torch.from_numpy(values) for values in (mean, std, prior))
+    return Tagger(backbone, mean_t, std_t, prior_t, cfg.train.channels_last)
 
 
 def save_tagger(state: dict[str, Tensor], file: Path) -> None:
@@ -62,7 +60,8 @@ def load_tagger(cfg: Config, file: Path) -> Tagger:
     """A trained tagger, on the CPU, ready to predict. Raises UserError where the file does not fit the config."""
     try:
         state = load_file(file)
-        tagger = build_tagger(cfg, *(state[key].numpy() for key in ("prior", "mean", "std")), start=False)
+        prior, mean, std = (state[key].numpy() for key in ("prior", "mean", "std"))
+        tagger = build_tagger(cfg, prior, mean, std, start=False)
         tagger.load_state_dict(state)
     except (OSError, KeyError, RuntimeError, SafetensorError) as error:
         fact = " ".join(str(error).split())[:200]

@@ -33,7 +33,7 @@ class VGGish(nn.Module):
         _kaiming(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.embedding(self.features(x)))  # type: ignore[no-any-return]
+        return self.head(self.embedding(self.features(x)))
 
 
 class AlexNet(nn.Module):
@@ -58,7 +58,7 @@ class AlexNet(nn.Module):
         _kaiming(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.embedding(self.features(x)))  # type: ignore[no-any-return]
+        return self.head(self.embedding(self.features(x)))
 
 
 def dense(n_in: int, n_out: int) -> tuple[nn.Module, nn.Module]:
