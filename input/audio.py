@@ -51,9 +51,9 @@ def _decode(path: Path | str) -> tuple[np.ndarray, int, bool]:
     try:
         with soundfile.SoundFile(str(path)) as file:
             if file.subtype == "PCM_16":  # six times faster than letting libsndfile convert, and the same numbers
-                wave = file.read(dtype="int16").astype(np.float32) * np.float32(1 / 32768)
+                wave = file.read(file.frames, dtype="int16").astype(np.float32) * np.float32(1 / 32768)
             else:
-                wave = file.read(dtype="float32")
+                wave = file.read(file.frames, dtype="float32")  # GSM and its like cannot seek: say how many
             rate, kind = file.samplerate, file.format
     except soundfile.LibsndfileError as error:
         raise AudioFault(f"unreadable: {error.error_string}") from None
