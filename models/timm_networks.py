@@ -1,5 +1,7 @@
 """Networks of the timm library; the one module that imports it."""
 
+import difflib
+
 import timm
 from torch import nn
 
@@ -13,7 +15,7 @@ def build_timm(name: str, n_classes: int, dropout: float, pretrained: bool) -> n
     cannot be downloaded.
     """
     if not timm.is_model(name):
-        near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
+        near = difflib.get_close_matches(name, timm.list_models(), n=5)
         hint = f"; near it are {', '.join(near)}" if near else ""
         raise UserError(f"model.name: timm has no network {name!r}{hint}")
     try:
