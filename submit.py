@@ -41,6 +41,8 @@ def submit(paths: Paths, name: str, output: Path, truth_file: Path | None) -> No
     from models.ensemble_folder import is_current, load_ensemble, make_ensemble, save_ensemble
     from models.submission import write_report, write_submission
 
+    if output.resolve() == (paths.input / "sample_submission.csv").resolve():
+        raise UserError(f"{output}: is the competition's own: give another name with --output")
     competition = load_competition(paths.input, sound=False)
     truth = read_truth(truth_file, competition.classes) if truth_file else None
     folder = paths.ensembles / name
@@ -56,6 +58,8 @@ def submit(paths: Paths, name: str, output: Path, truth_file: Path | None) -> No
         ensemble = make_ensemble(candidates, "arithmetic", by_default=True)
         save_ensemble(ensemble, folder)
         say(f"blend, for want of a chosen one: the mean of {', '.join(candidates.names)} -> {folder}")
+    else:
+        say(f"{folder}: found, {ensemble.weights['method']} blend of {', '.join(ensemble.weights['models'])}")
     write_submission(output, ensemble.test, competition.classes)
     report = output.with_name(output.stem + ".report.json")
     write_report(report, folder, candidates.test_faults, len(ensemble.test.fnames))
