@@ -16,7 +16,7 @@ def make_clip(sound: Callable[[Rng, np.ndarray], np.ndarray], source: Rng, rng: 
     wave = sound(source, t)
     wave = wave / (np.sqrt(np.mean(wave**2)) + 1e-9)
     noise = _coloured_noise(rng, len(t), rng.uniform(0.0, 1.2))
-    snr_db = rng.uniform(-6, 20)
+    snr_db = rng.uniform(-3, 24)
     mixed = wave + noise * 10 ** (-snr_db / 20)
     return np.asarray(mixed / np.abs(mixed).max() * 10 ** (-rng.uniform(1, 30) / 20))
 
