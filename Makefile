@@ -22,8 +22,10 @@ $(STAMP):
 
 demo: setup  ## the main job on a synthetic competition: two experiments x 5 folds, blend, submission, scores
 	$(PY) -m input.demo input/demo
-	$(PY) train_fold.py --fold 0..4 --config configs/demo_resnetish.yaml $(DEMO)
-	$(PY) train_fold.py --fold 0..4 --config configs/demo_vggish.yaml $(DEMO)
+	@# side by side with a thread each: networks this small gain nothing from a second thread
+	@OMP_NUM_THREADS=1 $(PY) train_fold.py --fold 0..4 --config configs/demo_resnetish.yaml $(DEMO) & first=$$!; \
+	OMP_NUM_THREADS=1 $(PY) train_fold.py --fold 0..4 --config configs/demo_vggish.yaml $(DEMO); second=$$?; \
+	wait $$first && exit $$second
 	$(PY) ensemble.py $(DEMO)
 	$(PY) submit.py $(DEMO) --truth input/demo/test_labels.csv
 
