@@ -212,7 +212,7 @@ def _open(folder: Path, cfg: FeatureConfig) -> Store:
 def _checksum(file: Path) -> int:
     crc = 0
     with file.open("rb") as stream:
-        while block := stream.read(1 << 24):
+        while block := stream.read(1 << 20):
             crc = zlib.crc32(block, crc)
     return crc
 
