@@ -35,13 +35,22 @@ def load_competition(folder: Path, skip_missing: bool = False, sound: bool = Tru
     train = _read_train(layout.train_csv, layout.train_details)
     test_list = layout.sample_submission or layout.test_table
     assert test_list is not None  # find_layout saw to it
-    test = _read_names(test_list)[["fname"]].copy()
     train["path"] = _locate(train["fname"], layout.train_audio, skip_missing) if sound else None
-    test["path"] = _locate(test["fname"], layout.test_audio, skip_missing) if sound else None
+    test = read_test_clips(test_list, layout.test_audio if sound else None, skip_missing)
     classes = tuple(sorted(set(train["label"])))
     if layout.sample_submission:
         _compare_labels(layout.sample_submission, classes)
     return Competition(folder, classes, train, test)
+
+
+def read_test_clips(table: Path, audio: Path | None, skip_missing: bool = False) -> pd.DataFrame:
+    """The clips to predict, fname and path, in the order of a sample submission or another table that names them.
+
+    The path is None without `audio`, and for a missing file with skip_missing. Raises UserError as `load_competition`.
+    """
+    test = _read_names(table)[["fname"]].copy()
+    test["path"] = None if audio is None else _locate(test["fname"], audio, skip_missing)
+    return test
 
 
 def read_truth(path: Path, classes: tuple[str, ...]) -> pd.DataFrame:

@@ -23,6 +23,7 @@ from configs.errors import UserError, list_some
 from configs.schema import Config, differences, from_dict, to_dict
 
 FILES = ("config.json", "classes.txt", "model.safetensors", "oof.npz", "test.npz", "scores.json", "metrics.csv")
+TRAINED = ("config.json", "classes.txt", "model.safetensors")  # what prediction needs of them, beside the manifest
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,20 @@ class Run:
     @property
     def fold(self) -> int:
         return int(self.manifest["fold"])
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What prediction needs of a finished run folder; the weights are in `weights`."""
+
+    folder: Path
+    config: Config
+    classes: tuple[str, ...]
+    manifest: dict[str, Any]
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / "model.safetensors"
 
 
 def save_predictions(file: Path, predictions: Predictions) -> None:
@@ -113,11 +128,13 @@ def refuse_other_settings(file: Path, config: Config, fact: str) -> None:
 
 def surroundings(folder: Path) -> dict[str, Any]:
     """What a result may depend on besides config and data: code and library versions."""
-    names = ("torch", "torchaudio", "timm", "pytorch-lightning", "numpy", "soundfile")
-    return {
-        "git_revision": git_revision(folder),
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in names}},
-    }
+    return {"git_revision": git_revision(folder), "versions": library_versions()}
+
+
+def library_versions() -> dict[str, str | None]:
+    """Python and the libraries that results depend on; None for one that is not installed."""
+    names = ("torch", "torchaudio", "timm", "pytorch-lightning", "numpy", "pandas", "soundfile")
+    return {"python": platform.python_version(), **{name: _version(name) for name in names}}
 
 
 def git_revision(folder: Path) -> str | None:
@@ -177,19 +194,34 @@ def read_run(folder: Path) -> Run:
 
     Raises UserError where it is unfinished, damaged or written by another version of the kit.
     """
+    small = [name for name in FILES if name != "model.safetensors"]
+    trained, run_id = _read_checked(folder, small)
+    scores = json.loads((folder / "scores.json").read_text())
+    oof, test = load_predictions(folder / "oof.npz"), load_predictions(folder / "test.npz")
+    return Run(folder, run_id, trained.config, trained.classes, oof, test, scores, trained.manifest)
+
+
+def read_trained(folder: Path) -> Trained:
+    """The trained part of a run folder, weights included in the check; stored predictions need not be there.
+
+    Raises UserError where it is unfinished, damaged or written by another version of the kit.
+    """
+    return _read_checked(folder, TRAINED)[0]
+
+
+def _read_checked(folder: Path, names: Sequence[str]) -> tuple[Trained, str]:
+    """The trained part, and the id of the run, once the named files are those of the manifest."""
     try:
         raw = (folder / "manifest.json").read_bytes()
         manifest = json.loads(raw)
-        check_files(folder, manifest, [name for name in FILES if name != "model.safetensors"])
+        check_files(folder, manifest, names)
         config = from_dict(json.loads((folder / "config.json").read_text()))
         classes = tuple((folder / "classes.txt").read_text().split())
-        scores = json.loads((folder / "scores.json").read_text())
     except UserError:
         raise
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{folder}: not a finished run folder ({error}): train that fold again") from None
-    oof, test = load_predictions(folder / "oof.npz"), load_predictions(folder / "test.npz")
-    return Run(folder, hashlib.sha256(raw).hexdigest()[:12], config, classes, oof, test, scores, manifest)
+    return Trained(folder, config, classes, manifest), hashlib.sha256(raw).hexdigest()[:12]
 
 
 def check_files(folder: Path, manifest: dict[str, Any], names: Sequence[str]) -> None:
