@@ -121,12 +121,12 @@ def copy_wheels(wheels: Sequence[Path], target: Path) -> None:
 
 
 def write_manifest(folder: Path, about: dict[str, Any]) -> int:
-    """kit_manifest.json with size and sha256 of every file; the size of all in bytes. UserError if Kaggle refuses it."""
+    """kit_manifest.json with size and sha256 of every file; returns their bytes. UserError where they are too many."""
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     listed = {str(f.relative_to(folder)): {"bytes": f.stat().st_size, "sha256": sha256(f)} for f in files}
     size = sum(f.stat().st_size for f in files)
     if size > LIMIT:
-        largest = sorted(listed, key=lambda name: -listed[name]["bytes"])
+        largest = [str(f.relative_to(folder)) for f in sorted(files, key=lambda f: -f.stat().st_size)]
         raise UserError(
             f"{folder}: {size / 1e9:.0f} GB, Kaggle takes {LIMIT / 1e9:.0f}: blend fewer experiments "
             f"(ensemble.py --runs); largest are {list_some(largest, 3)}"
