@@ -8,9 +8,9 @@ import argparse
 import hashlib
 import json
 import shutil
-import urllib.error
 import urllib.request
 import zipfile
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +136,7 @@ def _zenodo_json(record: str) -> dict[str, Any]:
         with urllib.request.urlopen(record, timeout=60) as answer:
             found: dict[str, Any] = json.load(answer)
             return found
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         raise UserError(f"{record}: no answer ({error}): run it again when there is a network") from None
 
 
@@ -155,7 +155,7 @@ def fetch(address: str, target: Path, size: int, md5: str) -> None:
                     while block := answer.read(1 << 20):
                         out.write(block)
                         advance(len(block))
-    except (OSError, urllib.error.HTTPError) as error:
+    except (OSError, HTTPException) as error:
         raise UserError(f"{address}: broke off ({error}): the same command goes on from there") from None
     if part.stat().st_size < size:
         raise UserError(f"{address}: broke off at {part.stat().st_size} of {size} bytes: the same command goes on")
