@@ -24,10 +24,11 @@ def main(inputs: Path = Path("/kaggle/input"), working: Path = Path("/kaggle/wor
         folder = laid_out(bundle, Path(scratch) / "bundle")
         check(folder, bundle)
         print(f"{bundle}: {MANIFEST_NAME} {MANIFEST_SHA256[:12]}, every file as it was packed", flush=True)
-        path = [folder / "code", *installed_wheels(folder / "wheels", Path(scratch) / "site")]
+        path = [str(folder / "code"), *map(str, installed_wheels(folder / "wheels", Path(scratch) / "site"))]
+        path += [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
         command = [sys.executable, "-m", "kernel.predict", "--bundle", folder, "--inputs", inputs]
         command += ["--competition", COMPETITION, "--scratch", scratch, "--output", working / "submission.csv"]
-        surroundings = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path)), "PYTHONDONTWRITEBYTECODE": "1"}
+        surroundings = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONDONTWRITEBYTECODE": "1"}
         done = subprocess.run(list(map(str, command)), cwd=scratch, env=surroundings)
     if done.returncode:
         sys.exit(f"error: the prediction ended with status {done.returncode}; its own lines stand above")
