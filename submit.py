@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """examples:
   python submit.py
+  python submit.py --upload -m "greedy blend of three"
   python submit.py --output submission.csv --truth input/freesound-audio-tagging/test_post_competition.csv
 """
 
@@ -29,9 +30,25 @@ def main() -> None:
     parser.add_argument("--ensemble", default="default", metavar="NAME", help="work/ensembles/NAME/ (%(default)s)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="where to write it (<work>/submission.csv)")
     parser.add_argument("--truth", type=Path, metavar="FILE", help="labels published later: print the test score")
+    parser.add_argument("--upload", action="store_true", help="submit it to Kaggle and wait for the score; needs -m")
+    parser.add_argument("-m", "--message", metavar="TEXT", help="the submission's description")
+    parser.add_argument("--competition", metavar="SLUG", help="where --upload submits (the name of the input folder)")
     args = parser.parse_args()
+    if args.upload and not args.message:
+        parser.error("--upload needs a description: -m TEXT")
     paths = Paths(args.input, args.work)
-    submit(paths, args.ensemble, args.output or paths.work / "submission.csv", args.truth)
+    output = args.output or paths.work / "submission.csv"
+    submit(paths, args.ensemble, output, args.truth)
+    if args.upload:
+        upload(args.competition or paths.input.resolve().name, output, args.message)
+
+
+def upload(slug: str, file: Path, message: str) -> None:
+    """Submit the file and print its score. Raises UserError where Kaggle does not take it."""
+    from input.kaggle_client import Kaggle
+    from kernel.upload import submit_file
+
+    submit_file(Kaggle(), slug, file, message)
 
 
 def submit(paths: Paths, name: str, output: Path, truth_file: Path | None) -> None:
@@ -41,6 +58,8 @@ def submit(paths: Paths, name: str, output: Path, truth_file: Path | None) -> No
     from models.ensemble_folder import is_current, load_ensemble, make_ensemble, save_ensemble
     from models.submission import write_report, write_submission
 
+    if output.resolve() == (paths.input / "sample_submission.csv").resolve():
+        raise UserError(f"{output}: is the competition's own: give another name with --output")
     competition = load_competition(paths.input, sound=False)
     truth = read_truth(truth_file, competition.classes) if truth_file else None
     folder = paths.ensembles / name
@@ -56,6 +75,8 @@ def submit(paths: Paths, name: str, output: Path, truth_file: Path | None) -> No
         ensemble = make_ensemble(candidates, "arithmetic", by_default=True)
         save_ensemble(ensemble, folder)
         say(f"blend, for want of a chosen one: the mean of {', '.join(candidates.names)} -> {folder}")
+    else:
+        say(f"{folder}: found, {ensemble.weights['method']} blend of {', '.join(ensemble.weights['models'])}")
     write_submission(output, ensemble.test, competition.classes)
     report = output.with_name(output.stem + ".report.json")
     write_report(report, folder, candidates.test_faults, len(ensemble.test.fnames))

@@ -2,6 +2,7 @@
 
 import argparse
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,6 +119,25 @@ def told(faults: dict[str, str]) -> str:
 
 def train_fold(cfg: Config, fold: int, data: Prepared, final: Path, force: bool = False) -> float:
     """Train one fold into the run folder `final`; its out-of-fold MAP@3. A finished one is only read."""
+    from models.run_folder import recover
+
+    recover(final)
+    return found_score(cfg, data, final) if final.exists() and not force else fresh_score(cfg, fold, data, final, force)
+
+
+def found_score(cfg: Config, data: Prepared, final: Path) -> float:
+    """The score of a finished run. Raises UserError where it was made with other settings, folds or clips."""
+    from models.run_folder import read_run, refuse_other_data, refuse_other_settings
+
+    refuse_other_settings(final / "config.json", cfg, f"{final} was made")
+    run = read_run(final)
+    refuse_other_data(run.manifest, data.facts, f"{final} was made")
+    say(f"{final}: found, out-of-fold MAP@3 {run.scores['map3']:.4f}; --force trains it again")
+    return run.scores["map3"]
+
+
+def fresh_score(cfg: Config, fold: int, data: Prepared, final: Path, restart: bool) -> float:
+    """Train, predict and write the run folder, going on from what was begun unless `restart`; the score."""
     import numpy as np
 
     from features.batches import Batches
@@ -128,15 +148,13 @@ def train_fold(cfg: Config, fold: int, data: Prepared, final: Path, force: bool 
     from models.run_folder import Predictions, finish_run, surroundings, unfinished
     from models.tagger import choose_device, choose_precision, save_tagger
 
-    if final.exists() and not force:
-        return found_score(cfg, data, final)
     started = time.monotonic()
     device = choose_device(cfg.train.device)
     precision = choose_precision(cfg.train.precision, device)
     classes = data.competition.classes
     parts = split(cfg.train, data.folds, data.train, classes, fold)
-    with unfinished(final, cfg, force) as partial:
-        lit = build_lit_tagger(cfg, fold, parts, data.train, device, precision)
+    lit = build_lit_tagger(cfg, fold, parts, data.train, device, precision)  # before anything is written: it may refuse
+    with unfinished(final, cfg, data.facts, restart) as partial:
         fit(lit, partial, f"{cfg.name} fold {fold}", precision)
         save_tagger(lit.best, partial / "model.safetensors")
         tagger = lit.tagger.to(device)  # Lightning leaves it on the CPU
@@ -153,42 +171,21 @@ def train_fold(cfg: Config, fold: int, data: Prepared, final: Path, force: bool 
     return found["map3"]
 
 
-def found_score(cfg: Config, data: Prepared, final: Path) -> float:
-    """The score of a finished run. Raises UserError where it was made with other settings, folds or clips."""
-    from models.run_folder import read_run, refuse_other_settings
-
-    refuse_other_settings(final / "config.json", cfg, f"{final} was made")
-    run = read_run(final)
-    for key in ("fold_hash", "stores"):
-        if run.manifest[key] != data.facts[key]:
-            what = "folds" if key == "fold_hash" else "sound files"
-            raise UserError(f"{final}: was made from other {what}: choose a name=NEW, another --work, or --force")
-    say(f"{final}: found, out-of-fold MAP@3 {run.scores['map3']:.4f}; --force trains it again")
-    return run.scores["map3"]
-
-
 def fit(lit: "LitTagger", partial: Path, what: str, precision: str) -> None:
-    """Run the epochs that are missing, going on from the last checkpoint if there is one."""
+    """Run the epochs that are missing, going on from the last checkpoint if there is one.
+
+    Raises KeyboardInterrupt on Ctrl-C and on SIGTERM, which Lightning turns into an exit of its own.
+    """
     import pytorch_lightning as pl
 
-    from models.lit_tagger import RunKeeper, quiet
+    from models.lit_tagger import RunKeeper, finished_epochs, quiet
+    from models.run_folder import CHECKPOINT
 
-    cfg = lit.cfg
-    last = partial / "last.ckpt"
-    started = time.monotonic()
-
-    epochs_here = 0
-
-    def report(scores: dict[str, float]) -> None:
-        nonlocal epochs_here
-        epochs_here += 1
-        left = (time.monotonic() - started) / epochs_here * (cfg.epochs - scores["epoch"])
-        numbers = " ".join(f"{k} {v:.4g}" for k, v in scores.items() if k != "epoch")
-        say(f"{what} epoch {scores['epoch']:.0f}/{cfg.epochs}: {numbers}; {left:.0f} s left")
-
-    if last.exists():
-        say(f"{what}: going on from the last finished epoch")
-    with quiet(), progress(what, cfg.epochs * len(lit.parts.train), "clips", every=60) as advance:
+    cfg, last = lit.cfg, partial / CHECKPOINT
+    done = finished_epochs(last)
+    if done:
+        say(f"{what}: going on after epoch {done} of {cfg.epochs}")
+    with quiet(), progress(what, (cfg.epochs - done) * len(lit.parts.train), "clips", every=60) as advance:
         trainer = pl.Trainer(
             max_epochs=cfg.epochs,
             accelerator="gpu" if lit.batches.device.type == "cuda" else "cpu",
@@ -200,9 +197,24 @@ def fit(lit: "LitTagger", partial: Path, what: str, precision: str) -> None:
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            callbacks=[RunKeeper(partial, report, advance)],
+            callbacks=[RunKeeper(partial, reporter(what, cfg.epochs, done), advance)],
         )
-        trainer.fit(lit, ckpt_path=last if last.exists() else None, weights_only=True)
+        try:
+            trainer.fit(lit, ckpt_path=last if done else None, weights_only=True)
+        except SystemExit:
+            raise KeyboardInterrupt from None
+
+
+def reporter(what: str, epochs: int, done: int) -> Callable[[dict[str, float]], None]:
+    """Called with the scores of each epoch, it says them in a line with the time left."""
+    started = time.monotonic()
+
+    def report(scores: dict[str, float]) -> None:
+        left = (time.monotonic() - started) / (scores["epoch"] - done) * (epochs - scores["epoch"])
+        numbers = " ".join(f"{k} {v:.4g}" for k, v in scores.items() if k != "epoch")
+        say(f"{what} epoch {scores['epoch']:.0f}/{epochs}: {numbers}; {left:.0f} s left")
+
+    return report
 
 
 if __name__ == "__main__":

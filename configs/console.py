@@ -73,9 +73,9 @@ def _plain_lines(what: str, total: int, unit: str, every: float) -> Advance:
         nonlocal last, done
         done += n
         now = time.monotonic()
-        if now - last >= every and done < total:
+        if now - last >= every and 0 < done < total:
             last = now
-            rate = done / (now - start)
+            rate = done / max(now - start, 1e-9)
             say(f"{what}: {done}/{total} {unit}, {rate:.1f} {unit}/s, {(total - done) / rate:.0f} s left")
 
     return advance

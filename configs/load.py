@@ -12,6 +12,9 @@ from configs import schema
 from configs.errors import UserError
 from configs.schema import Config
 
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+Places = dict[tuple[str, ...], str]  # where a key was given: 'file.yaml:3' or 'command line'
+
 
 def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
     """The defaults, changed by the YAML file, changed by 'train.epochs=3' strings.
@@ -20,49 +23,44 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Conf
     wrong type or out of bounds, a missing or malformed file.
     """
     values: dict[str, Any] = {}
-    places: dict[tuple[str, ...], str] = {}
+    places: Places = {}
     if path is not None:
         values, places = _read_yaml(path)
         values.setdefault("name", path.stem)
     for override in overrides:
         _override(values, places, override)
     try:
-        return _adapter().validate_python(values)
+        # pydantic takes no settings for a dataclass itself, but hands them down from what holds it
+        (cfg,) = TypeAdapter(tuple[Config], config=STRICT).validate_python((values,))
     except ValidationError as error:
         raise UserError(_explain(error, places, path)) from None
+    _refuse_truth_values(values, cfg, (), places, path)
+    return cfg
 
 
-def _adapter() -> TypeAdapter[Config]:
-    return TypeAdapter(_forbid_unknown(Config))
-
-
-def _forbid_unknown(kind: type) -> Any:
-    """Tells pydantic to refuse keys that the dataclasses do not have."""
-    for part in vars(schema).values():
-        if isinstance(part, type) and part.__name__.endswith("Config"):
-            part.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
-    return kind
-
-
-def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
+def _read_yaml(path: Path) -> tuple[dict[str, Any], Places]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot read the config: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: cannot read the config: not UTF-8 text ({error.reason})") from None
     try:
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that no calendar has
         raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if values is None:  # comments only
+        values = {}
     if not isinstance(values, dict):
         raise UserError(f"{path}: a config is a mapping of keys to values, like 'train: {{epochs: 3}}'")
-    places: dict[tuple[str, ...], str] = {}
+    places: Places = {}
     _collect_places(tree, (), path, places)
     return values, places
 
 
-def _collect_places(node: Any, at: tuple[str, ...], path: Path, places: dict[tuple[str, ...], str]) -> None:
-    if not isinstance(node, yaml.MappingNode):
+def _collect_places(node: Any, at: tuple[str, ...], path: Path, places: Places) -> None:
+    if not isinstance(node, yaml.MappingNode) or len(at) > 2:  # deeper lies no key of ours, but maybe a cycle
         return
     for key, value in node.value:
         here = (*at, str(key.value))
@@ -72,43 +70,63 @@ def _collect_places(node: Any, at: tuple[str, ...], path: Path, places: dict[tup
         _collect_places(value, here, path, places)
 
 
-def _override(values: dict[str, Any], places: dict[tuple[str, ...], str], override: str) -> None:
+def _override(values: dict[str, Any], places: Places, override: str) -> None:
     key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise UserError(f"{override!r}: an override is written key=value, like train.epochs=3")
-    *parents, last = key.split(".")
+    *parents, last = at = tuple(key.split("."))
+    if not equals or not all(at):
+        raise UserError(f"command line: {override!r}: an override is written key=value, like train.epochs=3")
     node = values
-    for parent in parents:
+    for depth, parent in enumerate(parents, start=1):
         if node.get(parent) is None:
             node[parent] = {}
+        if not isinstance(node[parent], dict):
+            where = places.get(at[:depth], "command line")
+            raise UserError(f"{where}: '{'.'.join(at[:depth])}' is {node[parent]!r}, which holds no key {last!r}")
         node = node[parent]
-        if not isinstance(node, dict):
-            break
-    if isinstance(node, dict):
-        try:
-            node[last] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise UserError(f"command line: {override!r}: the value is not YAML") from None
-    for depth in range(1, len(parents) + 2):
-        places[tuple(key.split(".")[:depth])] = "command line"
+    try:
+        node[last] = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):
+        raise UserError(f"command line: {override!r}: the value is not YAML") from None
+    places[at] = "command line"
 
 
-def _explain(error: ValidationError, places: dict[tuple[str, ...], str], path: Path | None) -> str:
+def _explain(error: ValidationError, places: Places, path: Path | None) -> str:
     first = error.errors()[0]
-    loc = tuple(str(part) for part in first["loc"])
+    loc = tuple(str(part) for part in first["loc"][1:])  # without the place in the tuple
     while loc and loc not in places and loc[:-1] in places:
         loc = loc[:-1]  # pydantic appends the name of a union's branch
-    where = places.get(loc, str(path or "command line"))
+    fact = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error":  # the schema's own: it begins with the key, as seen from its section
+        loc, fact = (*loc, fact.partition(" ")[0]), fact.partition(" ")[2]
     key = ".".join(loc)
+    where = _place(loc, places, path)
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         known = _known_keys()
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.6) or difflib.get_close_matches(loc[-1], known, n=1)
         hint = f", did you mean '{near[0]}'?" if near else f"; known are {', '.join(known)}"
         return f"{where}: unknown key '{key}'{hint}"
-    fact = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
-        return f"{where}: {key}{'.' if key else ''}{fact}"
+        return f"{where}: {key} {fact}"
     return f"{where}: '{key}' is {first['input']!r}: {fact[0].lower()}{fact[1:]}"
+
+
+def _place(loc: tuple[str, ...], places: Places, path: Path | None) -> str:
+    """Where the key was given, or what lies in it, or in its section: f_min may fail for the sake of f_max."""
+    inside = (where for at, where in places.items() if at[: len(loc)] == loc)
+    beside = (where for at, where in places.items() if len(loc) > 1 and at[:1] == loc[:1])
+    return places.get(loc) or next(inside, None) or next(beside, None) or str(path or "command line")
+
+
+def _refuse_truth_values(
+    given: dict[str, Any], part: Any, at: tuple[str, ...], places: Places, path: Path | None
+) -> None:
+    """pydantic reads true as 1; `epochs: yes` is a slip."""
+    for key, value in given.items():
+        here, got = (*at, key), getattr(part, key)
+        if isinstance(value, dict):
+            _refuse_truth_values(value, got, here, places, path)
+        elif isinstance(value, bool) and not isinstance(got, bool):
+            raise UserError(f"{_place(here, places, path)}: '{'.'.join(here)}' is {value!r}: a number is wanted")
 
 
 def _known_keys() -> list[str]:

@@ -53,7 +53,8 @@ def windows(length: np.ndarray, n_frames: int) -> tuple[np.ndarray, np.ndarray]:
     """Evenly spaced windows that cover every clip: (clip, first frame) of each, both (n_windows,).
 
     A clip of up to n_frames + 1 frames has one window (5.000 s are 501 frames, the last centred on the end), centred
-    if it is shorter; a longer one has ceil((length - 1) / n_frames), the first at its start, the last at its end.
+    if it is shorter; a longer one has ceil((length - 1) / n_frames), the first at its start, the last at its end. Only
+    a clip of k * n_frames + 1 frames leaves one of them out, whose sound its neighbours hold all the same.
     """
     count = np.maximum(1, -(-(length - 1) // n_frames))
     clip = np.repeat(np.arange(len(length)), count)

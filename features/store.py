@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -159,7 +160,7 @@ def _assemble(parts: list[Path], clips: list[tuple[str, str | None]], cfg: Featu
                     lengths.append(piece["length"])
                     stats.append(piece["stats"])
                     faults.append(piece["fault"])
-            except (OSError, ValueError, KeyError, zlib.error) as error:
+            except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
                 part.unlink()
                 raise UserError(f"{part}: damaged and removed ({error}): the same command makes it again") from None
     both = np.concatenate(stats)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -12,29 +13,27 @@ import pandas as pd
 from configs.console import say, warn
 from configs.errors import UserError, list_some
 from configs.schema import FoldConfig
+from input.competition import read_table
 
 
 def load_folds(cfg: FoldConfig, train: pd.DataFrame, folder: Path) -> pd.DataFrame:
     """fname, label, verified, group, fold for every training clip; made and written at the first call.
 
     The file's name is a hash of the settings and of the table, so another competition or seed gets another file. Raises
-    UserError where the file does not hold the clips of the table, or the group column does not exist.
+    UserError where the file does not hold the clips of the table, the group column does not exist, or there are fewer
+    groups than folds.
     """
-    table = train[["fname", "label", "verified"]].copy()
+    table = train[["fname", "label", "verified"]].reset_index(drop=True)
     table["group"] = _groups(cfg, train)
     file = folder / f"folds-{_key(cfg, table)}.csv"
     if not file.exists():
-        table["fold"] = assign_folds(table, cfg.n_folds, cfg.seed)
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_suffix(".part")
-        table.to_csv(temporary, index=False)
-        temporary.replace(file)
+        if (n_groups := table["group"].nunique()) < cfg.n_folds:
+            raise UserError(f"folds.n_folds: {n_groups} groups of training clips cannot fill {cfg.n_folds} folds")
+        _write(table.assign(fold=assign_folds(table, cfg.n_folds, cfg.seed)), file)
         say(f"folds: {len(table)} clips in {cfg.n_folds} folds -> {file}")
-    written = pd.read_csv(file, dtype={"fname": str, "label": str, "group": str}, keep_default_na=False)
-    if list(written["fname"]) != list(table["fname"]) or not written["fold"].isin(range(cfg.n_folds)).all():
-        raise UserError(f"{file}: does not hold the clips of the competition: delete it, it will be made again")
-    _warn_of_gaps(written, cfg.n_folds)
-    return written
+    table["fold"] = _read_folds(file, table, cfg.n_folds)
+    _warn_of_gaps(table, cfg.n_folds)
+    return table
 
 
 def fold_hash(folds: pd.DataFrame) -> str:
@@ -73,6 +72,22 @@ def _tie(seed: int, text: str) -> bytes:
     return hashlib.blake2b(f"{seed}:{text}".encode(), digest_size=8).digest()
 
 
+def _write(folds: pd.DataFrame, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(f".{os.getpid()}.part")  # two processes may write it at once, the same bytes
+    folds.to_csv(temporary, index=False, lineterminator="\n")
+    temporary.replace(file)
+
+
+def _read_folds(file: Path, table: pd.DataFrame, n_folds: int) -> np.ndarray:
+    """The fold column of the file, which must hold the rows of the table besides."""
+    written = read_table(file, (*table.columns, "fold"))
+    same = written[list(table.columns)].equals(table.astype(str))
+    if not same or not written["fold"].isin([str(k) for k in range(n_folds)]).all():
+        raise UserError(f"{file}: does not hold the clips of the competition: delete it, it will be made again")
+    return written["fold"].to_numpy(dtype=np.int64)
+
+
 def _groups(cfg: FoldConfig, train: pd.DataFrame) -> list[str]:
     """The group of every clip; a clip without one is its own."""
     own = [f"clip {fname}" for fname in train["fname"]]
@@ -91,7 +106,8 @@ def _groups(cfg: FoldConfig, train: pd.DataFrame) -> list[str]:
             raise UserError(f"folds.group_column: the training table has no column {column!r}; it has {there}")
         say(f"folds: the competition has no column {column}: clips are dealt one by one")
         return own
-    return [value or single for value, single in zip(train[column], own, strict=True)]
+    has_none = train[column].isna() | (train[column] == "")
+    return [single if none else str(value) for value, none, single in zip(train[column], has_none, own, strict=True)]
 
 
 def _key(cfg: FoldConfig, table: pd.DataFrame) -> str:

@@ -29,35 +29,43 @@ def load_competition(folder: Path, skip_missing: bool = False, sound: bool = Tru
 
     sound=False does without the audio (every path is None): blending and submitting need the tables only. skip_missing
     keeps clips whose file is missing (path None) instead of stopping. Raises UserError with every offender
-    of the first kind found: absent columns, empty or duplicate or path-like fnames, empty labels, missing files.
+    of the first kind found: absent columns, empty or duplicate or path-like fnames, odd labels, fewer than three
+    classes, missing files.
     """
     layout = find_layout(folder, sound)
     train = _read_train(layout.train_csv, layout.train_details)
     test_list = layout.sample_submission or layout.test_table
     assert test_list is not None  # find_layout saw to it
-    train["path"] = _locate(train["fname"], layout.train_audio, skip_missing) if sound else None
-    test = read_test_clips(test_list, layout.test_audio if sound else None, skip_missing)
+    test = _read_names(test_list)[["fname"]].copy()
     classes = tuple(sorted(set(train["label"])))
+    if len(classes) < 3:
+        raise UserError(f"{layout.train_csv}: has {len(classes)} classes, but a submission names three of them a clip")
+    train["path"] = _locate(train["fname"], layout.train_audio) if sound else None
+    test["path"] = _locate(test["fname"], layout.test_audio) if sound else None
+    if sound and not skip_missing:
+        _refuse_missing((layout.train_audio, train), (layout.test_audio, test))
     if layout.sample_submission:
         _compare_labels(layout.sample_submission, classes)
     return Competition(folder, classes, train, test)
 
 
-def read_test_clips(table: Path, audio: Path | None, skip_missing: bool = False) -> pd.DataFrame:
-    """The clips to predict, fname and path, in the order of a sample submission or another table that names them.
+def read_test_clips(table: Path, audio: Path, skip_missing: bool = False) -> pd.DataFrame:
+    """The clips to predict, fname and path, in the order of a sample submission: what a kernel needs of a competition.
 
-    The path is None without `audio`, and for a missing file with skip_missing. Raises UserError as `load_competition`.
+    The path of a missing file is None with skip_missing. Raises UserError as `load_competition`.
     """
     test = _read_names(table)[["fname"]].copy()
-    test["path"] = None if audio is None else _locate(test["fname"], audio, skip_missing)
+    test["path"] = _locate(test["fname"], audio)
+    if not skip_missing:
+        _refuse_missing((audio, test))
     return test
 
 
 def read_truth(path: Path, classes: tuple[str, ...]) -> pd.DataFrame:
     """Published test labels: fname, label, usage ('Public', 'Private', or 'scored' where the table has no usage).
 
-    Clips that do not count (label None or usage Ignored) are left out. Raises UserError on an unreadable table and on
-    labels that no training clip has.
+    Clips that do not count (label None or usage Ignored) are left out. Raises UserError on an unreadable table, on
+    labels that no training clip has, and where no clip counts.
     """
     table = _read_names(path, ("label",))
     if "usage" not in table:
@@ -65,6 +73,8 @@ def read_truth(path: Path, classes: tuple[str, ...]) -> pd.DataFrame:
     table = table[(table["label"] != UNSCORED) & (table["usage"] != "Ignored")]
     if unknown := sorted(set(table["label"]) - set(classes)):
         raise UserError(f"{path}: labels that no training clip has: {list_some(unknown)}")
+    if table.empty:
+        raise UserError(f"{path}: no clip of it counts: every label is {UNSCORED} or its usage Ignored")
     return table[["fname", "label", "usage"]].reset_index(drop=True)
 
 
@@ -73,7 +83,9 @@ def read_table(path: Path, needed: tuple[str, ...]) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
-        raise UserError(f"{path}: cannot read the table: {error}") from None
+        raise UserError(f"{path}: cannot read the table: {' '.join(str(error).split())}") from None
+    if not isinstance(table.index, pd.RangeIndex):  # pandas makes row names of what the header does not name
+        raise UserError(f"{path}: its rows have more fields than its header {', '.join(map(str, table.columns))}")
     if lacking := [column for column in needed if column not in table]:
         raise UserError(f"{path}: lacks the column {list_some(lacking)}; it has {', '.join(map(str, table.columns))}")
     return table
@@ -120,14 +132,21 @@ def _add_details(train: pd.DataFrame, details: Path) -> pd.DataFrame:
     return merged.fillna(dict.fromkeys(columns, ""))
 
 
-def _locate(names: pd.Series, folder: Path, skip_missing: bool) -> list[str | None]:
-    """The path of every clip; one directory listing instead of a look-up each."""
-    there = set(os.listdir(folder))  # noqa: PTH208  names only: 10,000 Path objects would cost more than the listing
-    missing = [name for name in names if name not in there]
-    if missing and not skip_missing:
-        remedy = "complete the download, or leave them out with input.skip_unreadable=true"
-        raise UserError(f"{folder}: files are missing: {list_some(missing)}; {remedy}")
-    return [str(folder / name) if name in there else None for name in names]
+def _locate(names: pd.Series, folder: Path) -> pd.Series:
+    """The path of every clip, None where there is no such file; one directory listing instead of a look-up each."""
+    try:
+        there = {entry.name for entry in os.scandir(folder) if entry.is_file()}
+    except OSError as error:
+        raise UserError(f"{folder}: cannot list it: {error.strerror}") from None
+    paths = [str(folder / name) if name in there else None for name in names]
+    return pd.Series(paths, index=names.index, dtype=object)  # as text, None would become NaN
+
+
+def _refuse_missing(*parts: tuple[Path, pd.DataFrame]) -> None:
+    missing = [f"{folder.name}/{fname}" for folder, clips in parts for fname in clips["fname"][clips["path"].isna()]]
+    if missing:
+        remedy = "complete the download, or go without them with input.skip_unreadable=true"
+        raise UserError(f"{parts[0][0].parent}: files are missing: {list_some(missing)}; {remedy}")
 
 
 def _compare_labels(sample: Path, classes: tuple[str, ...]) -> None:

@@ -10,6 +10,7 @@ import json
 import shutil
 import urllib.request
 import zipfile
+import zlib
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,7 @@ def _is_whole(archive: Path) -> bool:
     try:
         with zipfile.ZipFile(archive) as source:
             return source.testzip() is None
-    except (zipfile.BadZipFile, EOFError):
+    except (zipfile.BadZipFile, EOFError, zlib.error):
         return False
 
 

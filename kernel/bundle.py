@@ -32,12 +32,21 @@ def main() -> None:
     parser.add_argument("--input", type=Path, metavar="DIR", default=Paths.input, help="the competition (%(default)s)")
     parser.add_argument("--work", type=Path, metavar="DIR", default=Paths.work, help="all that is made (%(default)s)")
     parser.add_argument("--ensemble", default="default", metavar="NAME", help="work/ensembles/NAME/ (%(default)s)")
+    parser.add_argument("--competition", metavar="SLUG", help="what the kernel predicts (the name of the input folder)")
     parser.add_argument("--wheel", type=Path, nargs="+", default=[], metavar="FILE", help="wheels that Kaggle lacks")
     args = parser.parse_args()
-    bundle(Paths(args.input, args.work), args.ensemble, args.owner, args.slug, args.wheel)
+    paths = Paths(args.input, args.work)
+    bundle(paths, args.ensemble, args.owner, args.slug, args.wheel, args.competition)
 
 
-def bundle(paths: Paths, ensemble: str, owner: str | None, slug: str | None, wheels: Sequence[Path] = ()) -> Path:
+def bundle(
+    paths: Paths,
+    ensemble: str,
+    owner: str | None,
+    slug: str | None = None,
+    wheels: Sequence[Path] = (),
+    competition: str | None = None,
+) -> Path:
     """Write <work>/kaggle/dataset/, whole or not at all; returns it.
 
     Raises UserError on a name that Kaggle refuses, a blend that is absent or whose runs changed, or too large a bundle.
@@ -45,12 +54,14 @@ def bundle(paths: Paths, ensemble: str, owner: str | None, slug: str | None, whe
     from models.ensemble_folder import load_ensemble
     from models.run_folder import git_revision
 
-    competition = paths.input.resolve().name
+    competition = competition or paths.input.resolve().name
     metadata = dataset_metadata(owner, slug or f"{competition[:46].strip('-')}-kit")
     folder = paths.ensembles / ensemble
     if not folder.exists():
         raise UserError(f"{folder}: no such blend: python ensemble.py makes it")
     weights = load_ensemble(folder).weights
+    used = {name: model for name, model in weights["models"].items() if model["weight"] > 0}
+    weights = {**weights, "models": used}  # a greedy blend leaves models out; so does the bundle
     final = paths.work / "kaggle" / "dataset"
     partial = final.with_name("dataset.partial")
     shutil.rmtree(partial, ignore_errors=True)

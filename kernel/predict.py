@@ -39,9 +39,9 @@ def predict(bundle: Path, inputs: Path, slug: str, output: Path, scratch: Path) 
 
     from features.store import open_features
     from input.competition import read_test_clips
-    from models.blending import apply_blend, mean_of_folds
+    from models.blending import apply_blend
     from models.predict import predict_test
-    from models.run_folder import Predictions, read_trained
+    from models.run_folder import Predictions, mean_of_folds, read_trained
     from models.submission import write_submission
 
     weights = json.loads((bundle / "weights.json").read_text())

@@ -1,6 +1,6 @@
 """Blends of several models' probabilities: matrices in, matrices or weights out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -47,11 +47,6 @@ def fit_weights(method: str, stack: np.ndarray, truth: np.ndarray) -> np.ndarray
     if method == "greedy":
         return greedy_weights(stack, truth)
     return np.full(len(stack), 1 / len(stack))
-
-
-def mean_of_folds(probs: Sequence[np.ndarray]) -> np.ndarray:
-    """One experiment's test probabilities (clips, classes) float32 from those of its fold models."""
-    return np.mean(probs, axis=0).astype(np.float32)
 
 
 def apply_blend(about: Mapping[str, Any], probs: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -41,20 +41,38 @@ def build_model(cfg: ModelConfig, n_classes: int, start: bool = True) -> nn.Modu
 
 
 def load_weights(network: nn.Module, file: Path) -> None:
-    """Start from a state dict in a .safetensors or .pth file; a last layer of another size keeps its random start.
+    """Start from a state dict in a .safetensors or .pth file, or from a run folder's model.safetensors.
 
-    Raises UserError, naming keys, where the file is unreadable or anything but the last layer does not fit.
+    A last layer of another size keeps its random start; a first layer for three colours is summed over them, as timm
+    does. Raises UserError, naming keys, where the file is unreadable or anything else does not fit.
     """
-    state = _read_state(file)
     own = network.state_dict()
+    state = {k: _one_channel(v, own[k]) if k in own else v for k, v in _read_state(file).items()}
+    head = tuple(f"{name}." for name in _classifier(network))
+    absent = [k for k in own if k not in state and not k.startswith(head) and not k.endswith("num_batches_tracked")]
     misfit = [k for k, v in state.items() if k in own and own[k].shape != v.shape]
-    last = list(own)[-2:]  # weight and bias of the classifier
-    unknown, missing = sorted(set(state) - set(own)), sorted(set(own) - set(state) - set(last))
-    if unknown or missing or set(misfit) - set(last):
-        facts = [("unknown", unknown), ("missing", missing), ("of another shape", sorted(set(misfit) - set(last)))]
-        told = "; ".join(f"{what} keys {list_some(keys, 5)}" for what, keys in facts if keys)
+    facts = {
+        "unknown": [k for k in state if k not in own and not k.startswith(head)],
+        "missing": absent,
+        "of another shape": [k for k in misfit if not k.startswith(head)],
+    }
+    if any(facts.values()):
+        told = "; ".join(f"{what} keys {list_some(sorted(keys), 5)}" for what, keys in facts.items() if keys)
         raise UserError(f"{file}: not the weights of this network: {told}")
-    network.load_state_dict({k: v for k, v in state.items() if k not in misfit}, strict=False)
+    network.load_state_dict({k: v for k, v in state.items() if k in own and k not in misfit}, strict=False)
+
+
+def _classifier(network: nn.Module) -> tuple[str, ...]:
+    """The name of the last layer; timm says it of its networks, in ours it is 'head'."""
+    name = getattr(network, "pretrained_cfg", {}).get("classifier", "head")
+    return (name,) if isinstance(name, str) else tuple(name)
+
+
+def _one_channel(there: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """A convolution over three colours as one over their sum, where the network has one channel."""
+    if there.dim() == own.dim() == 4 and there.shape[1] == 3 and own.shape[1] == 1:
+        return there.sum(dim=1, keepdim=True)
+    return there
 
 
 def _read_state(file: Path) -> dict[str, torch.Tensor]:
@@ -62,8 +80,9 @@ def _read_state(file: Path) -> dict[str, torch.Tensor]:
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            return load_file(file)
-        state = torch.load(file, map_location="cpu", weights_only=True)
+            state: Any = load_file(file)
+        else:
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # each format fails in its own ways; the file is at fault in all of them
         raise UserError(f"{file}: cannot read the weights: {' '.join(str(error).split())[:200]}") from None
     for wrapper in ("state_dict", "model"):  # training checkpoints wrap the state
@@ -71,4 +90,5 @@ def _read_state(file: Path) -> dict[str, torch.Tensor]:
             state = state[wrapper]
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise UserError(f"{file}: holds no state dict of tensors")
-    return state
+    inside = {k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")}
+    return inside or state  # a Tagger also holds the normalisation of its own clips

@@ -9,8 +9,7 @@ import numpy as np
 from configs.console import warn
 from configs.errors import UserError, list_some
 from input.competition import Competition
-from models.blending import mean_of_folds
-from models.run_folder import Predictions, Run, read_run
+from models.run_folder import Predictions, Run, mean_of_folds, read_run
 
 
 @dataclass(frozen=True)

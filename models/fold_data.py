@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from configs.errors import UserError
 from configs.schema import TrainConfig
 from features.store import Store
 
@@ -26,11 +27,17 @@ class FoldData:
 
 
 def split(cfg: TrainConfig, folds: pd.DataFrame, store: Store, classes: tuple[str, ...], fold: int) -> FoldData:
-    """The rows of one fold. folds: fname, label, verified, fold, without clips that are left out."""
+    """The rows of one fold. folds: fname, label, verified, fold, without clips that are left out.
+
+    Raises UserError where no clip is left to train on, or none to validate on.
+    """
     row = store.rows(folds["fname"].tolist())
     label = np.array([classes.index(name) for name in folds["label"]])
     verified = folds["verified"].to_numpy(dtype=bool)
     held_out = folds["fold"].to_numpy() == fold
+    if held_out.all() or not held_out.any():
+        side = "train" if held_out.all() else "validate"
+        raise UserError(f"fold {fold} has no clips to {side} on: {len(folds)} clips want fewer folds.n_folds")
     count = np.bincount(label[~held_out], minlength=len(classes))
     weight = np.where(verified, 1.0, cfg.unverified_weight)
     if cfg.class_weights:

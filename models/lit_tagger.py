@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from configs.errors import UserError
 from configs.schema import Config, TrainConfig
 from features.augment import Augment
 from features.batches import Batches
@@ -20,6 +21,7 @@ from features.store import Store
 from models.fold_data import FoldData
 from models.metrics import scores
 from models.predict import predict_clips
+from models.run_folder import CHECKPOINT
 from models.tagger import Tagger, build_tagger, normalisation
 
 Scores = dict[str, float]
@@ -76,12 +78,15 @@ class LitTagger(pl.LightningModule):
     def finish_epoch(self) -> Scores:
         """Score the epoch and remember its weights if they are the best.
 
-        Raises FloatingPointError where the loss is not finite.
+        Raises UserError where the loss or a weight is not finite; the checkpoint of the epoch before stays.
         """
         loss = float(torch.stack(self._losses).mean())  # one synchronisation per epoch, not one per step
         self._losses.clear()
-        if not math.isfinite(loss):
-            raise FloatingPointError(f"the loss of epoch {self.current_epoch + 1} is {loss}: lower train.lr")
+        if not math.isfinite(loss) or not all(bool(p.isfinite().all()) for p in self.tagger.parameters()):
+            raise UserError(
+                f"training diverged in epoch {self.current_epoch + 1} (loss {loss:.3g}): begin again with a lower "
+                f"train.lr than {self.cfg.lr:g} and --force"
+            )
         lr = float(self.lr_schedulers().get_last_lr()[0])  # type: ignore[union-attr]
         found = self.validate(self.tagger)
         self.history.append({"epoch": self.current_epoch + 1, "loss": loss, "lr": lr, **found})
@@ -167,7 +172,7 @@ class RunKeeper(pl.Callback):
         lines = [",".join(last), *(",".join(f"{v:.6g}" for v in row.values()) for row in lit.history)]
         (self.folder / "metrics.csv").write_text("\n".join(lines) + "\n")
         trainer.save_checkpoint(self.folder / "next.ckpt")
-        (self.folder / "next.ckpt").replace(self.folder / "last.ckpt")
+        (self.folder / "next.ckpt").replace(self.folder / CHECKPOINT)
         self.report(last)
 
     def on_train_end(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
@@ -182,8 +187,21 @@ def quiet() -> Iterator[None]:
     log.setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pytorch_lightning")
-        yield
-    log.setLevel(level)
+        try:
+            yield
+        finally:
+            log.setLevel(level)
+
+
+def finished_epochs(checkpoint: Path) -> int:
+    """Whole epochs behind a checkpoint, 0 where there is none. Raises UserError where it is damaged."""
+    if not checkpoint.exists():
+        return 0
+    try:
+        return len(torch.load(checkpoint, mmap=True, weights_only=True)["history"])
+    except Exception as error:  # torch fails in many ways on a file that is not whole
+        fact = " ".join(str(error).split())[:200]
+        raise UserError(f"{checkpoint}: damaged ({fact}): begin this fold again with --force") from None
 
 
 def soft_cross_entropy(logits: Tensor, y: Tensor, w: Tensor, smoothing: float = 0.0) -> Tensor:

@@ -40,14 +40,16 @@ def predict_clips(
     found = []
     training = tagger.training
     tagger.eval()
-    with torch.inference_mode(), autocast(precision, batches.device):
-        for i in range(0, len(clip), cfg.batch_size):
-            part = slice(i, i + cfg.batch_size)
-            x = batches.at(rows[heard[clip[part]]], first[part], n_frames)
-            found.append(tagger(x).float().softmax(dim=1))
-            if advance:
-                advance(len(x))
-    tagger.train(training)
+    try:
+        with torch.inference_mode(), autocast(precision, batches.device):
+            for i in range(0, len(clip), cfg.batch_size):
+                part = slice(i, i + cfg.batch_size)
+                x = batches.at(rows[heard[clip[part]]], first[part], n_frames)
+                found.append(tagger(x).float().softmax(dim=1))
+                if advance:
+                    advance(len(x))
+    finally:
+        tagger.train(training)
     out = np.tile(tagger.prior.cpu().numpy(), (len(rows), 1))
     if len(heard):
         count = np.bincount(clip)

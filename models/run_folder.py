@@ -24,6 +24,10 @@ from configs.schema import Config, differences, from_dict, to_dict
 
 FILES = ("config.json", "classes.txt", "model.safetensors", "oof.npz", "test.npz", "scores.json", "metrics.csv")
 TRAINED = ("config.json", "classes.txt", "model.safetensors")  # what prediction needs of them, beside the manifest
+NEEDED = {"experiment", "fold", "n_folds", "fold_hash", "skipped", "test_faults", "files"}  # of a manifest
+MADE_FROM = {"fold_hash": "folds", "stores": "sound files"}  # facts that a run must share with the competition
+ANEW = "choose a name=NEW, or train it again with --force"
+CHECKPOINT = "last.ckpt"  # the last whole epoch of an unfinished fold
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,11 @@ class Run:
         return int(self.manifest["fold"])
 
 
+def mean_of_folds(probs: Sequence[np.ndarray]) -> np.ndarray:
+    """An experiment's test probabilities (clips, classes) float32 from those of its fold models."""
+    return np.mean(probs, axis=0).astype(np.float32)
+
+
 @dataclass(frozen=True)
 class Trained:
     """What prediction needs of a finished run folder; the weights are in `weights`."""
@@ -93,37 +102,66 @@ def load_predictions(file: Path) -> Predictions:
 
 
 @contextmanager
-def unfinished(final: Path, config: Config, restart: bool) -> Iterator[Path]:
+def unfinished(final: Path, config: Config, facts: dict[str, Any], restart: bool) -> Iterator[Path]:
     """The folder <final>.partial, held by this process alone; restart empties it.
 
-    Raises UserError where another process holds it, or where it was begun with other settings.
+    facts: what the fold is made from, fold_hash and stores among them. A folder without a finished epoch holds nothing
+    worth keeping and is begun anew. Raises UserError where another process holds it, or where it was begun with other
+    settings or from other data.
     """
-    partial = final.with_name(final.name + ".partial")
+    partial = partial_of(final)
+    with _lock(final):
+        if restart or not (partial / CHECKPOINT).exists():
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            _write_json(partial / "config.json", to_dict(config))
+            _write_json(partial / "begun.json", facts)
+        refuse_other_settings(partial / "config.json", config, f"{partial} was begun")
+        refuse_other_data(_read_json(partial / "begun.json"), facts, f"{partial} was begun")
+        yield partial
+
+
+def recover(final: Path) -> None:
+    """Let a fold take its name that was killed when it was whole but for that."""
+    if (partial_of(final) / "manifest.json").exists():
+        with _lock(final):
+            if (partial_of(final) / "manifest.json").exists():  # another process may just have finished it
+                _publish(partial_of(final), final)
+
+
+def partial_of(final: Path) -> Path:
+    """Where a fold lies while it is unfinished."""
+    return final.with_name(final.name + ".partial")
+
+
+@contextmanager
+def _lock(final: Path) -> Iterator[None]:
+    """A killed process leaves no lock behind, only an empty file. Raises UserError where another process holds it."""
     final.parent.mkdir(parents=True, exist_ok=True)
     with final.with_name(f".{final.name}.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError(f"{final}: another process is training this fold: wait for it, or stop it") from None
-        if restart:
-            shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(exist_ok=True)
-        begun = partial / "config.json"
-        if begun.exists():
-            refuse_other_settings(begun, config, f"{partial} was begun")
-        else:
-            begun.write_text(json.dumps(to_dict(config), indent=1))
-        yield partial
+        yield
 
 
 def refuse_other_settings(file: Path, config: Config, fact: str) -> None:
     """Raises UserError that names the first settings in which a config.json differs from `config`."""
+    values = _read_json(file)
     try:
-        there = from_dict(json.loads(file.read_text()))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: cannot read ({error}): begin again with --force") from None
+        there = from_dict(values)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{fact} with settings that this version cannot read ({error}): {ANEW}") from None
     if changed := differences(there, config):
-        raise UserError(f"{fact} with other settings ({list_some(changed, 3)}): choose a name=NEW, or --force")
+        raise UserError(f"{fact} with other settings ({list_some(changed, 3)}): {ANEW}")
+
+
+def refuse_other_data(there: dict[str, Any], facts: dict[str, Any], fact: str) -> None:
+    """Raises UserError where a run was made from other folds or sound files than `facts` name."""
+    for key, what in MADE_FROM.items():
+        if there.get(key) != facts[key]:
+            raise UserError(f"{fact} from other {what}: {ANEW}")
 
 
 def surroundings(folder: Path) -> dict[str, Any]:
@@ -165,28 +203,29 @@ def finish_run(
 ) -> None:
     """Complete `partial`, which holds model.safetensors and metrics.csv, and let it take the name `final`.
 
-    facts go into the manifest: experiment, fold, fold_hash and whatever else the run was made from.
-
-    An older folder of that name goes only when the new one is whole.
+    facts go into the manifest: experiment, fold, n_folds, fold_hash, skipped, test_faults and whatever else the run was
+    made from. An older folder of that name goes only when the new one is whole.
     """
-    (partial / "config.json").write_text(json.dumps(to_dict(config), indent=1))
     (partial / "classes.txt").write_text("\n".join(classes) + "\n")
     save_predictions(partial / "oof.npz", oof)
     save_predictions(partial / "test.npz", test)
-    (partial / "scores.json").write_text(json.dumps(scores, indent=1))
-    manifest = {**facts, "files": {name: file_sha256(partial / name) for name in FILES}}
-    (partial / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True))
+    _write_json(partial / "config.json", to_dict(config))
+    _write_json(partial / "scores.json", scores)
+    _write_json(partial / "manifest.json", {**facts, "files": {name: file_sha256(partial / name) for name in FILES}})
+    _publish(partial, final)
+
+
+def _publish(partial: Path, final: Path) -> None:
+    """A folder with a manifest is whole: it takes the name `final`, and an older one of that name goes."""
     for file in partial.iterdir():
         if file.is_file() and file.name not in (*FILES, "manifest.json") and not file.name.startswith("events."):
             file.unlink()
+    old = final.with_name(final.name + ".old")
     if final.exists():
-        old = final.with_name(final.name + ".old")
         shutil.rmtree(old, ignore_errors=True)
         final.rename(old)
-        partial.rename(final)
-        shutil.rmtree(old)
-    else:
-        partial.rename(final)
+    partial.rename(final)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def read_run(folder: Path) -> Run:
@@ -196,7 +235,7 @@ def read_run(folder: Path) -> Run:
     """
     small = [name for name in FILES if name != "model.safetensors"]
     trained, run_id = _read_checked(folder, small)
-    scores = json.loads((folder / "scores.json").read_text())
+    scores = _read_json(folder / "scores.json")
     oof, test = load_predictions(folder / "oof.npz"), load_predictions(folder / "test.npz")
     return Run(folder, run_id, trained.config, trained.classes, oof, test, scores, trained.manifest)
 
@@ -214,20 +253,41 @@ def _read_checked(folder: Path, names: Sequence[str]) -> tuple[Trained, str]:
     try:
         raw = (folder / "manifest.json").read_bytes()
         manifest = json.loads(raw)
+        if lacking := sorted(NEEDED - set(manifest)):
+            raise ValueError(f"its manifest lacks {list_some(lacking)}")
         check_files(folder, manifest, names)
-        config = from_dict(json.loads((folder / "config.json").read_text()))
+        config = from_dict(_read_json(folder / "config.json"))
         classes = tuple((folder / "classes.txt").read_text().split())
     except UserError:
         raise
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder}: not a finished run folder ({error}): train that fold again") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder}: not a finished run of this kit ({error}): train that fold with --force") from None
     return Trained(folder, config, classes, manifest), hashlib.sha256(raw).hexdigest()[:12]
 
 
 def check_files(folder: Path, manifest: dict[str, Any], names: Sequence[str]) -> None:
     """Raises UserError that lists the files whose bytes are not those that the manifest names."""
     if changed := [name for name in names if file_sha256(folder / name) != manifest["files"][name]]:
-        raise UserError(f"{folder}: files changed since the run was finished: {list_some(changed)}; train it again")
+        raise UserError(
+            f"{folder}: files changed since the run was finished: {list_some(changed)}; train it again with --force"
+        )
+
+
+def _write_json(file: Path, values: dict[str, Any]) -> None:
+    part = file.with_name(file.name + ".part")
+    part.write_text(json.dumps(values, indent=1, sort_keys=True))
+    part.replace(file)  # there whole or not at all
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    """Raises UserError where the file is absent or damaged."""
+    try:
+        values = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot read ({error}): {ANEW}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{file}: holds no settings: {ANEW}")
+    return values
 
 
 def file_sha256(file: Path) -> str:

@@ -18,14 +18,25 @@ def write_submission(file: Path, predictions: Predictions, classes: tuple[str, .
 
     Raises UserError where `file` exists and is no submission, or what was written does not read back as it should.
     """
-    if file.exists() and file.read_text(errors="replace").partition("\n")[0].strip() != ",".join(HEADER):
+    if file.exists() and not _is_submission(file):
         raise UserError(f"{file}: exists and is no submission: give another name with --output")
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(file.name + ".part")
     table = pd.DataFrame({"fname": predictions.fnames, "label": top_3(predictions.probs, classes)})
     table.to_csv(part, index=False, lineterminator="\n")
-    validate_submission(part, predictions.fnames, classes)
+    try:
+        validate_submission(part, predictions.fnames, classes)
+    except UserError:
+        part.unlink()
+        raise
     part.replace(file)
+
+
+def _is_submission(file: Path) -> bool:
+    if not file.is_file():
+        return False
+    with file.open(errors="replace") as lines:
+        return lines.readline().strip() == ",".join(HEADER)
 
 
 def validate_submission(file: Path, fnames: tuple[str, ...], classes: tuple[str, ...]) -> None:
@@ -45,7 +56,9 @@ def validate_submission(file: Path, fnames: tuple[str, ...], classes: tuple[str,
 def write_report(file: Path, ensemble_folder: Path, faults: dict[str, str], n_clips: int) -> None:
     """Beside the submission: what it was made from, and which clips had no usable sound."""
     report = {"ensemble": str(ensemble_folder), "clips": n_clips, "clips_without_usable_sound": faults}
-    file.write_text(json.dumps(report, indent=1) + "\n")
+    part = file.with_name(file.name + ".part")
+    part.write_text(json.dumps(report, indent=1) + "\n")
+    part.replace(file)
 
 
 def score_by_usage(predictions: Predictions, truth: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, float]:

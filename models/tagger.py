@@ -89,7 +89,9 @@ def choose_device(wanted: str) -> torch.device:
 
 def choose_precision(wanted: str, device: torch.device) -> str:
     """'auto' -> what the hardware gains from: bf16 with native support (on a CPU without it, bf16 is 20 times slower
-    than fp32), fp16 on older GPUs, else fp32."""
+    than fp32), fp16 on older GPUs, else fp32. Raises UserError on fp16 for a CPU, which has none."""
+    if wanted == "fp16" and device.type == "cpu":
+        raise UserError("train.precision=fp16 is for GPUs, and this trains on a CPU: use train.precision=auto")
     if wanted != "auto":
         return wanted
     if device.type == "cuda":

@@ -1,18 +1,48 @@
-"""What several test modules share: a small finished competition, and a stand-in for Kaggle."""
+"""What several test modules share: a store in memory, a small finished competition, a stand-in for Kaggle."""
 
 import contextlib
 import io
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from kaggle_server import KaggleServer
 
 from configs.paths import Paths
+from features.store import Store
 
 CANARY = "canary-3f1c9a-token"
+MakeStore = Callable[..., Store]
+
+
+@pytest.fixture
+def make_store() -> MakeStore:
+    """make_store(clips, ...): clips are (n_frames, n_mels) arrays; they are called 0.wav, 1.wav, ..."""
+
+    def make(clips: list[np.ndarray], frame_rate: float = 10.0, silence: float = -10.0) -> Store:
+        length = np.array([len(clip) for clip in clips])
+        n_mels = clips[0].shape[1]
+
+        def per_clip(power: int) -> np.ndarray:
+            return np.array([(c.astype(float) ** power).mean(0) if len(c) else np.zeros(n_mels) for c in clips])
+
+        return Store(
+            key="test",
+            fnames=tuple(f"{i}.wav" for i in range(len(clips))),
+            frames=np.concatenate(clips).astype(np.float16),
+            start=np.cumsum(length) - length,
+            length=length,
+            mean=per_clip(1).astype(np.float32),
+            mean_square=per_clip(2).astype(np.float32),
+            faults={f"{i}.wav": "empty" for i, n in enumerate(length) if n == 0},
+            silence=silence,
+            frame_rate=frame_rate,
+        )
+
+    return make
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +62,7 @@ def blended(tmp_path_factory: pytest.TempPathFactory) -> Paths:
     paths.input.parent.mkdir()
     overrides = ["model.width=8", "train.epochs=1", "folds.n_folds=2"]
     with contextlib.redirect_stdout(io.StringIO()):
-        make_demo(paths.input, train_per_class=6, test_per_class=3)
+        make_demo(paths.input, train_per_class=4, test_per_class=2)
         for name in ("demo_resnetish", "demo_vggish"):
             train_folds(load_config(Path("configs") / f"{name}.yaml", overrides), [0, 1], paths)
         blend(paths, [], "geometric", "default", force=False)

@@ -80,6 +80,7 @@ class KaggleServer:
         self.limits = {"numToday": 1, "numTotal": 7, "numAllowedNow": 4}
         self.submissions: list[dict[str, Any]] = []
         self.verdict = {"status": "COMPLETE", "publicScore": "0.912", "privateScore": "0.905"}
+        self.lose_answers = 0  # so many submissions arrive, but are answered with a 504
         self._states: dict[str, list[str]] = {}
         server = self
 
@@ -234,6 +235,9 @@ class _Handler(BaseHTTPRequestHandler):
         ref = 1000 + len(self.kaggle.submissions)
         about = {"ref": ref, "fileName": blob.name, "description": body.get("submissionDescription", "")}
         self.kaggle.submissions.append(about | {"competition": body["competitionName"], "data": blob.data})
+        if self.kaggle.lose_answers:
+            self.kaggle.lose_answers -= 1
+            raise Refusal(504, "timed out")
         return {"message": "Successfully submitted", "ref": ref}
 
     def _on_ListSubmissions(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -360,7 +364,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _json(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
         raw = json.dumps(body).encode()
         self.send_response(status)
-        for key, value in {"Content-Type": "application/json", "Content-Length": str(len(raw)), **(headers or {})}.items():
+        for key, value in {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(raw)),
+            **(headers or {}),
+        }.items():
             self.send_header(key, value)
         self.end_headers()
         self.wfile.write(raw)

@@ -41,9 +41,7 @@ def test_what_is_there_is_not_fetched_again(server: KaggleServer, tmp_path: Path
     assert server.names().count("DownloadDataFiles") == 1
 
 
-def test_a_truncated_download_goes_on_where_it_stopped(
-    server: KaggleServer, tmp_path: Path, naps: list[float]
-) -> None:
+def test_a_truncated_download_goes_on_where_it_stopped(server: KaggleServer, tmp_path: Path, naps: list[float]) -> None:
     server.fail("GET", Fault(cut=1_500_000))
     download_competition("tiny", tmp_path / "tiny")
     ranges = [r.headers.get("Range") for r in server.requests if r.name == "GET"]
@@ -54,7 +52,7 @@ def test_a_download_that_broke_off_goes_on_in_another_run(
     server: KaggleServer, tmp_path: Path, naps: list[float]
 ) -> None:
     server.fail("GET", Fault(cut=1_500_000), *[Fault(cut=0)] * 6)
-    with pytest.raises(UserError, match="downloading tiny .the same command goes on from here.") as refused:
+    with pytest.raises(UserError, match=r"downloading tiny \(the same command goes on from here\)") as refused:
         download_competition("tiny", tmp_path / "tiny")
     assert "\n" not in str(refused.value)
     server.faults.clear()
@@ -77,70 +75,10 @@ def test_a_broken_zip_is_removed(server: KaggleServer, tmp_path: Path) -> None:
     whole = archive_of(FILES)
     at = whole.index(FILES["train.csv"])
     server.archives["tiny"] = whole[:at] + b"X" + whole[at + 1 :]
-    with pytest.raises(UserError, match="not a whole zip"):
+    with pytest.raises(UserError, match=r"cannot unpack \(Bad CRC-32"):
         download_competition("tiny", folder)
     assert not (folder / "tiny.zip").exists()
     server.archives.clear()
-    download_competition("tiny", folder)
-    assert (folder / "train.csv").read_bytes() == FILES["train.csv"]
-    assert (folder / "audio_train" / "a.wav").read_bytes() == bytes(SIZE)
-    assert (folder / "audio_test" / "b.wav").read_bytes() == bytes(range(256)) * 100
-    assert not (folder / "tiny.zip").exists()
-    assert len(server.sent("ListDataFiles")) == 2  # four files on pages of three
-
-
-def test_what_is_there_is_not_fetched_again(server: KaggleServer, tmp_path: Path) -> None:
-    download_competition("tiny", tmp_path / "tiny")
-    download_competition("tiny", tmp_path / "tiny")
-    assert server.names().count("DownloadDataFiles") == 1
-
-
-def test_a_truncated_download_goes_on_where_it_stopped(
-    server: KaggleServer, tmp_path: Path, naps: list[float]
-) -> None:
-    server.fail("GET", Fault(cut=1_500_000))
-    download_competition("tiny", tmp_path / "tiny")
-    ranges = [r.headers.get("Range") for r in server.requests if r.name == "GET"]
-    assert ranges == [None, "bytes=1048576-"]
-
-
-def test_a_download_that_broke_off_goes_on_in_another_run(
-    server: KaggleServer, tmp_path: Path, naps: list[float]
-) -> None:
-    server.fail("GET", Fault(cut=1_500_000), *[Fault(cut=0)] * 6)
-    with pytest.raises(UserError, match="downloading tiny .the same command goes on from here.") as refused:
-        download_competition("tiny", tmp_path / "tiny")
-    assert "\n" not in str(refused.value)
-    server.faults.clear()
-    download_competition("tiny", tmp_path / "tiny")
-    ranges = [r.headers.get("Range") for r in server.requests if r.name == "GET"]
-    assert ranges[-1] == "bytes=1048576-"
-    assert (tmp_path / "tiny" / "audio_train" / "a.wav").exists()
-
-
-def test_a_size_that_differs_from_the_listing_is_refused(server: KaggleServer, tmp_path: Path) -> None:
-    server.listed["train.csv"] = 999
-    with pytest.raises(UserError, match=r"not as Kaggle lists them: 1: train\.csv"):
-        download_competition("tiny", tmp_path / "tiny")
-
-
-def test_a_broken_zip_is_removed(server: KaggleServer, tmp_path: Path) -> None:
-    folder = tmp_path / "tiny"
-    download_competition("tiny", folder)
-    (folder / "train.csv").unlink()
-    whole = archive_of(FILES)
-    at = whole.index(FILES["train.csv"])
-    broken = whole[:at] + b"X" + whole[at + 1 :]
-    server.competitions["tiny"] = dict(FILES)
-    import kaggle_server
-
-    original, kaggle_server.archive_of = kaggle_server.archive_of, lambda files: broken
-    try:
-        with pytest.raises(UserError, match="not a whole zip"):
-            download_competition("tiny", folder)
-    finally:
-        kaggle_server.archive_of = original
-    assert not (folder / "tiny.zip").exists()
     download_competition("tiny", folder)
     assert (folder / "train.csv").read_bytes() == FILES["train.csv"]
 
@@ -166,7 +104,7 @@ def test_a_refusal_is_one_line_of_cause_and_remedy(
 
 
 def test_a_wrong_slug_is_told(server: KaggleServer, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no https://www.kaggle.com/competitions/tinny"):
+    with pytest.raises(UserError, match=r"no https://www\.kaggle\.com/competitions/tinny"):
         download_competition("tinny", tmp_path / "tinny")
 
 

@@ -1,0 +1,305 @@
+"""Folds: a partition, balanced, no group on both sides, the same everywhere, written once."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from configs.errors import UserError
+from configs.schema import FoldConfig
+from folds.assign import assign_folds, fold_hash, load_folds
+from input.competition import load_competition
+
+REAL = Path("../shared/data/fsdkaggle2018")
+MINI = Path("../shared/data/us8k-mini")
+needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="../shared/data/fsdkaggle2018 is not here")
+needs_mini = pytest.mark.skipif(not MINI.is_dir(), reason="../shared/data/us8k-mini is not here")
+
+
+def clips(n: int = 60, classes: int = 3, group_size: int = 1, seed: int = 0) -> pd.DataFrame:
+    """A made-up training table; group_size clips in a row share a freesound_id and a label."""
+    rng = random.Random(seed)
+    rows = []
+    for i in range(n):
+        group = i // group_size
+        rows.append((f"{i:04}.wav", f"class{group % classes}", rng.random() < 0.4, str(1000 + group)))
+    return pd.DataFrame(rows, columns=["fname", "label", "verified", "freesound_id"])
+
+
+def cell_counts(folds: pd.DataFrame) -> pd.DataFrame:
+    """(label x verified, fold) numbers of clips."""
+    return folds.groupby(["label", "verified", "fold"]).size().unstack(fill_value=0)
+
+
+def by_clip(folds: pd.DataFrame) -> dict[str, int]:
+    return dict(zip(folds["fname"], folds["fold"].tolist(), strict=True))
+
+
+def loaded(train: pd.DataFrame, folder: Path, **settings) -> pd.DataFrame:
+    return load_folds(FoldConfig(**settings), train, folder)
+
+
+# By hand
+
+
+def test_three_clips_of_a_class_go_to_three_folds():
+    table = pd.DataFrame({"fname": ["a", "b", "c"], "label": "x", "verified": True, "group": ["1", "2", "3"]})
+    assert sorted(assign_folds(table, 3, seed=0)) == [0, 1, 2]
+
+
+def test_a_group_stays_whole_and_the_single_clips_fill_the_other_fold():
+    """Two of a class share a recording: in two folds, the two single clips must go to the other one."""
+    table = pd.DataFrame({"fname": ["a", "b", "c", "d"], "label": "x", "verified": True, "group": ["r", "r", "s", "t"]})
+    fold = assign_folds(table, 2, seed=0).tolist()
+    assert fold[0] == fold[1] and fold[2] == fold[3] and fold[0] != fold[2]
+
+
+def test_verified_clips_are_dealt_apart_from_the_others():
+    """Two verified and two unverified clips in two folds: one of each kind in each."""
+    table = pd.DataFrame(
+        {"fname": list("abcd"), "label": "x", "verified": [True, True, False, False], "group": list("1234")}
+    )
+    fold = assign_folds(table, 2, seed=0)
+    assert fold[0] != fold[1] and fold[2] != fold[3]
+
+
+# Properties
+
+
+@pytest.mark.parametrize("n", [15, 60, 61, 203])
+@pytest.mark.parametrize("n_folds", [2, 5, 7])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_without_groups_every_cell_is_within_one_clip_of_its_share(tmp_path, n, n_folds, seed):
+    folds = loaded(clips(n, seed=seed), tmp_path, n_folds=n_folds, seed=seed, group_column=None)
+    counts = cell_counts(folds)
+    share = counts.sum(axis=1) / n_folds
+    assert counts.sub(share, axis=0).abs().max(axis=None) < 1
+    assert sorted(folds["fname"]) == sorted(clips(n)["fname"]) and set(folds["fold"]) == set(range(n_folds))
+    sizes = folds["fold"].value_counts()
+    assert sizes.max() - sizes.min() <= counts.shape[0]
+
+
+@pytest.mark.parametrize("group_size", [2, 3, 4])
+def test_no_group_on_both_sides(tmp_path, group_size):
+    folds = loaded(clips(120, group_size=group_size), tmp_path)
+    assert (folds.groupby("group")["fold"].nunique() == 1).all()
+    assert set(folds["fold"]) == set(range(5))
+    of_label = folds.groupby(["label", "fold"]).size().unstack(fill_value=0)
+    assert (of_label.max(axis=1) - of_label.min(axis=1)).max() <= group_size
+
+
+def test_a_group_may_span_classes(tmp_path):
+    train = clips(40).assign(freesound_id=["one"] * 10 + [str(i) for i in range(30)])
+    folds = loaded(train, tmp_path)
+    assert folds["fold"][:10].nunique() == 1
+
+
+def test_any_column_may_group(tmp_path):
+    train = clips(40).assign(session=[f"s{i % 8}" for i in range(40)])
+    folds = loaded(train, tmp_path, group_column="session")
+    assert (folds.groupby(train["session"])["fold"].nunique() == 1).all()
+    assert (folds.groupby(train["freesound_id"])["fold"].nunique() == 1).all(), "singles are groups of one"
+
+
+@pytest.mark.parametrize("nothing", ["", None, float("nan")])
+def test_a_clip_without_a_group_is_its_own(tmp_path, nothing):
+    """Or all of them would be one group."""
+    train = clips(40)
+    train["freesound_id"] = pd.Series([nothing] * 30 + ["7"] * 4 + [nothing] * 6, dtype=object)
+    folds = loaded(train, tmp_path)
+    assert folds["group"].nunique() == 37
+    assert folds["fold"][30:34].nunique() == 1
+
+
+def test_the_order_of_the_rows_does_not_matter(tmp_path):
+    train = clips(100, group_size=2)
+    shuffled = train.sample(frac=1, random_state=3)
+    one, other = loaded(train, tmp_path), loaded(shuffled, tmp_path)
+    assert other["fname"].tolist() == shuffled["fname"].tolist(), "but the result keeps it"
+    assert by_clip(one) == by_clip(other)
+    assert fold_hash(one) == fold_hash(other)
+
+
+def test_the_names_of_the_groups_do_not_matter(tmp_path):
+    train = clips(100, group_size=2)
+    renamed = train.assign(freesound_id=["x" + name[::-1] for name in train["freesound_id"]])
+    assert by_clip(loaded(train, tmp_path)) == by_clip(loaded(renamed, tmp_path))
+
+
+def test_another_seed_deals_otherwise(tmp_path):
+    train = clips(100)
+    assert by_clip(loaded(train, tmp_path, seed=0)) != by_clip(loaded(train, tmp_path, seed=1))
+
+
+def test_the_same_folds_on_every_machine(tmp_path):
+    """Pinned: whoever changes how folds are dealt parts with every run folder there is."""
+    assert fold_hash(loaded(clips(50, group_size=2), tmp_path)) == "3f5d9ec1ab70"
+    assert fold_hash(loaded(clips(50, group_size=2), tmp_path, group_column=None, seed=7)) == "841ff0ceaed1"
+
+
+def test_the_hash_by_hand():
+    """sha256 of 'a.wav,1\\nb.wav,0', of which twelve digits."""
+    folds = pd.DataFrame({"fname": ["b.wav", "a.wav"], "fold": np.array([0, 1])})
+    assert fold_hash(folds) == "498f9b0793e0"
+    assert fold_hash(folds.assign(fold=[1, 0])) != "498f9b0793e0"
+
+
+# What is said
+
+
+def test_grouping_off_names_the_leak(tmp_path, capsys):
+    loaded(clips(40, group_size=2), tmp_path, group_column=None)
+    warned = capsys.readouterr().err
+    assert "grouping is off, but 40 clips share a freesound_id" in warned
+    assert "training and validation" in warned and "too high" in warned
+
+
+def test_grouping_off_without_shared_recordings_is_no_leak(tmp_path, capsys):
+    loaded(clips(40), tmp_path, group_column=None)
+    loaded(clips(40).assign(freesound_id=""), tmp_path, group_column=None)
+    loaded(clips(40).drop(columns="freesound_id"), tmp_path, group_column=None)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_competition_without_recordings_is_dealt_clip_by_clip(tmp_path, capsys):
+    folds = loaded(clips(40).drop(columns="freesound_id"), tmp_path)
+    assert folds["group"].nunique() == 40
+    assert "no column freesound_id: clips are dealt one by one" in capsys.readouterr().out
+
+
+def test_a_group_column_that_is_not_there(tmp_path):
+    with pytest.raises(
+        UserError, match=r"folds\.group_column: .* no column 'sesion'; it has fname, label, verified, free"
+    ):
+        loaded(clips(40), tmp_path, group_column="sesion")
+
+
+def test_more_folds_than_groups(tmp_path):
+    with pytest.raises(UserError, match=r"folds\.n_folds: 2 groups of training clips cannot fill 5 folds"):
+        loaded(clips(40, group_size=20), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_class_in_one_fold_and_a_class_too_small_are_named(tmp_path, capsys):
+    train = clips(40)
+    train.loc[:2, "label"] = "rare"
+    train.loc[:2, "freesound_id"] = "same"
+    loaded(train, tmp_path)
+    warned = capsys.readouterr().err
+    assert "all clips of a class lie in one fold, whose model cannot know it: 1: rare" in warned
+    assert "classes with fewer clips than folds: 1: rare" in warned
+
+
+# Written once
+
+
+def test_written_once_and_read_again(tmp_path, capsys):
+    train = clips(40, group_size=2)
+    first = loaded(train, tmp_path)
+    (file,) = tmp_path.iterdir()
+    assert f"40 clips in 5 folds -> {file}" in capsys.readouterr().out
+    stamp = file.stat().st_mtime_ns
+    again = loaded(train, tmp_path)
+    pd.testing.assert_frame_equal(first, again)
+    assert file.stat().st_mtime_ns == stamp and capsys.readouterr().out == ""
+    assert first["verified"].dtype == bool and first["fold"].dtype == np.int64
+
+
+def test_the_file_decides(tmp_path):
+    """Folds that somebody moved by hand are taken as they are, and their hash tells."""
+    train = clips(40)
+    first = loaded(train, tmp_path)
+    (file,) = tmp_path.iterdir()
+    table = pd.read_csv(file, dtype=str)
+    table.loc[0, "fold"] = str((int(table.loc[0, "fold"]) + 1) % 5)
+    table.to_csv(file, index=False)
+    again = loaded(train, tmp_path)
+    assert again["fold"][0] != first["fold"][0]
+    assert fold_hash(again) != fold_hash(first)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda t: t[:-1],
+        lambda t: t.iloc[::-1],
+        lambda t: t.assign(fname="x" + t["fname"]),
+        lambda t: t.assign(label="other"),
+        lambda t: t.assign(verified="True"),
+        lambda t: t.assign(group="other"),
+        lambda t: t.assign(fold="5"),
+        lambda t: t.assign(fold=""),
+        lambda t: t.assign(fold="1.0"),
+        lambda t: t.drop(columns="fold"),
+        lambda t: t[:0],
+    ],
+)
+def test_a_file_that_does_not_match_is_refused_and_kept(tmp_path, spoil):
+    train = clips(40)
+    loaded(train, tmp_path)
+    (file,) = tmp_path.iterdir()
+    spoil(pd.read_csv(file, dtype=str)).to_csv(file, index=False)
+    before = file.read_bytes()
+    with pytest.raises(UserError, match=file.name):
+        loaded(train, tmp_path)
+    assert file.read_bytes() == before
+
+
+def test_a_file_that_is_no_table_is_refused(tmp_path):
+    loaded(clips(40), tmp_path)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=file.name):
+        loaded(clips(40), tmp_path)
+
+
+def test_other_settings_and_other_clips_get_other_files(tmp_path):
+    train = clips(40)
+    loaded(train, tmp_path)
+    for n, (table, settings) in enumerate(
+        [
+            (train, {"seed": 1}),
+            (train, {"n_folds": 4}),
+            (train, {"group_column": None}),
+            (train[:-1], {}),
+            (train.assign(label=train["label"].replace("class0", "class1")), {}),
+            (train.assign(verified=True), {}),
+            (train.assign(freesound_id="g" + train["label"] + train["fname"].str[3]), {}),
+        ],
+        start=2,
+    ):
+        loaded(table, tmp_path, **settings)
+        assert len(list(tmp_path.iterdir())) == n
+
+
+def test_awkward_names_survive_the_file(tmp_path):
+    train = clips(10)
+    train["fname"] = ["001", "NA", "nan", "a,b.wav", 'q"q.wav', "ü.wav", "1e5", "None", "x y", "true"]
+    train["label"] = ["nan", "NA"] * 5
+    folds = loaded(train, tmp_path, n_folds=2)
+    assert loaded(train, tmp_path, n_folds=2)["fname"].tolist() == train["fname"].tolist() == folds["fname"].tolist()
+
+
+# The real tables
+
+
+@needs_real
+@pytest.mark.parametrize("group_column", ["freesound_id", None])
+def test_the_real_table_is_balanced_to_a_clip(tmp_path, group_column):
+    folds = loaded(load_competition(REAL, sound=False).train, tmp_path, group_column=group_column)
+    counts = cell_counts(folds)
+    assert len(folds) == 9473 and counts.shape == (82, 5)
+    assert counts.sub(counts.sum(axis=1) / 5, axis=0).abs().max(axis=None) < 1
+
+
+@needs_mini
+def test_the_small_real_table_keeps_recordings_together(tmp_path):
+    train = load_competition(MINI, sound=False).train
+    folds = loaded(train, tmp_path)
+    assert (folds.groupby(train["freesound_id"])["fold"].nunique() == 1).all()
+    assert train["freesound_id"].duplicated(keep=False).sum() > 400, "or the test shows nothing"
+    sizes, counts = folds["fold"].value_counts(), cell_counts(folds)
+    assert sizes.max() - sizes.min() <= 4
+    assert counts.sub(counts.sum(axis=1) / 5, axis=0).abs().max(axis=None) < 4, "a group has up to 4 clips"

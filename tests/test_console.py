@@ -1,0 +1,126 @@
+"""Lines, tables, progress, and what becomes of an error."""
+
+import io
+import subprocess
+import sys
+
+import pytest
+
+from configs import console
+from configs.console import progress, run_command, say, table, warn
+from configs.errors import UserError, list_some
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass only when the test says so."""
+    now = [100.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+
+    def wait(seconds: float) -> None:
+        now[0] += seconds
+
+    return wait
+
+
+def test_results_go_to_stdout_and_warnings_to_stderr(capsys):
+    say("a result")
+    warn("a doubt")
+    assert capsys.readouterr() == ("a result\n", "warning: a doubt\n")
+
+
+def test_a_table_is_aligned(capsys):
+    table(["model", "oof"], [["a", "0.5"], ["longer", "10.25"]])
+    assert capsys.readouterr().out == "model     oof\na         0.5\nlonger  10.25\n"
+
+
+def test_a_table_may_be_empty(capsys):
+    table(["model", "oof"], [])
+    assert capsys.readouterr().out == "model  oof\n"
+
+
+def test_a_user_error_is_one_line_and_status_2(capsys):
+    def main() -> None:
+        raise UserError("train.csv: lacks the column label")
+
+    with pytest.raises(SystemExit) as ended:
+        run_command(main)
+    assert ended.value.code == 2
+    assert capsys.readouterr() == ("", "error: train.csv: lacks the column label\n")
+
+
+def test_ctrl_c_is_status_130(capsys):
+    def main() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        run_command(main)
+    assert ended.value.code == 130
+    assert "goes on from here" in capsys.readouterr().err
+
+
+def test_a_fault_of_ours_keeps_its_traceback():
+    def main() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_command(main)
+
+
+def test_without_a_terminal_a_plain_line_now_and_then(capsys, clock):
+    """10 clips: after 5 s nothing is said, after 10 s 4 of them are done: 0.4 a second, 15 s for the other 6."""
+    with progress("features", 10, "clips") as advance:
+        clock(5)
+        advance(2)
+        clock(5)
+        advance(2)
+        clock(1)
+        advance(1)
+        clock(20)
+        advance(5)
+    assert capsys.readouterr().out == "features: 4/10 clips, 0.4 clips/s, 15 s left\n"
+
+
+def test_nothing_done_yet_has_no_rate(capsys, clock):
+    with progress("features", 10, "clips", every=0) as advance:
+        clock(60)
+        advance(0)
+        assert capsys.readouterr().out == ""
+        advance(1)
+    assert capsys.readouterr().out.startswith("features: 1/10 clips")
+
+
+def test_on_a_terminal_a_bar(monkeypatch):
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    with progress("features", 4, "clips") as advance:
+        for _ in range(4):
+            advance(1)
+        say("between")
+    shown = screen.getvalue()
+    assert "features" in shown and "4/4" in shown and "between" in shown and "\x1b[" in shown
+
+
+def test_an_error_within_comes_through(capsys):
+    with pytest.raises(UserError), progress("features", 4, "clips"):
+        raise UserError("stop")
+
+
+def test_the_first_ten_are_named_and_all_are_counted():
+    assert list_some(["a", "b"]) == "2: a, b"
+    assert list_some(range(10)) == "10: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
+    assert list_some(range(240)) == "240: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ... and 230 more"
+    assert list_some(iter("abc"), most=2) == "3: a, b, ... and 1 more"
+
+
+def test_speaking_costs_no_heavy_import():
+    heavy = "{'rich', 'numpy', 'torch', 'pandas', 'yaml', 'pydantic'}"
+    code = f"import sys, configs.console, configs.paths; print(*{heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

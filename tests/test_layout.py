@@ -1,0 +1,261 @@
+"""Kaggle's layout, its zips, Zenodo's release; and zips that must not be believed."""
+
+import stat
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from configs.errors import UserError
+from input.layout import find_layout, unpack_zips
+
+KAGGLE = {
+    "train.csv": b"fname,label\na.wav,Bark\n",
+    "sample_submission.csv": b"fname,label\nt.wav,Bark\n",
+    "audio_train/a.wav": b"a" * 5000,
+    "audio_test/t.wav": b"t" * 4000,
+}
+ZENODO = {
+    "FSDKaggle2018.meta/train_post_competition.csv": b"fname,label\na.wav,Bark\n",
+    "FSDKaggle2018.meta/test_post_competition_scoring_clips.csv": b"fname,label\nt.wav,Bark\n",
+    "FSDKaggle2018.audio_train/a.wav": b"a" * 5000,
+    "FSDKaggle2018.audio_test/t.wav": b"t" * 4000,
+}
+
+
+def put(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def pack(archive: Path, files: dict[str, bytes], folders: bool = False) -> Path:
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as target:
+        for folder in sorted({f"{Path(name).parent}/" for name in files}) if folders else ():
+            if folder != "./":
+                target.writestr(folder, b"")
+        for name, data in files.items():
+            target.writestr(name, data)
+    return archive
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+
+
+def under(prefix: str, files: dict[str, bytes]) -> dict[str, bytes]:
+    """The files of one folder, by their bare names."""
+    return {Path(name).name: data for name, data in files.items() if name.startswith(prefix)}
+
+
+def test_kaggles_layout(tmp_path):
+    layout = find_layout(put(tmp_path, KAGGLE))
+    assert layout.train_csv == tmp_path / "train.csv"
+    assert (layout.train_audio, layout.test_audio) == (tmp_path / "audio_train", tmp_path / "audio_test")
+    assert layout.sample_submission == tmp_path / "sample_submission.csv"
+    assert layout.train_details is None and layout.test_table is None
+    assert contents(tmp_path) == KAGGLE, "an unpacked competition is only read"
+
+
+@pytest.mark.parametrize("place", ["", "FSDKaggle2018.meta/"])
+def test_the_table_published_later_is_used_where_it_lies(tmp_path, place):
+    put(tmp_path, KAGGLE | {f"{place}train_post_competition.csv": b"fname,freesound_id\na.wav,1\n"})
+    layout = find_layout(tmp_path)
+    assert layout.train_csv == tmp_path / "train.csv"
+    assert layout.train_details == tmp_path / f"{place}train_post_competition.csv"
+
+
+def test_zenodos_layout(tmp_path):
+    layout = find_layout(put(tmp_path, ZENODO))
+    meta = tmp_path / "FSDKaggle2018.meta"
+    assert layout.train_csv == meta / "train_post_competition.csv"
+    assert layout.train_audio == tmp_path / "FSDKaggle2018.audio_train"
+    assert layout.test_audio == tmp_path / "FSDKaggle2018.audio_test"
+    assert layout.test_table == meta / "test_post_competition_scoring_clips.csv"
+    assert layout.sample_submission is None and layout.train_details is None
+
+
+@pytest.mark.parametrize("files", [KAGGLE, ZENODO], ids=["kaggle", "zenodo"])
+def test_every_needed_part_that_lacks_is_named(tmp_path, files):
+    needed = sorted({Path(name).parts[0] for name in files} - {"FSDKaggle2018.meta"})
+    for part in needed:
+        folder = put(tmp_path / part, {n: d for n, d in files.items() if Path(n).parts[0] != part})
+        with pytest.raises(UserError, match=rf"lacks 1: {part}"):
+            find_layout(folder)
+
+
+def test_an_empty_folder_lacks_everything(tmp_path):
+    with pytest.raises(
+        UserError, match=r"lacks 4: train\.csv, sample_submission\.csv, audio_train, audio_test; Kaggle's"
+    ):
+        find_layout(tmp_path)
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match=r"none: no such folder: .* --input DIR"):
+        find_layout(tmp_path / "none")
+
+
+def test_a_file_in_the_place_of_a_folder_is_no_folder(tmp_path):
+    put(tmp_path, {n: d for n, d in KAGGLE.items() if "audio_test" not in n} | {"audio_test": b""})
+    with pytest.raises(UserError, match="lacks 1: audio_test"):
+        find_layout(tmp_path)
+
+
+def test_without_sound_the_tables_suffice(tmp_path):
+    tables = {name: data for name, data in KAGGLE.items() if name.endswith(".csv")}
+    find_layout(put(tmp_path, tables), sound=False)
+    pack(tmp_path / "audio_train.zip", KAGGLE)
+    find_layout(tmp_path, sound=False)
+    assert not (tmp_path / "audio_train").exists(), "gigabytes are not unpacked for the tables' sake"
+
+
+def test_without_sound_tables_in_a_zip_are_found_all_the_same(tmp_path):
+    pack(tmp_path / "freesound-audio-tagging.zip", KAGGLE)
+    assert find_layout(tmp_path, sound=False).train_csv.read_bytes() == KAGGLE["train.csv"]
+
+
+@pytest.mark.parametrize("folders", [False, True], ids=["files only", "with folder entries"])
+def test_one_flat_zip(tmp_path, folders):
+    pack(tmp_path / "freesound-audio-tagging.zip", KAGGLE, folders)
+    find_layout(tmp_path)
+    (tmp_path / "freesound-audio-tagging.zip").unlink()
+    assert contents(tmp_path) == KAGGLE
+
+
+@pytest.mark.parametrize("bare", [False, True], ids=["with folder", "bare"])
+def test_nested_zips(tmp_path, bare):
+    """The outer zip holds audio_train.zip, whose clips lie in audio_train/ or, in some releases, bare."""
+    inner = {name: data for name, data in KAGGLE.items() if name.endswith(".csv")}
+    for part in ("audio_train", "audio_test"):
+        files = under(part, KAGGLE) if bare else {n: d for n, d in KAGGLE.items() if n.startswith(part)}
+        inner[f"{part}.zip"] = pack(tmp_path / "elsewhere" / f"{part}.zip", files).read_bytes()
+    folder = tmp_path / "competition"
+    pack(folder / "freesound-audio-tagging.zip", inner)
+    find_layout(folder)
+    assert {name: data for name, data in contents(folder).items() if not name.endswith(".zip")} == KAGGLE
+
+
+def test_single_zips_beside_plain_tables(tmp_path):
+    put(tmp_path, {name: data for name, data in KAGGLE.items() if name == "train.csv"})
+    pack(tmp_path / "sample_submission.csv.zip", {"sample_submission.csv": KAGGLE["sample_submission.csv"]})
+    pack(tmp_path / "audio_train.zip", under("audio_train", KAGGLE))
+    pack(tmp_path / "audio_test.zip", {n: d for n, d in KAGGLE.items() if n.startswith("audio_test")})
+    find_layout(tmp_path)
+    assert {name: data for name, data in contents(tmp_path).items() if not name.endswith(".zip")} == KAGGLE
+
+
+def test_zenodos_zips(tmp_path):
+    for part in ("meta", "audio_train", "audio_test"):
+        name = f"FSDKaggle2018.{part}"
+        files = under(name, ZENODO) if part == "audio_test" else {n: d for n, d in ZENODO.items() if n.startswith(name)}
+        pack(tmp_path / f"{name}.zip", files)
+    find_layout(tmp_path)
+    assert {name: data for name, data in contents(tmp_path).items() if not name.endswith(".zip")} == ZENODO
+
+
+def test_a_stray_bare_file_does_not_move_the_clips(tmp_path):
+    pack(tmp_path / "audio_train.zip", KAGGLE | {"README.txt": b"hello"})
+    find_layout(tmp_path)
+    assert (tmp_path / "audio_train" / "a.wav").exists() and (tmp_path / "README.txt").exists()
+
+
+def test_unpacked_once(tmp_path, capsys):
+    pack(tmp_path / "all.zip", KAGGLE)
+    find_layout(tmp_path)
+    assert "unpacking all.zip: 4 files" in capsys.readouterr().out
+    before = {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*")}
+    find_layout(tmp_path)
+    assert capsys.readouterr().out == ""
+    assert {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*")} == before, (
+        "nothing was written, not even for a moment"
+    )
+
+
+def test_what_was_interrupted_goes_on_and_what_was_changed_stays(tmp_path, capsys):
+    pack(tmp_path / "all.zip", KAGGLE)
+    put(tmp_path, {"train.csv": b"fname,label\na.wav,Corrected_label\n"})
+    find_layout(tmp_path)
+    assert "3 files" in capsys.readouterr().out
+    assert (tmp_path / "train.csv").read_bytes().endswith(b"Corrected_label\n")
+
+
+def test_macos_droppings_are_left_out(tmp_path):
+    pack(tmp_path / "all.zip", KAGGLE | {"__MACOSX/audio_train/._a.wav": b"x"})
+    find_layout(tmp_path)
+    assert not (tmp_path / "__MACOSX").exists()
+
+
+@pytest.mark.parametrize("name", ["../escaped", "audio_train/../../escaped", "/tmp/escaped", "..\\escaped"])
+def test_a_path_that_leaves_the_folder_is_refused(tmp_path, name):
+    folder = tmp_path / "competition"
+    archive = pack(folder / "evil.zip", {"first.txt": b"1", name: b"2"})
+    with pytest.raises(UserError, match=r"evil\.zip: member .*escaped.* would leave the folder: nothing was unpacked"):
+        find_layout(folder)
+    assert [f.name for f in tmp_path.rglob("*") if f.is_file()] == [archive.name]
+    assert not Path("/tmp/escaped").exists()
+
+
+def test_a_symlink_is_refused(tmp_path):
+    folder = tmp_path / "competition"
+    folder.mkdir()
+    link = zipfile.ZipInfo("audio_train")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(folder / "evil.zip", "w") as target:
+        target.writestr(link, "/etc")
+        target.writestr("audio_train/passwd", b"mine")
+    with pytest.raises(UserError, match="'audio_train' would leave the folder"):
+        unpack_zips(folder)
+    assert [f.name for f in folder.iterdir()] == ["evil.zip"]
+
+
+def test_a_truncated_zip_is_refused_and_kept(tmp_path):
+    archive = pack(tmp_path / "all.zip", KAGGLE)
+    data = archive.read_bytes()
+    archive.write_bytes(data[: len(data) // 2])
+    with pytest.raises(UserError, match=r"all\.zip: cannot unpack \(.*\): download it again"):
+        find_layout(tmp_path)
+    assert contents(tmp_path) == {"all.zip": data[: len(data) // 2]}
+
+
+def member_data(archive: Path, name: str) -> int:
+    """Where the packed bytes of a member begin."""
+    with zipfile.ZipFile(archive) as source:
+        return source.getinfo(name).header_offset + 30 + len(name)
+
+
+@pytest.mark.parametrize("kind", ["stored", "deflated"])
+def test_a_damaged_member_is_refused_and_the_whole_ones_stay(tmp_path, kind):
+    """A stored member fails by its checksum, a deflated one already in zlib."""
+    archive = tmp_path / "all.zip"
+    method = {"stored": zipfile.ZIP_STORED, "deflated": zipfile.ZIP_DEFLATED}[kind]
+    with zipfile.ZipFile(archive, "w", method) as target:
+        for name, data in KAGGLE.items():
+            target.writestr(name, data)
+    broken = bytearray(archive.read_bytes())
+    at = member_data(archive, "audio_test/t.wav")
+    broken[at : at + 4] = b"\xff\xff\xff\xff"
+    archive.write_bytes(broken)
+    with pytest.raises(UserError, match=r"all\.zip: cannot unpack \(.*\): download it again"):
+        find_layout(tmp_path)
+    (tmp_path / "all.zip").unlink()
+    assert contents(tmp_path) == {n: d for n, d in KAGGLE.items() if n != "audio_test/t.wav"}, "and no half of it"
+
+
+def test_an_encrypted_zip_is_refused(tmp_path):
+    archive = pack(tmp_path / "all.zip", {"train.csv": b"fname,label\n"})
+    data = bytearray(archive.read_bytes())
+    data[6] |= 1  # the flag in the member's own header
+    data[data.index(b"PK\x01\x02") + 8] |= 1  # and in the directory
+    archive.write_bytes(data)
+    with pytest.raises(UserError, match=r"encrypted.*by hand"):
+        find_layout(tmp_path)
+
+
+def test_a_target_that_cannot_be_written_is_told(tmp_path):
+    pack(tmp_path / "all.zip", KAGGLE)
+    (tmp_path / "audio_train").write_bytes(b"a file where a folder should be")
+    with pytest.raises(UserError, match=r"all\.zip: cannot unpack beside it: "):
+        find_layout(tmp_path)

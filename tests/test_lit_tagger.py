@@ -1,0 +1,357 @@
+"""Loss and schedule by hand; a few epochs of a tiny network on sounds that anyone can tell apart."""
+
+import logging
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from configs.errors import UserError
+from configs.schema import AugmentConfig, Config, ModelConfig, PredictConfig, TrainConfig
+from models import lit_tagger as module
+from models.fold_data import split
+from models.lit_tagger import (
+    LitTagger,
+    RowBatches,
+    RunKeeper,
+    build_lit_tagger,
+    finished_epochs,
+    one_cycle,
+    quiet,
+    soft_cross_entropy,
+)
+from models.run_folder import CHECKPOINT
+from tests.conftest import MakeStore
+
+CPU = torch.device("cpu")
+CLASSES = ("high", "low", "mid")
+CFG = Config(
+    model=ModelConfig(name="resnetish10", width=4, dropout=0.1),
+    augment=AugmentConfig(mixup_alpha=0.2, time_masks=1, time_mask_frames=3, freq_masks=1, freq_mask_mels=2, gain=0.1),
+    train=TrainConfig(epochs=3, batch_size=6, crop_seconds=1.0, lr=3e-3),
+    predict=PredictConfig(window_seconds=1.0),
+)
+
+
+def train_config(**values: object) -> Config:
+    return replace(CFG, train=replace(CFG.train, **values))  # type: ignore[arg-type]
+
+
+def lit_of(make_store: MakeStore, cfg: Config = CFG, n: int = 21, precision: str = "fp32") -> LitTagger:
+    """Class c is loud in bands 2c and 2c + 1; the last third of the clips validates."""
+    rng = np.random.default_rng(0)
+    label = np.arange(n) % 3
+    clips = []
+    for c in label:
+        clip = rng.normal(-6, 1, (int(rng.integers(8, 25)), 6))
+        clip[:, 2 * c : 2 * c + 2] += 5
+        clips.append(clip)
+    store = make_store(clips)
+    folds = pd.DataFrame({"fname": store.fnames, "label": [CLASSES[c] for c in label]})
+    folds = folds.assign(verified=True, fold=(np.arange(n) < n - n // 3).astype(int))
+    parts = split(cfg.train, folds, store, CLASSES, 0)
+    return build_lit_tagger(cfg, 0, parts, store, CPU, precision)
+
+
+def fit(lit: LitTagger, folder: Path, epochs: int | None = None, precision: str = "32-true") -> list[dict[str, float]]:
+    """As train_fold.py does, without the console; the scores that were reported."""
+    reported: list[dict[str, float]] = []
+    keeper = RunKeeper(folder, reported.append, lambda n: None)
+    last = folder / CHECKPOINT
+    with quiet():
+        trainer = pl.Trainer(
+            max_epochs=epochs or lit.cfg.epochs,
+            accelerator="cpu",
+            precision=precision,  # type: ignore[arg-type]
+            reload_dataloaders_every_n_epochs=1,
+            limit_val_batches=0,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[keeper],
+        )
+        trainer.fit(lit, ckpt_path=last if last.exists() else None, weights_only=True)
+    return reported
+
+
+def test_loss_by_hand() -> None:
+    logits = torch.tensor([[math.log(2), 0.0, 0.0], [0.0, 0.0, math.log(8)]])  # softmax (1/2, 1/4, 1/4), (.1, .1, .8)
+    hard = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    one = torch.ones(2)
+    assert float(soft_cross_entropy(logits, hard, one)) == pytest.approx((math.log(2) - math.log(0.8)) / 2)
+    soft = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
+    by_hand = (0.5 * math.log(2) + 0.5 * math.log(4) - math.log(0.8)) / 2
+    assert float(soft_cross_entropy(logits, soft, one)) == pytest.approx(by_hand)
+
+
+def test_smoothing_moves_a_share_to_all_classes() -> None:
+    logits, hard = torch.tensor([[math.log(2), 0.0, 0.0]]), torch.tensor([[1.0, 0.0, 0.0]])
+    by_hand = 0.8 * math.log(2) + 0.1 * math.log(4) + 0.1 * math.log(4)  # 0.3 smoothed: 0.7 + 0.1, 0.1, 0.1
+    assert float(soft_cross_entropy(logits, hard, torch.ones(1), smoothing=0.3)) == pytest.approx(by_hand)
+    rng = torch.Generator().manual_seed(0)
+    logits, label = torch.randn(9, 5, generator=rng), torch.randint(5, (9,), generator=rng)
+    theirs = torch.nn.functional.cross_entropy(logits, label, label_smoothing=0.1)
+    ours = soft_cross_entropy(logits, torch.nn.functional.one_hot(label, 5).float(), torch.ones(9), 0.1)
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_weights_are_a_weighted_mean() -> None:
+    logits = torch.tensor([[math.log(2), 0.0, 0.0], [0.0, 0.0, math.log(8)]])
+    hard = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    found = float(soft_cross_entropy(logits, hard, torch.tensor([3.0, 1.0])))
+    assert found == pytest.approx((3 * math.log(2) - math.log(0.8)) / 4)
+    assert float(soft_cross_entropy(logits, hard, torch.zeros(2))) == 0
+
+
+def test_one_cycle_rises_in_a_line_and_falls_in_a_cosine() -> None:
+    shares = [one_cycle(step, 100, 0.1) for step in range(101)]
+    np.testing.assert_allclose(shares[:10], np.arange(1, 11) / 10)
+    np.testing.assert_allclose(shares[10], 1)
+    np.testing.assert_allclose(shares[55], 0.5)  # half-way down
+    np.testing.assert_allclose(shares[100], 0, atol=1e-12)
+    assert all(np.diff(shares[10:]) <= 0)
+
+
+@pytest.mark.parametrize(("total", "warmup"), [(1, 0.1), (1, 0.0), (3, 0.9), (100, 0.0)])
+def test_one_cycle_of_few_steps_stays_between_0_and_1(total: int, warmup: float) -> None:
+    shares = [one_cycle(step, total, warmup) for step in range(total + 1)]
+    assert all(0 <= s <= 1 for s in shares)
+    assert max(shares[:total]) == 1
+
+
+@pytest.mark.parametrize(("n_rows", "n"), [(65, 2), (64, 1), (7, 3), (1, 1)])
+def test_row_batches_are_nearly_equal_and_hold_every_row_once(n_rows: int, n: int) -> None:
+    batches = list(RowBatches(np.arange(n_rows), n))
+    assert len(batches) == len(RowBatches(np.arange(n_rows), n)) == n
+    assert np.concatenate(batches).tolist() == list(range(n_rows))
+    sizes = [len(b) for b in batches]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_every_clip_is_trained_on_once_an_epoch(make_store: MakeStore, tmp_path: Path) -> None:
+    """14 training clips in batches of up to 6: three steps an epoch, not one over several loaders."""
+    lit = lit_of(make_store)
+    seen: list[list[int]] = []
+    crop = lit.batches.crop
+    lit.batches.crop = lambda rows, n, rng: (seen.append(rows.tolist()), crop(rows, n, rng))[1]  # type: ignore
+    fit(lit, tmp_path)
+    assert [len(rows) for rows in seen] == [5, 5, 4] * 3
+    epochs = [[row for rows in seen[i : i + 3] for row in rows] for i in (0, 3, 6)]
+    assert all(sorted(epoch) == sorted(lit.parts.train.tolist()) for epoch in epochs)
+    assert epochs[0] != epochs[1]  # shuffled anew
+    assert lit.trainer.global_step == 9
+
+
+def test_the_learning_rate_ends_at_0_and_norms_are_not_decayed(make_store: MakeStore, tmp_path: Path) -> None:
+    lit = lit_of(make_store)
+    reported = fit(lit, tmp_path)
+    rates = [row["lr"] for row in reported]
+    np.testing.assert_allclose(rates, [CFG.train.lr * one_cycle(step, 9, 0.1) for step in (3, 6, 9)], atol=1e-12)
+    decayed, plain = lit.trainer.optimizers[0].param_groups
+    assert decayed["weight_decay"] == CFG.train.weight_decay and plain["weight_decay"] == 0
+    assert {p.dim() for p in decayed["params"]} == {2, 4} and {p.dim() for p in plain["params"]} == {1}
+    n = sum(p.numel() for group in (decayed, plain) for p in group["params"])
+    assert n == sum(p.numel() for p in lit.tagger.parameters())
+
+
+def test_it_learns_what_anyone_can_tell_apart(make_store: MakeStore, tmp_path: Path) -> None:
+    lit = lit_of(make_store, train_config(epochs=8), n=60)
+    reported = fit(lit, tmp_path)
+    assert max(row["map3"] for row in reported) > 0.9
+    assert reported[-1]["loss"] < reported[0]["loss"]
+
+
+def test_the_best_epoch_is_the_first_of_the_highest_map3(make_store: MakeStore, tmp_path: Path) -> None:
+    lit = lit_of(make_store, train_config(epochs=4))
+    given = iter([0.2, 0.7, 0.7, 0.1])
+    states = []
+
+    def validate(tagger: torch.nn.Module) -> dict[str, float]:
+        states.append({k: v.clone() for k, v in tagger.state_dict().items()})
+        return {"map3": next(given), "accuracy": 0.5}
+
+    lit.validate = validate
+    fit(lit, tmp_path)
+    assert lit.best_epoch == 1
+    assert all(torch.equal(v, states[1][k]) for k, v in lit.best.items())
+    assert not torch.equal(lit.best["backbone.head.2.weight"], states[3]["backbone.head.2.weight"])
+
+
+def test_validation_has_no_randomness_and_leaves_training_mode(make_store: MakeStore) -> None:
+    lit = lit_of(make_store)
+    lit.tagger.train()
+    assert lit.validate(lit.tagger) == lit.validate(lit.tagger)
+    assert lit.tagger.training
+
+
+def same(one: LitTagger, other: LitTagger) -> bool:
+    a, b = one.tagger.state_dict(), other.tagger.state_dict()
+    return one.history == other.history and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_seeds_fix_everything(make_store: MakeStore, tmp_path: Path) -> None:
+    lits = [lit_of(make_store, cfg) for cfg in (CFG, CFG, train_config(seed=1))]
+    for i, lit in enumerate(lits):
+        torch.manual_seed(i)  # what happened before must not matter
+        (tmp_path / str(i)).mkdir()
+        fit(lit, tmp_path / str(i))
+    assert same(lits[0], lits[1])
+    assert not same(lits[0], lits[2])
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_going_on_from_a_checkpoint_ends_as_if_undisturbed(make_store: MakeStore, tmp_path: Path, stop: int) -> None:
+    folders = [tmp_path / name for name in ("whole", "halves")]
+    for folder in folders:
+        folder.mkdir()
+    whole, first, second = (lit_of(make_store) for _ in range(3))
+    fit(whole, folders[0])
+    fit(first, folders[1], epochs=stop)
+    assert finished_epochs(folders[1] / CHECKPOINT) == stop
+    reported = fit(second, folders[1])
+    assert [row["epoch"] for row in reported] == list(range(stop + 1, 4))
+    assert same(whole, second)
+    assert second.best_epoch == whole.best_epoch
+    assert all(torch.equal(v, whole.best[k]) for k, v in second.best.items())
+    csv = [(folder / "metrics.csv").read_text() for folder in folders]
+    assert csv[0] == csv[1]
+
+
+def test_tensorboard_and_csv_hold_every_epoch_once(make_store: MakeStore, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    fit(lit_of(make_store), tmp_path, epochs=2)
+    fit(lit_of(make_store), tmp_path)
+    board = EventAccumulator(str(tmp_path))
+    board.Reload()
+    lines = (tmp_path / "metrics.csv").read_text().splitlines()
+    names = lines[0].split(",")
+    assert names == ["epoch", "loss", "lr", "map3", "accuracy", "map3_verified"]
+    for name in names:
+        events = board.Scalars(name)
+        assert [e.step for e in events] == [1, 2, 3]
+        column = [float(line.split(",")[names.index(name)]) for line in lines[1:]]
+        np.testing.assert_allclose([e.value for e in events], column, rtol=1e-4, atol=1e-9)
+
+
+def test_lightning_leaves_nothing_behind_and_says_nothing(
+    make_store: MakeStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    fit(lit_of(make_store), tmp_path / "run")
+    assert list((tmp_path / "here").iterdir()) == []
+    names = sorted(f.name.partition(".")[0] for f in (tmp_path / "run").iterdir())
+    assert names == ["events", "last", "metrics"]
+    assert capfd.readouterr() == ("", "")
+    assert [str(w.message) for w in recwarn] == []
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_epoch(
+    make_store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lit = lit_of(make_store)
+    broken = 4  # in the second epoch
+
+    def loss(*given: torch.Tensor) -> torch.Tensor:
+        return soft_cross_entropy(*given) * (math.nan if lit.trainer.global_step == broken else 1)
+
+    monkeypatch.setattr(module, "soft_cross_entropy", loss)
+    with pytest.raises(UserError, match=r"diverged in epoch 2 \(loss nan\).*train\.lr than 0\.003 and --force"):
+        fit(lit, tmp_path)
+    assert finished_epochs(tmp_path / CHECKPOINT) == 1
+    assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 2
+
+
+def test_weights_that_broke_in_the_last_step_stop_too(make_store: MakeStore, tmp_path: Path) -> None:
+    lit = lit_of(make_store)
+    lit.on_train_batch_end = lambda *_: lit.tagger.backbone.head[2].weight.data.fill_(math.inf)  # type: ignore
+    with pytest.raises(UserError, match="diverged in epoch 1"):
+        fit(lit, tmp_path)
+
+
+def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
+    assert finished_epochs(tmp_path / CHECKPOINT) == 0
+    (tmp_path / CHECKPOINT).write_bytes(b"torn")
+    with pytest.raises(UserError, match=r"last\.ckpt: damaged .*--force"):
+        finished_epochs(tmp_path / CHECKPOINT)
+
+
+def test_bf16_trains_on_a_cpu(make_store: MakeStore, tmp_path: Path) -> None:
+    lit = lit_of(make_store, train_config(precision="bf16"), precision="bf16")
+    kinds = set()
+    lit.tagger.backbone.stem.register_forward_hook(lambda m, i, out: kinds.add(out.dtype))
+    reported = fit(lit, tmp_path, precision="bf16-mixed")
+    assert kinds == {torch.bfloat16}  # training and validation alike
+    assert all(math.isfinite(row["loss"]) for row in reported)
+    assert all(p.dtype == torch.float32 for p in lit.tagger.parameters())
+
+
+def test_compile_runs_the_network_and_leaves_the_state_alone(
+    make_store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda network: lambda x: (calls.append(len(x)), network(x))[1])
+    calls: list[int] = []
+    compiled = lit_of(make_store, train_config(compile=True))
+    fit(compiled, tmp_path)
+    assert calls == [5, 5, 4] * 3
+    plain = lit_of(make_store)
+    assert compiled.state_dict().keys() == plain.state_dict().keys()
+    assert set(compiled.best) == set(plain.tagger.state_dict())
+
+
+@pytest.mark.parametrize(("n", "sizes"), [(10, [3, 2, 2]), (4, [3]), (3, [2])])
+def test_few_clips_train(make_store: MakeStore, tmp_path: Path, n: int, sizes: list[int]) -> None:
+    """No batch of one clip where it can be helped; of three clips two train, and one class is never seen."""
+    lit = lit_of(make_store, train_config(epochs=1, batch_size=3), n=n)
+    fit(lit, tmp_path)
+    assert [len(batch) for batch in lit.train_dataloader()] == sizes
+    assert math.isfinite(lit.history[0]["loss"])
+
+
+def test_normalisation_and_masks_know_the_training_rows_only(make_store: MakeStore) -> None:
+    lit = lit_of(make_store)
+    expected = lit.batches.store.mean[lit.parts.train].mean(axis=0)
+    np.testing.assert_allclose(lit.tagger.mean.numpy(), expected, rtol=1e-5)
+    np.testing.assert_allclose(lit.augment.fill.flatten().numpy(), expected, rtol=1e-5)
+
+
+def test_quiet_is_over_after_an_error() -> None:
+    log = logging.getLogger("pytorch_lightning")
+    level = log.level
+    with pytest.raises(RuntimeError), quiet():
+        assert log.level == logging.ERROR
+        raise RuntimeError
+    assert log.level == level
+
+
+def test_weights_and_labels_reach_the_loss(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = replace(CFG, augment=AugmentConfig())
+    lit = lit_of(make_store, cfg)
+    rows = lit.parts.train[:4]
+    weights = lit.parts.weights.copy()
+    weights[rows] = [0.0, 0.5, 1.0, 2.0]
+    parts = replace(lit.parts, weights=weights)
+    lit = LitTagger(cfg.train, lit.tagger, lit.batches, parts, lit.augment, lit.validate, (0, 0))
+    given = {}
+
+    def loss(logits: torch.Tensor, y: torch.Tensor, w: torch.Tensor, smoothing: float) -> torch.Tensor:
+        given.update(y=y, w=w, smoothing=smoothing)
+        return logits.sum()
+
+    monkeypatch.setattr(module, "soft_cross_entropy", loss)
+    lit.rng = np.random.default_rng(0)
+    lit.training_step(rows, 0)
+    assert given["w"].tolist() == [0.0, 0.5, 1.0, 2.0]
+    assert given["y"].argmax(dim=1).tolist() == (rows % 3).tolist()

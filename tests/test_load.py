@@ -1,0 +1,172 @@
+"""The config loader: a YAML file, overrides, and errors that name the place."""
+
+from pathlib import Path
+
+import pytest
+
+from configs.errors import UserError
+from configs.load import load_config
+from configs.schema import Config
+
+CONFIGS = sorted(Path(__file__).parents[1].glob("configs/*.yaml"))
+
+
+@pytest.fixture
+def write(tmp_path):
+    def to_file(text: str | bytes, name: str = "exp.yaml") -> Path:
+        file = tmp_path / name
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return file
+
+    return to_file
+
+
+def refusal(path: Path | None, *overrides: str) -> str:
+    with pytest.raises(UserError) as caught:
+        load_config(path, overrides)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_without_a_file_the_defaults():
+    assert load_config() == Config()
+
+
+def test_a_file_changes_the_defaults_and_names_the_experiment(write):
+    cfg = load_config(write("train: {epochs: 3}\n", "quick.yaml"))
+    assert (cfg.name, cfg.train.epochs, cfg.train.batch_size) == ("quick", 3, Config().train.batch_size)
+    assert load_config(write("name: other\n", "quick.yaml")).name == "other"
+
+
+@pytest.mark.parametrize("text", ["", "# nothing but a comment\n", "\ufefftrain: {epochs: 60}\r\n"])
+def test_an_empty_file_is_no_fault(write, text):
+    assert load_config(write(text)).train.epochs == Config().train.epochs
+
+
+def test_overrides_win_over_the_file_and_the_last_over_the_first(write):
+    file = write("train: {epochs: 3, lr: 0.1}\n")
+    cfg = load_config(file, ["train.epochs=4", "train.epochs=5", "model.name=vggish", "name=x-1.b_2"])
+    assert (cfg.train.epochs, cfg.train.lr, cfg.model.name, cfg.name) == (5, 0.1, "vggish", "x-1.b_2")
+
+
+def test_exponents_and_null_mean_what_they_say(write):
+    cfg = load_config(write("train: {lr: 1e-3}\nfolds: {group_column: null}\n"), ["train.weight_decay=5e-2"])
+    assert (cfg.train.lr, cfg.train.weight_decay, cfg.folds.group_column) == (1e-3, 5e-2, None)
+    assert load_config(None, ["features.trim_db=60"]).features.trim_db == 60.0
+    assert load_config(None, ["features.trim_db=null"]).features.trim_db is None
+
+
+def test_a_whole_number_becomes_a_float_where_one_is_wanted():
+    """Or the same settings would have two hashes."""
+    assert isinstance(load_config(None, ["features.f_max=8000"]).features.f_max, float)
+
+
+def test_a_typo_names_file_line_key_and_suggestion(write):
+    file = write("name: a\ntrain:\n  epochs: 3\n  batchsize: 2\n")
+    assert refusal(file) == f"{file}:4: unknown key 'train.batchsize', did you mean 'train.batch_size'?"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "told"),
+    [
+        ("trian: {epochs: 3}", 1, "unknown key 'trian', did you mean 'train'?"),
+        ("\nepochs: 3", 2, "unknown key 'epochs', did you mean 'train.epochs'?"),
+        ("zzzz: 3", 1, "unknown key 'zzzz'; known are name, input, "),
+        ("train:\n  epochs: many", 2, "'train.epochs' is 'many': input should be a valid integer"),
+        ("train:\n  epochs: 2.5", 2, "'train.epochs' is 2.5: input should be a valid integer"),
+        ("train:\n  epochs: yes", 2, "'train.epochs' is True: a number is wanted"),
+        ("train:\n  lr: .inf", 2, "'train.lr' is inf: input should be a finite number"),
+        ("train:\n  lr: .nan", 2, "'train.lr' is nan: input should be a finite number"),
+        ("train:\n  lr: 1\n  epochs: 0", 3, "train.epochs must be above 0"),
+        ("train:\n  precision: fp8", 2, "'train.precision' is 'fp8': input should be 'auto', 'fp32', 'bf16' or 'fp16'"),
+        ("train: 3", 1, "'train' is 3: "),
+        ("train:", 1, "'train' is None: "),
+        ("train: [1]", 1, "'train' is [1]: "),
+        ("features:\n  trim_db: loud", 2, "'features.trim_db' is 'loud': "),
+        ("features:\n  f_max: 30000", 2, "features.f_max is above half the sample rate: 30000 > 22050"),
+        ("name: x\nfeatures:\n  f_max: 0", 2, "features.f_min must lie between 0 and f_max"),
+        ("model:\n  pretrained: true\n  weights: w.pth", 2, "model.pretrained and weights exclude each other"),
+        ("name: a/b", 1, "name takes letters, digits, "),
+        ("name: 5", 1, "'name' is 5: input should be a valid string"),
+        ("train: {lr: 1}\ntrain: {lr: 2}", 2, "key 'train' stands twice"),
+        ("train:\n  lr: 1\n  lr: 2", 3, "key 'train.lr' stands twice"),
+        ("1: 2", 1, "'1' is 1: keys should be strings"),
+        ("a: &x {b: *x}", 1, "unknown key 'a'"),
+    ],
+)
+def test_a_bad_key_or_value_names_its_line(write, text, line, told):
+    file = write(text)
+    assert refusal(file).startswith(f"{file}:{line}: {told}")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("train: [1", "not YAML: while parsing"),
+        ("a: 1\n---\nb: 2\n", "not YAML: expected a single document"),
+        ("train: 2024-13-45", "not YAML: month must be in 1..12"),
+        (b"train: \xff\xfe", "cannot read the config: not UTF-8 text"),
+        (b"train: \0", "not YAML: unacceptable character"),
+        ("- train\n", "a config is a mapping"),
+        ("[]", "a config is a mapping"),
+        ("false", "a config is a mapping"),
+        ("train", "a config is a mapping"),
+    ],
+)
+def test_a_file_that_is_no_config_is_named(write, text, told):
+    file = write(text)
+    assert refusal(file).startswith(f"{file}: {told}")
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    assert (
+        refusal(tmp_path / "none.yaml")
+        == f"{tmp_path / 'none.yaml'}: cannot read the config: No such file or directory"
+    )
+    assert refusal(tmp_path) == f"{tmp_path}: cannot read the config: Is a directory"
+
+
+def test_a_file_name_that_cannot_name_an_experiment_is_refused(write):
+    file = write("train: {epochs: 3}\n", "my experiment.yaml")
+    assert refusal(file).startswith(f"{file}: name takes letters, digits")
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("train.epoch=3", "unknown key 'train.epoch', did you mean 'train.epochs'?"),
+        ("train.epochs=0", "train.epochs must be above 0"),
+        ("train.epochs=", "'train.epochs' is None: "),
+        ("train.epochs.x=3", "'train.epochs' is {'x': 3}: "),
+        ("train={epochs: true}", "'train.epochs' is True: a number is wanted"),
+        ("train.epochs=[", "'train.epochs=[': the value is not YAML"),
+        ("train.epochs", "'train.epochs': an override is written key=value, like train.epochs=3"),
+        ("=3", "'=3': an override is written key=value"),
+        ("train.=3", "'train.=3': an override is written key=value"),
+        (".epochs=3", "'.epochs=3': an override is written key=value"),
+        ("", "'': an override is written key=value"),
+        ("features.sample_rate=16000", "features.f_max is above half the sample rate: 22050 > 8000"),
+    ],
+)
+def test_a_bad_override_is_named(override, told):
+    assert refusal(None, override).startswith(f"command line: {told}")
+
+
+def test_an_override_takes_no_blame_for_the_file(write):
+    file = write("name: x\ntrain:\n  epochs: 0\n")
+    assert refusal(file, "train.lr=0.1") == f"{file}:3: train.epochs must be above 0"
+    file = write("train: 3\n")
+    assert refusal(file, "train.epochs=3") == f"{file}:1: 'train' is 3, which holds no key 'epochs'"
+    assert load_config(write("train: {epochs: 0}\n"), ["train.epochs=3"]).train.epochs == 3
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_loads_and_opens_with_its_command(path):
+    cfg = load_config(path)
+    assert cfg.name == path.stem
+    assert f"--config configs/{path.name}" in path.read_text().splitlines()[0]
+
+
+def test_there_are_configs():
+    assert CONFIGS

@@ -1,0 +1,162 @@
+"""The front-end against torchaudio's, and on paper."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torchaudio.transforms import MelSpectrogram
+
+from configs.schema import FeatureConfig
+from features.log_mel import LogMel
+
+TOLERANCE = 1e-3  # absolute, in log-mel: a quarter of what float16 may round away at log(1e-6)
+
+SETTINGS = {
+    "tutorial": {},
+    "us8k": {"sample_rate": 22_050, "f_max": 11_025.0},
+    "demo": {"sample_rate": 16_000, "n_fft": 512, "hop_length": 160, "n_mels": 40, "f_max": 8_000.0},
+    "many mels": {"n_fft": 2048, "hop_length": 512, "n_mels": 128, "f_min": 20.0, "f_max": 16_000.0},
+    "hop above the frame": {"n_fft": 256, "hop_length": 700, "n_mels": 20},
+    "odd rate": {"sample_rate": 11_025, "f_max": 5_512.0, "n_mels": 32},
+    "high floor": {"log_floor": 1e-2},
+    "low floor": {"log_floor": 1e-10},
+}
+
+
+def reference(wave: np.ndarray, cfg: FeatureConfig) -> np.ndarray:
+    """(n_frames, n_mels) by torchaudio."""
+    mel = MelSpectrogram(
+        sample_rate=cfg.sample_rate,
+        n_fft=cfg.n_fft,
+        hop_length=cfg.hop_length,
+        n_mels=cfg.n_mels,
+        f_min=cfg.f_min,
+        f_max=cfg.f_max,
+    )
+    return torch.log(mel(torch.from_numpy(wave)) + cfg.log_floor).T.numpy()
+
+
+def waves(rate: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    t = np.arange(rate) / rate
+    click = np.zeros(rate)
+    click[rate // 3] = 1
+    made = {
+        "noise": 0.3 * rng.standard_normal(rate),
+        "tone": 0.5 * np.sin(2 * np.pi * 1000 * t),
+        "sweep": np.sin(2 * np.pi * 100 * t * np.exp(3 * t)) * t,
+        "click": click,
+        "faint": 1e-4 * rng.standard_normal(rate),
+        "loud": 30 * rng.standard_normal(rate),
+        "long, no multiple of the hop": 0.1 * rng.standard_normal(3 * rate + 123),
+        "speech after silence": np.concatenate([np.zeros(rate), 0.2 * rng.standard_normal(rate // 2)]),
+    }
+    return {name: wave.astype(np.float32) for name, wave in made.items()}
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("kind", waves(100))
+def test_equal_to_torchaudio(settings, kind):
+    cfg = FeatureConfig(**SETTINGS[settings])
+    wave = waves(cfg.sample_rate)[kind]
+    found = LogMel.from_config(cfg)(wave)
+    assert found.dtype == np.float32
+    assert found.shape == (1 + len(wave) // cfg.hop_length, cfg.n_mels)
+    assert np.abs(found - reference(wave, cfg)).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_the_log_mel_of_silence_is_the_floor_and_finite(settings):
+    cfg = FeatureConfig(**SETTINGS[settings])
+    log_mel = LogMel.from_config(cfg)
+    found = log_mel(np.zeros(cfg.sample_rate, dtype=np.float32))
+    assert log_mel.silence == math.log(cfg.log_floor)
+    assert np.allclose(found, log_mel.silence, atol=1e-5)
+
+
+def test_five_seconds_are_501_frames():
+    assert LogMel()(np.zeros(5 * 44_100, dtype=np.float32)).shape == (501, 64)
+    assert LogMel()(np.zeros(5 * 44_100 - 1, dtype=np.float32)).shape == (500, 64)
+
+
+@pytest.mark.parametrize("samples", [1, 2, 511, 512, 513, 514, 1024])
+def test_short_waves_have_frames(samples):
+    """Up to half a frame they are filled with zeros; beyond, torchaudio can follow."""
+    wave = np.random.default_rng(0).standard_normal(samples).astype(np.float32)
+    found = LogMel()(wave)
+    filled = np.pad(wave, (0, max(0, 513 - samples)))
+    assert np.isfinite(found).all() and len(found) == 1 + len(filled) // 441
+    assert np.abs(found - reference(filled, FeatureConfig())).max() < TOLERANCE
+
+
+def test_ten_times_louder_is_20_db():
+    """A power 100 times as large: ln(100) more, where the floor does not show."""
+    wave = np.random.default_rng(0).standard_normal(20_000).astype(np.float32)
+    assert np.allclose(LogMel()(10 * wave) - LogMel()(wave), math.log(100), atol=1e-3)
+
+
+def test_a_tone_is_loudest_in_its_band():
+    """64 mels up to 8 kHz: mel(f) = 2595 log10(1 + f / 700), bands every mel(8000) / 65."""
+    to_mel = lambda hz: 2595 * math.log10(1 + hz / 700)  # noqa: E731
+    log_mel = LogMel(16_000, 1024, 160, 64, 0.0, 8_000.0)
+    for hz in (500, 1000, 3000, 6000):
+        found = log_mel(np.sin(2 * np.pi * hz * np.arange(16_000) / 16_000).astype(np.float32))
+        assert abs(found[50].argmax() - (to_mel(hz) / to_mel(8_000) * 65 - 1)) <= 0.75
+
+
+def test_the_wave_is_left_as_it_was():
+    wave = np.random.default_rng(0).standard_normal(5000).astype(np.float32)
+    before = wave.copy()
+    first = LogMel()(wave)
+    assert np.array_equal(wave, before)
+    assert np.array_equal(LogMel()(wave), first), "and a second call gives the same"
+
+
+def test_one_object_serves_many_waves():
+    log_mel = LogMel()
+    made = waves(44_100)
+    found = {name: log_mel(wave) for name, wave in made.items()}
+    for name, wave in made.items():
+        assert np.array_equal(found[name], LogMel()(wave)), name
+
+
+# Trimming
+
+
+def padded(before: float, sound: float, after: float, rate: int = 16_000, level: float = 0.5) -> np.ndarray:
+    noise = level * np.random.default_rng(0).standard_normal(round(sound * rate))
+    return np.concatenate([np.zeros(round(before * rate)), noise, np.zeros(round(after * rate))]).astype(np.float32)
+
+
+def front_end(trim_db: float | None) -> LogMel:
+    return LogMel(16_000, 512, 160, 40, 0.0, 8_000.0, trim_db=trim_db)
+
+
+def test_leading_and_trailing_silence_is_cut():
+    """0.5 s + 1 s + 2 s: frames 50 to 150 touch the sound, and one or two more on each side by half a frame."""
+    wave = padded(0.5, 1.0, 2.0)
+    full, trimmed = front_end(None)(wave), front_end(60.0)(wave)
+    assert len(full) == 351 and 101 <= len(trimmed) <= 105
+    start = next(i for i in range(len(full)) if np.allclose(full[i], trimmed[0], atol=1e-4))
+    assert 48 <= start <= 50
+    assert np.allclose(full[start : start + len(trimmed)], trimmed, atol=1e-4)
+
+
+def test_silence_within_is_kept():
+    wave = np.concatenate([padded(0, 0.5, 1.0), padded(0, 0.5, 1.0)])
+    assert 200 <= len(front_end(60.0)(wave)) <= 205
+
+
+def test_the_threshold_is_relative_to_the_loudest():
+    """A part 40 dB below the rest goes at 30 dB and stays at 50 dB, at any level."""
+    for level in (1.0, 0.01):
+        wave = np.concatenate([padded(0, 1, 0, level=level), padded(0, 1, 0, level=level / 100)])
+        assert len(front_end(30.0)(wave)) < 110
+        assert len(front_end(50.0)(wave)) == 201
+
+
+def test_nothing_to_trim():
+    wave = padded(0, 1.0, 0)
+    assert np.array_equal(front_end(60.0)(wave), front_end(None)(wave))
+    assert len(front_end(60.0)(np.zeros(1600, dtype=np.float32))) == 11, "silence stays silence"

@@ -1,0 +1,281 @@
+"""A run folder is whole or visibly unfinished, whatever happens when."""
+
+import fcntl
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from configs.errors import UserError
+from configs.schema import Config, ModelConfig, TrainConfig, to_dict
+from models import run_folder
+from models.run_folder import (
+    CHECKPOINT,
+    FILES,
+    Predictions,
+    finish_run,
+    git_revision,
+    load_predictions,
+    partial_of,
+    read_run,
+    recover,
+    refuse_other_data,
+    refuse_other_settings,
+    save_predictions,
+    surroundings,
+    unfinished,
+)
+
+CFG = Config(name="exp")
+FACTS: dict[str, Any] = {
+    "experiment": "exp",
+    "fold": 0,
+    "n_folds": 2,
+    "fold_hash": "f0",
+    "stores": {"train": "a", "test": "b"},
+    "skipped": {},
+    "test_faults": {"t2.wav": "empty"},
+}
+CLASSES = ("a", "b", "c")
+OOF = Predictions(("x.wav", "y.wav"), np.float32([[0.5, 0.3, 0.2], [0.1, 0.8, 0.1]]))
+TEST = Predictions(("t1.wav", "t2.wav"), np.float32([[0.2, 0.2, 0.6], [1 / 3, 1 / 3, 1 / 3]]))
+
+
+@pytest.fixture
+def final(tmp_path: Path) -> Path:
+    return tmp_path / "runs" / "exp" / "fold0"
+
+
+def train(final: Path, score: float = 0.5, restart: bool = False, cfg: Config = CFG) -> None:
+    """What train_fold.py does to the folder."""
+    with unfinished(final, cfg, FACTS, restart) as partial:
+        (partial / CHECKPOINT).write_text("epochs")
+        finish(partial, final, score, cfg)
+
+
+def finish(partial: Path, final: Path, score: float = 0.5, cfg: Config = CFG) -> None:
+    (partial / "model.safetensors").write_bytes(b"weights")
+    (partial / "metrics.csv").write_text("epoch\n1\n")
+    finish_run(partial, final, cfg, CLASSES, OOF, TEST, {"map3": score}, FACTS)
+
+
+def test_what_is_written_reads_back(final: Path) -> None:
+    train(final)
+    run = read_run(final)
+    assert (run.experiment, run.fold, run.classes, run.scores) == ("exp", 0, CLASSES, {"map3": 0.5})
+    assert run.config == CFG
+    assert run.oof.fnames == OOF.fnames and np.array_equal(run.oof.probs, OOF.probs)
+    assert run.test.fnames == TEST.fnames and np.array_equal(run.test.probs, TEST.probs)
+    assert run.manifest["test_faults"] == {"t2.wav": "empty"}
+    assert sorted(f.name for f in final.iterdir()) == sorted((*FILES, "manifest.json"))
+    assert sorted(f.name for f in final.parent.iterdir()) == [".fold0.lock", "fold0"]
+
+
+def test_the_id_changes_with_the_content_and_only_with_it(final: Path) -> None:
+    train(final)
+    first = read_run(final).id
+    train(final, restart=True)
+    assert read_run(final).id == first
+    train(final, score=0.6, restart=True)
+    assert read_run(final).id != first
+
+
+def test_predictions_are_joined_by_fname() -> None:
+    assert np.array_equal(OOF.of(["y.wav", "x.wav"], "oof"), OOF.probs[::-1])
+    with pytest.raises(UserError, match=r"oof: clips without a prediction: 1: z\.wav"):
+        OOF.of(["x.wav", "z.wav"], "oof")
+
+
+def test_predictions_have_the_same_bytes_each_time(tmp_path: Path) -> None:
+    for name in ("a.npz", "b.npz"):
+        save_predictions(tmp_path / name, OOF)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    again = load_predictions(tmp_path / "a.npz")
+    assert again.fnames == OOF.fnames and again.probs.dtype == np.float32
+
+
+def test_an_unfinished_fold_is_visibly_so_and_goes_on(final: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), unfinished(final, CFG, FACTS, restart=False) as partial:
+        (partial / CHECKPOINT).write_text("two epochs")
+        raise KeyboardInterrupt
+    assert not final.exists() and partial == partial_of(final) and partial.name == "fold0.partial"
+    with pytest.raises(UserError, match="not a finished run"):
+        read_run(partial)
+    with unfinished(final, CFG, FACTS, restart=False) as partial:
+        assert (partial / CHECKPOINT).read_text() == "two epochs"
+    with unfinished(final, CFG, FACTS, restart=True) as partial:
+        assert not (partial / CHECKPOINT).exists()
+
+
+def test_an_unfinished_fold_with_other_settings_or_data_is_refused(final: Path) -> None:
+    with unfinished(final, CFG, FACTS, restart=False) as partial:
+        (partial / CHECKPOINT).write_text("two epochs")
+    other = Config(name="exp", train=TrainConfig(epochs=7))
+    with pytest.raises(UserError, match=r"fold0\.partial was begun with other settings \(1: train\.epochs: 60 -> 7\)"):
+        train(final, cfg=other)
+    for key, what in (("fold_hash", "folds"), ("stores", "sound files")):
+        with (
+            pytest.raises(UserError, match=rf"fold0\.partial was begun from other {what}: .*--force"),
+            unfinished(final, CFG, FACTS | {key: "other"}, restart=False),
+        ):
+            pass
+    assert (partial / CHECKPOINT).read_text() == "two epochs"
+    train(final, cfg=other, restart=True)
+    assert read_run(final).config == other
+
+
+def test_without_a_finished_epoch_other_settings_are_welcome(final: Path) -> None:
+    with unfinished(final, CFG, FACTS, restart=False) as partial:
+        (partial / "config.json").write_text('{"torn')  # killed as it was written
+    train(final, cfg=Config(name="exp", train=TrainConfig(epochs=7)))
+    assert read_run(final).config.train.epochs == 7
+
+
+def test_two_processes_do_not_train_the_same_fold(final: Path) -> None:
+    final.parent.mkdir(parents=True)
+    with (final.parent / ".fold0.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="fold0: another process is training this fold"):
+            train(final, restart=True)
+    train(final)  # the lock of a process that is gone does not matter
+
+
+def test_force_keeps_the_old_folder_until_the_new_one_is_whole(final: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(final, score=0.1)
+    with unfinished(final, CFG, FACTS, restart=True) as partial:
+        assert read_run(final).scores == {"map3": 0.1}
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(run_folder, "_publish", interrupt)
+            finish(partial, final, 0.9)
+        assert read_run(final).scores == {"map3": 0.1}
+        finish(partial, final, 0.9)
+    assert read_run(final).scores == {"map3": 0.9}
+    assert sorted(f.name for f in final.parent.iterdir()) == [".fold0.lock", "fold0"]
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("older", [False, True])
+@pytest.mark.parametrize("moment", range(8))
+def test_a_kill_while_it_finishes_loses_nothing(
+    final: Path, monkeypatch: pytest.MonkeyPatch, older: bool, moment: int
+) -> None:
+    """Every file operation after the last epoch is a moment to be killed at."""
+    if older:
+        train(final, score=0.1)
+    kill_at_operation(monkeypatch, moment)
+    try:
+        train(final, score=0.9, restart=older)
+        killed = False
+    except SystemExit:
+        killed = True
+    monkeypatch.undo()
+    if final.exists():
+        assert read_run(final).scores == {"map3": 0.1 if killed and partial_of(final).exists() else 0.9}
+    recover(final)
+    assert final.exists() or not older
+    if not final.exists():
+        assert (partial_of(final) / CHECKPOINT).exists() or moment < 2  # it goes on, or had no epoch yet
+        train(final, score=0.9)
+    assert read_run(final).scores == {"map3": 0.1 if older and partial_of(final).exists() else 0.9}
+
+
+def kill_at_operation(monkeypatch: pytest.MonkeyPatch, moment: int) -> None:
+    """The process ends before the `moment`-th rename or removal."""
+    count = iter(range(1000))
+    for name in ("rename", "replace", "unlink"):
+        monkeypatch.setattr(Path, name, _killing(getattr(Path, name), count, moment))
+
+
+def _killing(operation: Any, count: Any, moment: int) -> Any:
+    def killed(*given: Any) -> Any:
+        if next(count) == moment:
+            raise SystemExit
+        return operation(*given)
+
+    return killed
+
+
+def test_the_moments_above_cover_all_operations(final: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = iter(range(1000))
+    for name in ("rename", "replace", "unlink"):
+        monkeypatch.setattr(Path, name, _killing(getattr(Path, name), count, -1))
+    train(final)
+    assert next(count) == 8  # five small files, two removals, the folder's name
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name != "model.safetensors"])
+def test_damaged_and_absent_files_are_refused(final: Path, name: str) -> None:
+    train(final)
+    whole = (final / name).read_bytes()
+    (final / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(UserError, match=rf"fold0: files changed since the run was finished: 1: {name}; .*--force"):
+        read_run(final)
+    (final / name).unlink()
+    with pytest.raises(UserError, match=r"fold0: not a finished run of this kit .*--force"):
+        read_run(final)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "{}", '{"files": 3}', '{"experiment": "exp", "fold": 0}'])
+def test_a_manifest_of_something_else_is_refused(final: Path, text: str) -> None:
+    train(final)
+    (final / "manifest.json").write_text(text)
+    with pytest.raises(UserError, match="fold0: not a finished run of this kit"):
+        read_run(final)
+
+
+def test_settings_of_another_version_are_told(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(to_dict(CFG) | {"optimiser": "sgd"}))
+    with pytest.raises(UserError, match=r"fold0 was made with settings that this version cannot read .*'optimiser'"):
+        refuse_other_settings(file, CFG, "fold0 was made")
+    older = to_dict(CFG)
+    del older["train"]["compile"]  # a setting that came later has its default
+    file.write_text(json.dumps(older))
+    refuse_other_settings(file, CFG, "fold0 was made")
+    for text in ("", "[]", '{"train": 3}'):
+        file.write_text(text)
+        with pytest.raises(UserError, match="--force"):
+            refuse_other_settings(file, CFG, "fold0 was made")
+
+
+def test_three_differences_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(to_dict(CFG)))
+    other = Config(name="exp", model=ModelConfig(name="vggish", width=8), train=TrainConfig(lr=1, epochs=2))
+    told = r"other settings \(4: model\.name: resnetish18 -> vggish, model\.width: 64 -> 8, .* and 1 more\)"
+    with pytest.raises(UserError, match=told):
+        refuse_other_settings(file, other, "fold0 was made")
+
+
+def test_data_of_a_run_without_the_facts_is_refused() -> None:
+    with pytest.raises(UserError, match="it was made from other folds"):
+        refuse_other_data({}, FACTS, "it was made")
+    refuse_other_data(FACTS | {"seconds": 3}, FACTS, "it was made")
+
+
+def test_predictions_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+    (tmp_path / "oof.npz").write_bytes(b"no zip")
+    for name in ("oof.npz", "absent.npz"):
+        with pytest.raises(UserError, match=f"{name}: cannot read the predictions"):
+            load_predictions(tmp_path / name)
+
+
+def test_surroundings_name_the_code_and_the_libraries(tmp_path: Path) -> None:
+    assert git_revision(tmp_path) is None
+    found = surroundings(tmp_path)
+    assert set(found["versions"]) == {
+        "python",
+        "torch",
+        "torchaudio",
+        "timm",
+        "pytorch-lightning",
+        "numpy",
+        "pandas",
+        "soundfile",
+    }
+    assert all(found["versions"].values())

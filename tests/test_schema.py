@@ -1,0 +1,109 @@
+"""The schema: bounds, hashes, and the way to plain dicts and back."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+from configs.schema import (
+    AugmentConfig,
+    Config,
+    FeatureConfig,
+    FoldConfig,
+    ModelConfig,
+    PredictConfig,
+    TrainConfig,
+    config_hash,
+    differences,
+    from_dict,
+    to_dict,
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "told"),
+    [
+        (FeatureConfig, {"sample_rate": 0}, "sample_rate must be above 0"),
+        (FeatureConfig, {"n_fft": 1023}, "n_fft must be even"),
+        (FeatureConfig, {"n_fft": 0}, "n_fft must be even and at least 2"),
+        (FeatureConfig, {"hop_length": 0}, "hop_length must be above 0"),
+        (FeatureConfig, {"n_mels": 0}, "n_mels must be above 0"),
+        (FeatureConfig, {"f_min": -1.0}, "f_min must lie between 0 and f_max"),
+        (FeatureConfig, {"f_min": 22_050.0}, "f_min must lie between 0 and f_max"),
+        (FeatureConfig, {"f_max": 22_051.0}, "f_max is above half the sample rate: 22051 > 22050"),
+        (FeatureConfig, {"log_floor": 0.0}, "log_floor must be above 0: silence would give -inf"),
+        (FeatureConfig, {"trim_db": 0.0}, "trim_db must be above 0"),
+        (FoldConfig, {"n_folds": 1}, "n_folds must be at least 2"),
+        (ModelConfig, {"width": 0}, "width must be above 0"),
+        (ModelConfig, {"dropout": 1.0}, "dropout must lie in"),
+        (ModelConfig, {"pretrained": True, "weights": "w.pth"}, "pretrained and weights exclude each other"),
+        *[(AugmentConfig, {f.name: -1}, f"{f.name} must not be negative") for f in dataclasses.fields(AugmentConfig)],
+        (TrainConfig, {"epochs": 0}, "epochs must be above 0"),
+        (TrainConfig, {"batch_size": 0}, "batch_size must be above 0"),
+        (TrainConfig, {"crop_seconds": 0.0}, "crop_seconds must be above 0"),
+        (TrainConfig, {"lr": 0.0}, "lr must be above 0"),
+        (TrainConfig, {"weight_decay": -0.1}, "weight_decay must not be negative"),
+        (TrainConfig, {"warmup": 1.0}, "warmup must lie in"),
+        (TrainConfig, {"label_smoothing": 1.0}, "label_smoothing must lie in"),
+        (TrainConfig, {"unverified_weight": 1.1}, "unverified_weight must lie in"),
+        (TrainConfig, {"seed": -1}, "seed must not be negative"),
+        (PredictConfig, {"window_seconds": 0.0}, "window_seconds must be above 0"),
+        (PredictConfig, {"batch_size": 0}, "batch_size must be above 0"),
+        *[(Config, {"name": name}, "name takes letters") for name in ("", ".", "..", ".hidden", "a/b", "a b", "../x")],
+    ],
+)
+def test_values_out_of_bounds_are_refused(kind, values, told):
+    with pytest.raises(ValueError, match="^" + told.replace(".", r"\.")):
+        kind(**values)
+
+
+def test_a_config_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().train.epochs = 3  # type: ignore[misc]
+
+
+def test_a_config_survives_json():
+    cfg = Config(
+        name="x", features=FeatureConfig(n_mels=80, trim_db=60.0), train=TrainConfig(lr=1e-4, normalise="global")
+    )
+    assert from_dict(json.loads(json.dumps(to_dict(cfg)))) == cfg
+
+
+def test_a_setting_of_another_version_is_refused():
+    values = to_dict(Config())
+    values["train"]["optimiser"] = "sgd"
+    with pytest.raises(ValueError, match="TrainConfig has no setting 'optimiser'"):
+        from_dict(values)
+
+
+def test_a_setting_that_an_older_version_lacked_takes_its_default():
+    values = to_dict(Config(name="x"))
+    del values["augment"], values["train"]["seed"]
+    assert from_dict(values) == Config(name="x")
+
+
+def test_the_hash_follows_every_value_and_nothing_else():
+    base = config_hash(FeatureConfig())
+    assert config_hash(FeatureConfig(n_mels=64)) == base
+    changed = {"n_mels": 65, "f_min": 1.0, "trim_db": 60.0, "log_floor": 1e-7, "hop_length": 440}
+    assert len({base, *(config_hash(FeatureConfig(**{k: v})) for k, v in changed.items())}) == 6
+
+
+def test_the_hash_is_the_same_everywhere():
+    """A changed default changes it, and with it the name of every feature store."""
+    assert config_hash(FoldConfig(n_folds=5, group_column="freesound_id", seed=0)) == "559dab0c169c"
+
+
+def test_differences_are_named_with_both_values():
+    other = Config(train=TrainConfig(epochs=3), folds=FoldConfig(group_column=None))
+    assert differences(Config(), other) == ["folds.group_column: freesound_id -> None", "train.epochs: 60 -> 3"]
+    assert differences(Config(), Config()) == []
+
+
+def test_the_schema_needs_the_standard_library_only():
+    """The Kaggle kernel rebuilds a config without pydantic or YAML."""
+    code = "import sys, configs.schema; print(*{'pydantic', 'yaml', 'numpy', 'torch'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

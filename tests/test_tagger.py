@@ -1,0 +1,130 @@
+"""The tagger: normalisation by hand, files, devices and precisions."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from configs.errors import UserError
+from configs.schema import Config, ModelConfig, TrainConfig
+from models import tagger as module
+from models.tagger import (
+    Tagger,
+    autocast,
+    build_tagger,
+    choose_device,
+    choose_precision,
+    load_tagger,
+    normalisation,
+    save_tagger,
+)
+from tests.conftest import MakeStore
+
+CFG = Config(model=ModelConfig(name="resnetish10", width=4))
+CPU = torch.device("cpu")
+
+
+def small_tagger(n_classes: int = 3, cfg: Config = CFG) -> Tagger:
+    torch.manual_seed(0)
+    prior = np.arange(1, n_classes + 1) / (n_classes * (n_classes + 1) / 2)
+    return build_tagger(cfg, prior, np.float32([-2, -4]), np.float32([1, 2]))
+
+
+def test_normalisation_by_hand(make_store: MakeStore) -> None:
+    store = make_store(
+        [
+            np.array([[0.0, 2.0], [2.0, 2.0]]),  # means 1 and 2, mean squares 2 and 4
+            np.array([[5.0, 6.0]]),  # means 5 and 6, mean squares 25 and 36: as heavy as the longer clip
+            np.array([[100.0, 100.0]]),  # validation: must leave no trace
+            np.zeros((0, 2)),  # no sound: has no mean
+        ]
+    )
+    rows = np.array([0, 1, 3])
+    mean, std = normalisation(store, rows, per_mel=True)
+    np.testing.assert_allclose(mean, [3, 4])
+    np.testing.assert_allclose(std, [np.sqrt(27 / 2 - 9), np.sqrt(20 - 16)])
+    assert mean.dtype == std.dtype == np.float32
+    mean, std = normalisation(store, rows, per_mel=False)
+    np.testing.assert_allclose(mean, [3.5, 3.5])
+    np.testing.assert_allclose(std, [np.sqrt((13.5 + 20) / 2 - 3.5**2)] * 2)
+
+
+def test_a_band_that_never_changes_is_not_divided_by_zero(make_store: MakeStore) -> None:
+    _, std = normalisation(make_store([np.full((3, 2), -13.0)]), np.array([0]), per_mel=True)
+    assert (std > 0).all()
+
+
+def test_forward_normalises_each_band() -> None:
+    tagger = Tagger(torch.nn.Identity(), torch.tensor([1.0, 2.0]), torch.tensor([2.0, 4.0]), torch.ones(3) / 3)
+    x = torch.tensor([[[[1.0, 3.0], [2.0, 10.0]]]])  # (1, 1, 2 bands, 2 frames)
+    assert tagger(x).tolist() == [[[[0.0, 1.0], [0.0, 2.0]]]]
+
+
+def test_channels_last_changes_the_layout_only() -> None:
+    one = small_tagger()
+    other = small_tagger(cfg=Config(model=CFG.model, train=TrainConfig(channels_last=False)))
+    x = torch.randn(2, 1, 2, 50)
+    torch.testing.assert_close(one.eval()(x), other.eval()(x), rtol=1e-4, atol=1e-5)
+
+
+def test_save_and_load(tmp_path: Path) -> None:
+    tagger = small_tagger().eval()
+    save_tagger(tagger.state_dict(), tmp_path / "model.safetensors")
+    loaded = load_tagger(CFG, tmp_path / "model.safetensors")
+    x = torch.randn(2, 1, 2, 50)
+    assert torch.equal(tagger(x), loaded(x))
+    assert not loaded.training
+    np.testing.assert_allclose(loaded.prior.numpy(), [1 / 6, 2 / 6, 3 / 6], rtol=1e-6)
+    assert loaded.state_dict().keys() == tagger.state_dict().keys()
+
+
+def test_the_same_weights_are_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        save_tagger(small_tagger().state_dict(), tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_loading_does_not_look_for_starting_weights(tmp_path: Path) -> None:
+    save_tagger(small_tagger().state_dict(), tmp_path / "model.safetensors")
+    gone = Config(model=ModelConfig(name="resnetish10", width=4, weights="gone.safetensors"))
+    load_tagger(gone, tmp_path / "model.safetensors")
+
+
+def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    save_tagger(small_tagger().state_dict(), tmp_path / "model.safetensors")
+    save_tagger({"mean": torch.zeros(2)}, tmp_path / "part.safetensors")
+    (tmp_path / "torn.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes()[:1000])
+    wide = Config(model=ModelConfig(name="resnetish10", width=8))
+    for cfg, name in ((wide, "model"), (CFG, "part"), (CFG, "torn"), (CFG, "absent")):
+        with pytest.raises(UserError, match=rf"{name}.safetensors: not the weights of a resnetish10"):
+            load_tagger(cfg, tmp_path / f"{name}.safetensors")
+
+
+def test_cuda_without_a_gpu_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == choose_device("cpu") == CPU
+    with pytest.raises(UserError, match=r"train.device=cuda.*train.device=auto"):
+        choose_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device("auto").type == choose_device("cuda").type == "cuda"
+    assert choose_device("cpu") == CPU
+
+
+def test_auto_precision_is_what_the_hardware_gains_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    for native, precision in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(module, "_cpu_has_bf16", lambda native=native: native)
+        assert choose_precision("auto", CPU) == precision
+    for capability, precision in (((9, 0), "bf16"), ((8, 0), "bf16"), ((7, 5), "fp16")):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, c=capability: c)
+        assert choose_precision("auto", torch.device("cuda")) == precision
+    assert choose_precision("fp32", torch.device("cuda")) == "fp32"
+    with pytest.raises(UserError, match="fp16 is for GPUs"):
+        choose_precision("fp16", CPU)
+
+
+def test_autocast_changes_the_arithmetic() -> None:
+    layer, x = torch.nn.Linear(2, 2), torch.ones(1, 2)
+    for precision, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        with autocast(precision, CPU):
+            assert layer(x).dtype == kind
