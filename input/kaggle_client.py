@@ -5,6 +5,7 @@ import io
 import os
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TextIO, TypeVar
 
@@ -60,7 +61,9 @@ class Kaggle:
         except SystemExit:
             raise UserError(f"no Kaggle credentials: {CREDENTIALS}") from None
         self.user: str = self.api.config_values["username"]
-        self._secrets += [self.api.config_values[key] for key in ("key", "token") if key in self.api.config_values]
+        config = self.api.config_values
+        self._secrets += [config[key] for key in ("key", "token") if config.get(key)]
+        self._secrets += [b64encode(f"{self.user}:{key}".encode()).decode() for key in self._secrets]  # as it is sent
         self._refuse_lost_uploads()
 
     def call(
