@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """examples:
   python submit.py
+  python submit.py --upload -m "greedy blend of three"
   python submit.py --output submission.csv --truth input/freesound-audio-tagging/test_post_competition.csv
 """
 
@@ -29,9 +30,25 @@ def main() -> None:
     parser.add_argument("--ensemble", default="default", metavar="NAME", help="work/ensembles/NAME/ (%(default)s)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="where to write it (<work>/submission.csv)")
     parser.add_argument("--truth", type=Path, metavar="FILE", help="labels published later: print the test score")
+    parser.add_argument("--upload", action="store_true", help="submit it to Kaggle and wait for the score; needs -m")
+    parser.add_argument("-m", "--message", metavar="TEXT", help="the submission's description")
+    parser.add_argument("--competition", metavar="SLUG", help="where --upload submits (the name of the input folder)")
     args = parser.parse_args()
+    if args.upload and not args.message:
+        parser.error("--upload needs a description: -m TEXT")
     paths = Paths(args.input, args.work)
-    submit(paths, args.ensemble, args.output or paths.work / "submission.csv", args.truth)
+    output = args.output or paths.work / "submission.csv"
+    submit(paths, args.ensemble, output, args.truth)
+    if args.upload:
+        upload(args.competition or paths.input.resolve().name, output, args.message)
+
+
+def upload(slug: str, file: Path, message: str) -> None:
+    """Submit the file and print its score. Raises UserError where Kaggle does not take it."""
+    from input.kaggle_client import Kaggle
+    from kernel.upload import submit_file
+
+    submit_file(Kaggle(), slug, file, message)
 
 
 def submit(paths: Paths, name: str, output: Path, truth_file: Path | None) -> None:

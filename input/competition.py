@@ -8,7 +8,7 @@ import pandas as pd
 
 from configs.console import say, warn
 from configs.errors import UserError, list_some
-from input.layout import Layout, find_layout
+from input.layout import find_layout
 
 UNSCORED = "None"  # the label of a test clip that does not count, as published
 
@@ -43,10 +43,22 @@ def load_competition(folder: Path, skip_missing: bool = False, sound: bool = Tru
     train["path"] = _locate(train["fname"], layout.train_audio) if sound else None
     test["path"] = _locate(test["fname"], layout.test_audio) if sound else None
     if sound and not skip_missing:
-        _refuse_missing(layout, train, test)
+        _refuse_missing((layout.train_audio, train), (layout.test_audio, test))
     if layout.sample_submission:
         _compare_labels(layout.sample_submission, classes)
     return Competition(folder, classes, train, test)
+
+
+def read_test_clips(table: Path, audio: Path, skip_missing: bool = False) -> pd.DataFrame:
+    """The clips to predict, fname and path, in the order of a sample submission: what a kernel needs of a competition.
+
+    The path of a missing file is None with skip_missing. Raises UserError as `load_competition`.
+    """
+    test = _read_names(table)[["fname"]].copy()
+    test["path"] = _locate(test["fname"], audio)
+    if not skip_missing:
+        _refuse_missing((audio, test))
+    return test
 
 
 def read_truth(path: Path, classes: tuple[str, ...]) -> pd.DataFrame:
@@ -130,12 +142,11 @@ def _locate(names: pd.Series, folder: Path) -> pd.Series:
     return pd.Series(paths, index=names.index, dtype=object)  # as text, None would become NaN
 
 
-def _refuse_missing(layout: Layout, train: pd.DataFrame, test: pd.DataFrame) -> None:
-    parts = ((layout.train_audio, train), (layout.test_audio, test))
+def _refuse_missing(*parts: tuple[Path, pd.DataFrame]) -> None:
     missing = [f"{folder.name}/{fname}" for folder, clips in parts for fname in clips["fname"][clips["path"].isna()]]
     if missing:
         remedy = "complete the download, or go without them with input.skip_unreadable=true"
-        raise UserError(f"{layout.train_audio.parent}: files are missing: {list_some(missing)}; {remedy}")
+        raise UserError(f"{parts[0][0].parent}: files are missing: {list_some(missing)}; {remedy}")
 
 
 def _compare_labels(sample: Path, classes: tuple[str, ...]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from configs.console import warn
 from configs.errors import UserError, list_some
 from input.competition import Competition
-from models.run_folder import Predictions, Run, read_run
+from models.run_folder import Predictions, Run, mean_of_folds, read_run
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _align(whole: list[list[Run]], competition: Competition) -> Candidates:
     fold = {fname: run.fold for run in whole[0] for fname in run.oof.fnames}
     oof = [_join(runs).of(fnames, f"{runs[0].folder.parent}, out-of-fold") for runs in whole]
     test_fnames = tuple(competition.test["fname"])
-    test = [np.mean([run.test.of(test_fnames, str(run.folder)) for run in runs], axis=0) for runs in whole]
+    test = [mean_of_folds([run.test.of(test_fnames, str(run.folder)) for run in runs]) for runs in whole]
     for runs, one, other in zip(whole, oof, test, strict=True):
         if not (np.isfinite(one).all() and np.isfinite(other).all()):
             raise UserError(f"{runs[0].folder.parent}: its predictions hold NaN or infinity: train it again")
@@ -105,7 +105,7 @@ def _align(whole: list[list[Run]], competition: Competition) -> Candidates:
         fold=np.array([fold[fname] for fname in fnames]),
         oof=np.stack(oof),
         test_fnames=test_fnames,
-        test=np.stack(test).astype(np.float32),
+        test=np.stack(test),
         test_faults={k: v for runs in whole for run in runs for k, v in run.manifest["test_faults"].items()},
     )
 

@@ -1,12 +1,23 @@
 """Clips -> probabilities: the one inference path of validation, out-of-fold, test and the Kaggle kernel."""
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 
-from configs.console import Advance
+from configs.console import Advance, progress
 from configs.schema import PredictConfig
 from features.batches import Batches, windows
-from models.tagger import Tagger, autocast
+from features.store import Store, open_features
+from models.run_folder import Predictions, Trained, read_trained
+from models.tagger import Tagger, autocast, choose_precision, load_tagger
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def predict_clips(
@@ -44,3 +55,48 @@ def predict_clips(
         count = np.bincount(clip)
         out[heard] = np.add.reduceat(torch.cat(found).cpu().numpy(), np.cumsum(count) - count) / count[:, None]
     return out
+
+
+def predict_test(folders: Sequence[Path], clips: "pd.DataFrame", features: Path) -> list[Predictions]:
+    """Each run folder's probabilities of test clips (fname, path), from its weights and the sound.
+
+    The runs are shared out among the GPUs, or take turns on the CPU; the log-mel is made once per feature setting, in
+    the folder `features`. Raises UserError where a run folder is damaged.
+    """
+    runs = [read_trained(folder) for folder in folders]
+    stores = {run.config.features: open_features(run.config.features, clips, features) for run in runs}
+    free: SimpleQueue[torch.device] = SimpleQueue()
+    for device in prediction_devices():
+        free.put(device)
+
+    def predict(run: Trained) -> Predictions:
+        device = free.get()
+        try:
+            probs = predict_store(run, stores[run.config.features], device)
+        finally:
+            free.put(device)
+        advance(1)
+        return Predictions(tuple(clips["fname"]), probs)
+
+    with ThreadPoolExecutor(free.qsize()) as pool, progress("predicting", len(runs), "runs") as advance:
+        return list(pool.map(predict, runs))
+
+
+def predict_store(run: Trained, store: Store, device: torch.device) -> np.ndarray:
+    """(clips, classes) float32 probabilities of all clips of a store, from a run folder's weights.
+
+    In the precision that the run asked for, but where this device would only emulate it.
+    """
+    cfg = run.config
+    suits = choose_precision("auto", device)
+    emulated = {"bf16"} - {suits} if device.type == "cuda" else {"bf16", "fp16"} - {suits}
+    precision = suits if cfg.train.precision in {"auto", *emulated} else cfg.train.precision
+    tagger = load_tagger(cfg, run.weights).to(device)
+    rows = np.arange(len(store.fnames))
+    return predict_clips(tagger, Batches(store, device), rows, cfg.predict, precision)
+
+
+def prediction_devices() -> list[torch.device]:
+    """Every GPU there is, else the CPU."""
+    gpus = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
+    return gpus or [torch.device("cpu")]

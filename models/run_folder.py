@@ -23,6 +23,7 @@ from configs.errors import UserError, list_some
 from configs.schema import Config, differences, from_dict, to_dict
 
 FILES = ("config.json", "classes.txt", "model.safetensors", "oof.npz", "test.npz", "scores.json", "metrics.csv")
+TRAINED = ("config.json", "classes.txt", "model.safetensors")  # what prediction needs of them, beside the manifest
 NEEDED = {"experiment", "fold", "n_folds", "fold_hash", "skipped", "test_faults", "files"}  # of a manifest
 MADE_FROM = {"fold_hash": "folds", "stores": "sound files"}  # facts that a run must share with the competition
 ANEW = "choose a name=NEW, or train it again with --force"
@@ -64,6 +65,25 @@ class Run:
     @property
     def fold(self) -> int:
         return int(self.manifest["fold"])
+
+
+def mean_of_folds(probs: Sequence[np.ndarray]) -> np.ndarray:
+    """An experiment's test probabilities (clips, classes) float32 from those of its fold models."""
+    return np.mean(probs, axis=0).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What prediction needs of a finished run folder; the weights are in `weights`."""
+
+    folder: Path
+    config: Config
+    classes: tuple[str, ...]
+    manifest: dict[str, Any]
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / "model.safetensors"
 
 
 def save_predictions(file: Path, predictions: Predictions) -> None:
@@ -146,11 +166,13 @@ def refuse_other_data(there: dict[str, Any], facts: dict[str, Any], fact: str) -
 
 def surroundings(folder: Path) -> dict[str, Any]:
     """What a result may depend on besides config and data: code and library versions."""
-    names = ("torch", "torchaudio", "timm", "pytorch-lightning", "numpy", "soundfile")
-    return {
-        "git_revision": git_revision(folder),
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in names}},
-    }
+    return {"git_revision": git_revision(folder), "versions": library_versions()}
+
+
+def library_versions() -> dict[str, str | None]:
+    """Python and the libraries that results depend on; None for one that is not installed."""
+    names = ("torch", "torchaudio", "timm", "pytorch-lightning", "numpy", "pandas", "soundfile")
+    return {"python": platform.python_version(), **{name: _version(name) for name in names}}
 
 
 def git_revision(folder: Path) -> str | None:
@@ -211,21 +233,36 @@ def read_run(folder: Path) -> Run:
 
     Raises UserError where it is unfinished, damaged or written by another version of the kit.
     """
+    small = [name for name in FILES if name != "model.safetensors"]
+    trained, run_id = _read_checked(folder, small)
+    scores = _read_json(folder / "scores.json")
+    oof, test = load_predictions(folder / "oof.npz"), load_predictions(folder / "test.npz")
+    return Run(folder, run_id, trained.config, trained.classes, oof, test, scores, trained.manifest)
+
+
+def read_trained(folder: Path) -> Trained:
+    """The trained part of a run folder, weights included in the check; stored predictions need not be there.
+
+    Raises UserError where it is unfinished, damaged or written by another version of the kit.
+    """
+    return _read_checked(folder, TRAINED)[0]
+
+
+def _read_checked(folder: Path, names: Sequence[str]) -> tuple[Trained, str]:
+    """The trained part, and the id of the run, once the named files are those of the manifest."""
     try:
         raw = (folder / "manifest.json").read_bytes()
         manifest = json.loads(raw)
         if lacking := sorted(NEEDED - set(manifest)):
             raise ValueError(f"its manifest lacks {list_some(lacking)}")
-        check_files(folder, manifest, [name for name in FILES if name != "model.safetensors"])
+        check_files(folder, manifest, names)
         config = from_dict(_read_json(folder / "config.json"))
         classes = tuple((folder / "classes.txt").read_text().split())
-        scores = _read_json(folder / "scores.json")
     except UserError:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder}: not a finished run of this kit ({error}): train that fold with --force") from None
-    oof, test = load_predictions(folder / "oof.npz"), load_predictions(folder / "test.npz")
-    return Run(folder, hashlib.sha256(raw).hexdigest()[:12], config, classes, oof, test, scores, manifest)
+    return Trained(folder, config, classes, manifest), hashlib.sha256(raw).hexdigest()[:12]
 
 
 def check_files(folder: Path, manifest: dict[str, Any], names: Sequence[str]) -> None:

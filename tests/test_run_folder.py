@@ -275,6 +275,7 @@ def test_surroundings_name_the_code_and_the_libraries(tmp_path: Path) -> None:
         "timm",
         "pytorch-lightning",
         "numpy",
+        "pandas",
         "soundfile",
     }
     assert all(found["versions"].values())

@@ -1,0 +1,172 @@
+"""Download a competition from Kaggle, or its published copy from Zenodo, into input/<slug>/.
+
+python -m input.download
+python -m input.download --zenodo
+"""
+
+import argparse
+import hashlib
+import json
+import shutil
+import urllib.request
+import zipfile
+import zlib
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+from configs.console import progress, run_command, say
+from configs.errors import UserError, list_some
+from configs.paths import Paths
+from input.kaggle_client import Kaggle
+from input.layout import find_layout, unpack_zips
+
+ZENODO_RECORD = "https://zenodo.org/api/records/2552860"  # FSDKaggle2018
+PAGE = 200  # files
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m input.download", description=__doc__.partition("\n")[0])
+    parser.add_argument("slug", nargs="?", default=Paths.input.name, help="the competition's address (%(default)s)")
+    parser.add_argument("--input", type=Path, metavar="DIR", help="where it goes (input/<slug>)")
+    parser.add_argument("--zenodo", action="store_true", help="FSDKaggle2018 as published on Zenodo: no account needed")
+    args = parser.parse_args()
+    folder = args.input or Paths.input.with_name(args.slug)
+    if args.zenodo:
+        download_zenodo(folder)
+    else:
+        download_competition(args.slug, folder)
+
+
+def download_competition(slug: str, folder: Path) -> None:
+    """Fetch, unpack and check a competition; what is there already is kept, a broken-off download goes on.
+
+    Raises UserError without credentials, on rules not accepted, a wrong slug, or files of another size than listed.
+    """
+    kaggle = Kaggle()
+    sizes = listed_sizes(kaggle, slug)
+    say(f"{slug}: {len(sizes)} files, {sum(sizes.values()) / 1e6:.1f} MB")
+    if misfits(folder, sizes):
+        archive = folder / f"{slug}.zip"
+        folder.mkdir(parents=True, exist_ok=True)
+        remedy = "the same command goes on from here"
+        kaggle.call(
+            f"downloading {slug} ({remedy})",
+            kaggle.api.competition_download_files,
+            *(slug, str(folder)),
+            hints=hints_for(slug),
+            quiet=False,
+            tries=1,  # the client itself tries six times, and goes on where it stopped
+            bars=True,
+        )
+        unpack(archive, folder)
+    if wrong := misfits(folder, sizes):
+        raise UserError(f"{folder}: not as Kaggle lists them: {list_some(wrong)}: remove these and run it again")
+    (folder / f"{slug}.zip").unlink(missing_ok=True)  # its files are there, checked: it only doubles the space
+    find_layout(folder)
+    say(f"complete -> {folder}")
+
+
+def hints_for(slug: str) -> dict[int, str]:
+    address = f"https://www.kaggle.com/competitions/{slug}"
+    return {
+        403: f"accept the rules at {address}/rules, or correct the slug if there is no such page",
+        404: f"there is no {address}: the slug is the last part of a competition's address",
+    }
+
+
+def listed_sizes(kaggle: Kaggle, slug: str) -> dict[str, int]:
+    """Size in bytes of every file that the competition lists."""
+    sizes: dict[str, int] = {}
+    page: str | None = None
+    while page is None or page:
+        what = f"listing the files of {slug}"
+        listing = kaggle.call(
+            what, kaggle.api.competition_list_files, slug, page_token=page, page_size=PAGE, hints=hints_for(slug)
+        )
+        sizes |= {file.name: file.total_bytes for file in listing.files}
+        page = listing.next_page_token or ""
+    return sizes
+
+
+def misfits(folder: Path, sizes: dict[str, int]) -> list[str]:
+    """Listed files that are not there, or have another size."""
+    return [name for name, size in sizes.items() if not _has_size(folder / name, size)]
+
+
+def _has_size(file: Path, size: int) -> bool:
+    return file.is_file() and file.stat().st_size == size
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack a downloaded zip; a broken one is removed, or the client would take it for complete."""
+    try:
+        unpack_zips(folder)
+    except UserError:
+        if archive.exists() and not _is_whole(archive):
+            archive.unlink()
+        raise
+
+
+def _is_whole(archive: Path) -> bool:
+    try:
+        with zipfile.ZipFile(archive) as source:
+            return source.testzip() is None
+    except (zipfile.BadZipFile, EOFError, zlib.error):
+        return False
+
+
+def download_zenodo(folder: Path, record: str = ZENODO_RECORD) -> None:
+    """Fetch the record's zips, check them against its md5 sums, unpack them.
+
+    Raises UserError where there is no answer, or a file is not what the record says.
+    """
+    files = [file for file in _zenodo_json(record)["files"] if file["key"].endswith(".zip")]
+    say(f"{record}: {len(files)} zips, {sum(file['size'] for file in files) / 1e6:.1f} MB")
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        target = folder / file["key"]
+        if not _has_size(target, file["size"]):
+            fetch(file["links"]["self"], target, file["size"], file["checksum"].removeprefix("md5:"))
+    find_layout(folder)  # unpacks
+    say(f"complete -> {folder}")
+
+
+def _zenodo_json(record: str) -> dict[str, Any]:
+    try:
+        with urllib.request.urlopen(record, timeout=60) as answer:
+            found: dict[str, Any] = json.load(answer)
+            return found
+    except (OSError, ValueError, HTTPException) as error:
+        raise UserError(f"{record}: no answer ({error}): run it again when there is a network") from None
+
+
+def fetch(address: str, target: Path, size: int, md5: str) -> None:
+    """Download into <target>.part, going on where it stopped; it takes its name once its md5 is right."""
+    part = target.with_name(target.name + ".part")
+    begun = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(address, headers={"Range": f"bytes={begun}-"} if begun else {})
+    try:
+        if begun < size:
+            with urllib.request.urlopen(request, timeout=60) as answer, part.open("ab") as out:
+                if begun and answer.status != 206:  # the whole file again
+                    out.truncate(0)
+                    begun = 0
+                with progress(f"downloading {target.name}", size - begun, "bytes") as advance:
+                    while block := answer.read(1 << 20):
+                        out.write(block)
+                        advance(len(block))
+    except (OSError, HTTPException) as error:
+        raise UserError(f"{address}: broke off ({error}): the same command goes on from there") from None
+    if part.stat().st_size < size:
+        raise UserError(f"{address}: broke off at {part.stat().st_size} of {size} bytes: the same command goes on")
+    with part.open("rb") as stream:
+        found = hashlib.file_digest(stream, "md5").hexdigest()
+    if found != md5:
+        part.unlink()
+        raise UserError(f"{address}: md5 is {found}, the record says {md5}: removed, run the same command again")
+    shutil.move(part, target)
+
+
+if __name__ == "__main__":
+    run_command(main)

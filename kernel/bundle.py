@@ -1,0 +1,150 @@
+"""Pack a blend for Kaggle: one folder for a private dataset with code, weights, and a manifest of every file.
+
+python -m kernel.bundle --owner me
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from configs.console import run_command, say
+from configs.errors import UserError, list_some
+from configs.paths import Paths
+from kernel.script import MANIFEST_NAME, sha256
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("configs", "input", "features", "models", "kernel")  # what prediction imports
+METADATA = "dataset-metadata.json"
+LIMIT = 100 * 10**9  # bytes; Kaggle takes no larger dataset
+SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m kernel.bundle", description=__doc__.partition("\n")[0])
+    parser.add_argument("--owner", default=os.environ.get("KAGGLE_USERNAME"), help="your Kaggle name (KAGGLE_USERNAME)")
+    parser.add_argument("--slug", help="the dataset's name in its address (<competition>-kit)")
+    parser.add_argument("--input", type=Path, metavar="DIR", default=Paths.input, help="the competition (%(default)s)")
+    parser.add_argument("--work", type=Path, metavar="DIR", default=Paths.work, help="all that is made (%(default)s)")
+    parser.add_argument("--ensemble", default="default", metavar="NAME", help="work/ensembles/NAME/ (%(default)s)")
+    parser.add_argument("--competition", metavar="SLUG", help="what the kernel predicts (the name of the input folder)")
+    parser.add_argument("--wheel", type=Path, nargs="+", default=[], metavar="FILE", help="wheels that Kaggle lacks")
+    args = parser.parse_args()
+    paths = Paths(args.input, args.work)
+    bundle(paths, args.ensemble, args.owner, args.slug, args.wheel, args.competition)
+
+
+def bundle(
+    paths: Paths,
+    ensemble: str,
+    owner: str | None,
+    slug: str | None = None,
+    wheels: Sequence[Path] = (),
+    competition: str | None = None,
+) -> Path:
+    """Write <work>/kaggle/dataset/, whole or not at all; returns it.
+
+    Raises UserError on a name that Kaggle refuses, a blend that is absent or whose runs changed, or too large a bundle.
+    """
+    from models.ensemble_folder import load_ensemble
+    from models.run_folder import git_revision
+
+    competition = competition or paths.input.resolve().name
+    metadata = dataset_metadata(owner, slug or f"{competition[:46].strip('-')}-kit")
+    folder = paths.ensembles / ensemble
+    if not folder.exists():
+        raise UserError(f"{folder}: no such blend: python ensemble.py makes it")
+    weights = load_ensemble(folder).weights
+    used = {name: model for name, model in weights["models"].items() if model["weight"] > 0}
+    weights = {**weights, "models": used}  # a greedy blend leaves models out; so does the bundle
+    final = paths.work / "kaggle" / "dataset"
+    partial = final.with_name("dataset.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    (partial / "weights.json").write_text(json.dumps(weights, indent=1))
+    copy_runs(paths.runs, weights, partial / "weights")
+    copy_code(partial / "code")
+    copy_wheels(wheels, partial / "wheels")
+    about = {"competition": competition, "ensemble": ensemble, "git_revision": git_revision(ROOT)}
+    size = write_manifest(partial, about)
+    (partial / METADATA).write_text(json.dumps(metadata, indent=1))
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+    say(f"{metadata['id']}: {len(weights['models'])} experiments, {size / 1e6:.1f} MB -> {final}")
+    return final
+
+
+def dataset_metadata(owner: str | None, slug: str) -> dict[str, Any]:
+    """What Kaggle asks of a dataset. The title has the words of the slug: the two must agree."""
+    if not owner:
+        raise UserError("whose dataset? Give your Kaggle name with --owner, or set KAGGLE_USERNAME")
+    if not SLUG.fullmatch(slug) or not 6 <= len(slug) <= 50:
+        raise UserError(f"--slug {slug}: 6 to 50 of a-z, 0-9 and single hyphens within")
+    return {"id": f"{owner}/{slug}", "title": title_of(slug), "licenses": [{"name": "other"}]}
+
+
+def title_of(slug: str) -> str:
+    return slug.replace("-", " ").title()
+
+
+def copy_runs(runs: Path, weights: dict[str, Any], target: Path) -> None:
+    """The trained part of every run of the blend. Raises UserError where a run is not the one that was blended."""
+    from models.run_folder import TRAINED, read_run, read_trained
+
+    for name, model in weights["models"].items():
+        folds = [f for f in sorted((runs / name).glob("fold*")) if f.suffix not in (".partial", ".old")]
+        if [read_run(fold).id for fold in folds] != model["ids"]:
+            raise UserError(f"{runs / name}: its runs changed since they were blended: python ensemble.py blends again")
+        for fold in folds:
+            read_trained(fold)  # the weights are what the run's manifest says
+            (target / name / fold.name).mkdir(parents=True)
+            for file in (*TRAINED, "manifest.json"):
+                shutil.copyfile(fold / file, target / name / fold.name / file)
+
+
+def copy_code(target: Path) -> None:
+    """The kit's modules that prediction needs, but none that git ignores."""
+    for file in code_files(ROOT):
+        (target / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / file, target / file)
+
+
+def code_files(root: Path) -> list[Path]:
+    """Modules of the packages, relative to `root`; those that lie deeper are not ours (input/<slug>/ is raw data)."""
+    there = [file.relative_to(root) for package in PACKAGES for file in sorted((root / package).glob("*.py"))]
+    command = ["git", "-C", str(root), "check-ignore", "--stdin"]
+    asked = subprocess.run(command, input="\n".join(map(str, there)), capture_output=True, text=True)
+    ignored = set(asked.stdout.splitlines())  # empty outside of git, too
+    return [file for file in there if str(file) not in ignored]
+
+
+def copy_wheels(wheels: Sequence[Path], target: Path) -> None:
+    for wheel in wheels:
+        if wheel.suffix != ".whl" or not wheel.is_file():
+            raise UserError(f"--wheel {wheel}: no such wheel: fetch it with pip download --no-deps")
+        target.mkdir(exist_ok=True)
+        shutil.copyfile(wheel, target / wheel.name)
+
+
+def write_manifest(folder: Path, about: dict[str, Any]) -> int:
+    """kit_manifest.json with size and sha256 of every file; returns their bytes. UserError where they are too many."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    listed = {str(f.relative_to(folder)): {"bytes": f.stat().st_size, "sha256": sha256(f)} for f in files}
+    size = sum(f.stat().st_size for f in files)
+    if size > LIMIT:
+        largest = [str(f.relative_to(folder)) for f in sorted(files, key=lambda f: -f.stat().st_size)]
+        raise UserError(
+            f"{folder}: {size / 1e9:.0f} GB, Kaggle takes {LIMIT / 1e9:.0f}: blend fewer experiments "
+            f"(ensemble.py --runs); largest are {list_some(largest, 3)}"
+        )
+    (folder / MANIFEST_NAME).write_text(json.dumps({**about, "files": listed}, indent=1, sort_keys=True))
+    return size
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,143 @@
+"""kernel.bundle: what goes into the dataset, and what does not."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from configs.errors import UserError
+from configs.paths import Paths
+from kernel import bundle as module
+from kernel.bundle import bundle, code_files, dataset_metadata
+from kernel.script import sha256
+
+
+@pytest.fixture
+def paths(blended: Paths, tmp_path: Path) -> Paths:
+    shutil.copytree(blended.work, tmp_path / "work", ignore=shutil.ignore_patterns("features"))
+    return Paths(blended.input, tmp_path / "work")
+
+
+def test_the_manifest_names_every_file_with_size_and_hash(paths: Paths) -> None:
+    folder = bundle(paths, "default", "me")
+    manifest = json.loads((folder / "kit_manifest.json").read_text())
+    files = {str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file()}
+    assert files - set(manifest["files"]) == {"kit_manifest.json", "dataset-metadata.json"}
+    assert set(manifest["files"]) <= files
+    for name, about in manifest["files"].items():
+        assert about == {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
+    assert manifest["competition"] == "tiny-tagging"
+
+
+def test_it_holds_code_weights_and_the_blend_and_nothing_else(paths: Paths) -> None:
+    folder = bundle(paths, "default", "me")
+    assert {f.name for f in folder.iterdir()} == {
+        *("code", "weights", "weights.json", "kit_manifest.json", "dataset-metadata.json"),
+    }
+    runs = {str(f.relative_to(folder / "weights")) for f in (folder / "weights").rglob("*") if f.is_file()}
+    per_run = ("config.json", "classes.txt", "model.safetensors", "manifest.json")
+    experiments = ("demo_resnetish", "demo_vggish")
+    assert runs == {f"{name}/fold{k}/{file}" for name in experiments for k in (0, 1) for file in per_run}
+    assert {f.suffix for f in (folder / "code").rglob("*") if f.is_file()} == {".py"}
+    assert (folder / "code" / "kernel" / "predict.py").exists()
+    ensembled = json.loads((paths.ensembles / "default" / "weights.json").read_text())
+    assert json.loads((folder / "weights.json").read_text()) == ensembled
+
+
+def test_a_model_of_weight_0_stays_behind(paths: Paths) -> None:
+    file = paths.ensembles / "default" / "weights.json"
+    weights = json.loads(file.read_text())
+    weights["models"]["demo_vggish"]["weight"] = 0.0
+    file.write_text(json.dumps(weights))
+    folder = bundle(paths, "default", "me")
+    assert [f.name for f in (folder / "weights").iterdir()] == ["demo_resnetish"]
+    assert list(json.loads((folder / "weights.json").read_text())["models"]) == ["demo_resnetish"]
+
+
+def test_code_leaves_out_what_git_ignores_and_what_lies_deeper(tmp_path: Path) -> None:
+    for name in ("models/net.py", "models/secret.py", "input/read.py", "input/raw/loot.py", "input/notes.txt", "x.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    assert list(map(str, code_files(tmp_path))) == ["input/read.py", "models/net.py", "models/secret.py"]
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    (tmp_path / ".gitignore").write_text("secret*\n")
+    assert list(map(str, code_files(tmp_path))) == ["input/read.py", "models/net.py"]
+
+
+def test_wheels_go_along_when_asked_for(paths: Paths, tmp_path: Path) -> None:
+    wheel = tmp_path / "tiny-1.0-py3-none-any.whl"
+    wheel.write_bytes(b"wheel")
+    folder = bundle(paths, "default", "me", wheels=[wheel])
+    assert (folder / "wheels" / wheel.name).read_bytes() == b"wheel"
+    with pytest.raises(UserError, match=r"--wheel .*absent\.whl: no such wheel"):
+        bundle(paths, "default", "me", wheels=[tmp_path / "absent.whl"])
+
+
+@pytest.mark.parametrize(
+    ("slug", "accepted"),
+    [
+        ("abcdef", True),
+        ("a-2-b-c", True),
+        ("x" * 50, True),
+        ("abcde", False),
+        ("x" * 51, False),
+        ("Upper-case", False),
+        ("-lead-ing", False),
+        ("trailing-", False),
+        ("double--hyphen", False),
+        ("with space", False),
+    ],
+)
+def test_slugs_that_kaggle_takes(slug: str, accepted: bool) -> None:
+    if accepted:
+        metadata = dataset_metadata("me", slug)
+        assert metadata["id"] == f"me/{slug}"
+        assert metadata["title"].lower().replace(" ", "-") == slug
+        assert metadata["licenses"] == [{"name": "other"}]
+    else:
+        with pytest.raises(UserError, match="6 to 50 of a-z"):
+            dataset_metadata("me", slug)
+
+
+def test_a_long_competition_gets_a_slug_that_kaggle_takes(paths: Paths) -> None:
+    folder = bundle(paths, "default", "me", competition="x" * 45 + "-longer-than-fifty")
+    assert len(json.loads((folder / "dataset-metadata.json").read_text())["id"].split("/")[1]) <= 50
+
+
+def test_it_asks_whose_dataset_it_is(paths: Paths) -> None:
+    with pytest.raises(UserError, match="whose dataset"):
+        bundle(paths, "default", None)
+
+
+def test_runs_that_changed_since_the_blend_are_refused(paths: Paths) -> None:
+    manifest = paths.runs / "demo_vggish" / "fold1" / "manifest.json"
+    manifest.write_text(manifest.read_text() + "\n")
+    with pytest.raises(UserError, match="demo_vggish: its runs changed since they were blended"):
+        bundle(paths, "default", "me")
+    assert not (paths.work / "kaggle" / "dataset").exists()
+
+
+def test_damaged_weights_are_refused(paths: Paths) -> None:
+    weights = paths.runs / "demo_vggish" / "fold1" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"X")
+    with pytest.raises(UserError, match=r"files changed since the run was finished: 1: model\.safetensors"):
+        bundle(paths, "default", "me")
+
+
+def test_an_absent_blend_is_told(paths: Paths) -> None:
+    with pytest.raises(UserError, match=r"no such blend: python ensemble\.py"):
+        bundle(paths, "none", "me")
+
+
+def test_too_large_a_bundle_is_refused(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LIMIT", 1000)
+    with pytest.raises(UserError, match=r"blend fewer experiments .*model\.safetensors"):
+        bundle(paths, "default", "me")
+    assert not (paths.work / "kaggle" / "dataset").exists()
+
+
+def test_the_same_again_has_the_same_manifest(paths: Paths) -> None:
+    first = (bundle(paths, "default", "me") / "kit_manifest.json").read_bytes()
+    assert (bundle(paths, "default", "me") / "kit_manifest.json").read_bytes() == first
