@@ -32,10 +32,11 @@ def read_wave(path: Path | str, sample_rate: int) -> Wave:
         raise AudioFault("empty")
     if rate != sample_rate:
         wave = _resample(wave, rate, sample_rate)
-    if not np.isfinite(wave).all():
-        raise AudioFault("non-finite samples")
-    if not wave.any():
-        raise AudioFault("silent", wave)
+    if not 0 < np.dot(wave, wave) < np.inf:  # one fast pass clears a sound clip; its square may still have overflowed
+        if not np.isfinite(wave).all():
+            raise AudioFault("non-finite samples")
+        if not wave.any():
+            raise AudioFault("silent", wave)
     if not whole:
         raise AudioFault("truncated", wave)
     return wave
@@ -46,7 +47,7 @@ def _decode(path: Path | str) -> tuple[np.ndarray, int, bool]:
     try:
         with soundfile.SoundFile(str(path)) as file:
             if file.subtype == "PCM_16":  # six times faster than letting libsndfile convert, and the same numbers
-                wave = file.read(dtype="int16").astype(np.float32) * np.float32(1 / 32768)
+                wave = np.multiply(file.read(dtype="int16"), np.float32(1 / 32768), dtype=np.float32)
             else:
                 wave = file.read(dtype="float32")
             rate, kind = file.samplerate, file.format
