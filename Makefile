@@ -7,7 +7,7 @@ DEMO   := --input input/demo --work work/demo
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format clean lock
+.PHONY: help setup demo bench test lint format clean lock
 
 help:  ## list the verbs
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */\1\t/' | expand -t 10
@@ -28,6 +28,9 @@ demo: setup  ## the main job on a synthetic competition: two experiments x 5 fol
 	wait $$first && exit $$second
 	$(PY) ensemble.py $(DEMO)
 	$(PY) submit.py $(DEMO) --truth input/demo/test_labels.csv
+
+bench: setup  ## measure against torchaudio, librosa and plain loaders (8 minutes; BENCH=--quick: one)
+	$(PY) -m benchmarks.run $(BENCH)
 
 test: setup  ## pass the tests
 	$(PY) -m pytest
