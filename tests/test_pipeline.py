@@ -280,7 +280,7 @@ def test_other_settings_do_not_overwrite_a_finished_fold(work: Path, demo: Path)
 
 
 def test_other_sound_does_not_pass_for_a_finished_fold(own_work: Path, demo: Path) -> None:
-    change_manifest(own_work / "runs/one/fold0", stores={"train": "before", "test": "before"})
+    change_manifest(own_work / "runs/one/fold0", sound_hash={"train": "before", "test": "before"})
     told = refused("train_fold.py", "--fold", "0", *where(demo, own_work), *ONE)
     assert "fold0 was made from other sound files" in told and "--force" in told
 
