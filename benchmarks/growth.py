@@ -54,5 +54,5 @@ def epoch(n: int) -> float:
     """Seconds of an epoch of n clips in the whole loop of `train_fold.py`."""
     from benchmarks.loop import CPU, make_tagger, seconds_in_loop
 
-    tagger = make_tagger("resnetish10", width=4)
+    tagger = make_tagger("resnetish10", width=8)
     return n * seconds_in_loop(tagger, 32, 16, n // 16, CPU, "fp32") / 16

@@ -105,8 +105,8 @@ def load_predictions(file: Path) -> Predictions:
 def unfinished(final: Path, config: Config, facts: dict[str, Any], restart: bool) -> Iterator[Path]:
     """The folder <final>.partial, held by this process alone; restart empties it.
 
-    facts: what the fold is made from, fold_hash and sound_hash among them. A folder without a finished epoch holds nothing
-    worth keeping and is begun anew. Raises UserError where another process holds it, or where it was begun with other
+    facts: what the fold is made from, fold_hash and sound_hash among them. A folder without a finished epoch holds
+    nothing worth keeping and is begun anew. Raises UserError where another process holds it, or where it was begun with other
     settings or from other data.
     """
     partial = partial_of(final)

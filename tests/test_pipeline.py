@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 TINY = [
     *("folds.n_folds=2", "features.sample_rate=8000", "features.f_max=4000", "features.n_fft=256"),
     *("features.hop_length=160", "features.n_mels=16", "train.epochs=3", "train.batch_size=16"),
-    *("train.crop_seconds=1.0", "predict.window_seconds=1.0", "model.width=4"),
+    *("train.crop_seconds=1.0", "predict.window_seconds=1.0", "model.width=8"),
 ]
 ONE = ["--config", "configs/demo_resnetish.yaml", "name=one", *TINY]
 TWO = ["--config", "configs/demo_vggish.yaml", "name=two", *TINY]
