@@ -76,20 +76,17 @@ def _is_cut_short(path: Path | str) -> bool:
 
 
 def _resample(wave: Wave, rate: int, sample_rate: int) -> Wave:
-    import torch
-
     if not sample_rate / 100 <= rate <= sample_rate * 50:
         raise AudioFault(f"unreadable: a sample rate of {rate} Hz")
-    with torch.inference_mode():
-        out: Wave = _resampler(rate, sample_rate)(torch.from_numpy(np.ascontiguousarray(wave))).numpy()
+    out: Wave = _resampler(rate, sample_rate)(wave)
     return out
 
 
 @lru_cache(maxsize=16)
 def _resampler(rate: int, sample_rate: int) -> Any:
-    """torchaudio keeps a filter for every phase: gigabytes from 44,099 to 44,100 Hz. The nearest ratio with at most
+    """A resampler keeps a filter for every phase: gigabytes from 44,099 to 44,100 Hz. The nearest ratio with at most
     2,000 phases is exact for the usual rates, and off by 1/4,000 at most, under half a cent, for the others."""
-    from torchaudio.transforms import Resample
+    from input.resample import Resample
 
     ratio = Fraction(rate, sample_rate).limit_denominator(2_000)
     return Resample(ratio.numerator, ratio.denominator)

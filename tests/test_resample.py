@@ -1,0 +1,34 @@
+"""input.resample against torchaudio, and against what can be known without it."""
+
+import numpy as np
+import pytest
+import torch
+
+from input.resample import Resample
+
+RATES = [(44_100, 22_050), (22_050, 44_100), (48_000, 44_100), (16_000, 44_100), (44_100, 16_000), (8_000, 8_050)]
+
+
+@pytest.mark.parametrize(("rate", "new_rate"), RATES)
+@pytest.mark.parametrize("samples", [1, 7, 1000, 12_345])
+def test_equal_to_torchaudio(rate: int, new_rate: int, samples: int) -> None:
+    reference = pytest.importorskip("torchaudio.transforms").Resample(rate, new_rate)
+    wave = np.random.default_rng(samples).standard_normal(samples).astype(np.float32)
+    with torch.inference_mode():
+        expected = reference(torch.from_numpy(wave)).numpy()
+    found = Resample(rate, new_rate)(wave)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_tone_below_both_nyquists_keeps_its_frequency_and_level() -> None:
+    wave = np.sin(2 * np.pi * 440 * np.arange(48_000) / 48_000).astype(np.float32)
+    found = Resample(48_000, 16_000)(wave)
+    expected = np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000)
+    assert len(found) == 16_000
+    assert np.abs(found - expected)[100:-100].max() < 1e-3  # the ends hear the silence around them
+
+
+def test_a_tone_above_the_new_nyquist_is_cut() -> None:
+    wave = np.sin(2 * np.pi * 12_000 * np.arange(48_000) / 48_000).astype(np.float32)
+    assert np.abs(Resample(48_000, 16_000)(wave))[100:-100].max() < 0.01
