@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from configs.console import run_command, say, table
 from configs.paths import Paths
@@ -114,7 +114,7 @@ def _oof(found: dict[str, float]) -> list[str]:
     return [f"{found['map3']:.4f}", f"{found.get('map3_verified', float('nan')):.4f}"]
 
 
-def _line(name: str, found: dict, chosen: str) -> list[str]:
+def _line(name: str, found: dict[str, Any], chosen: str) -> list[str]:
     cells = [name + (" *" if name == chosen else ""), f"{found['fitted']:.4f}", f"{found['score']:.4f}"]
     cells.append(f"{found['se']:.4f}")
     for key in ("to_single", "to_mean"):

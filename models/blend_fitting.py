@@ -99,13 +99,10 @@ def fit_stack(rows: FitRows) -> tuple[np.ndarray, np.ndarray]:
     losses = np.zeros(len(INVERSE_PENALTIES))
     folds = np.unique(rows.fold)
     for k in folds if len(folds) > 1 else []:
-        judged = rows.fold == k
+        judged, seen = rows.fold == k, rows.fold != k
         for i, c in enumerate(INVERSE_PENALTIES):
-            coefficients, offsets = _logistic(
-                features[~judged], rows.truth[~judged], rows.weight[~judged], c, n_classes
-            )
-            logits = features[judged] @ coefficients + offsets
-            weight = rows.weight[judged]
+            fit = _logistic(features[seen], rows.truth[seen], rows.weight[seen], c, n_classes)
+            logits, weight = features[judged] @ fit[0] + fit[1], rows.weight[judged]
             losses[i] += cross_entropy(logits, rows.truth[judged], weight) * weight.sum()
     best = INVERSE_PENALTIES[int(np.argmin(losses))]
     coefficients, offsets = _logistic(features, rows.truth, rows.weight, best, n_classes)

@@ -1,4 +1,4 @@
-"""The report of a blend: its pictures as PNG, and one HTML file that holds them and the tables and needs nothing else."""
+"""The report of a blend: pictures as PNG, and one HTML file that holds them and the tables and needs nothing else."""
 
 import base64
 from html import escape
@@ -82,13 +82,13 @@ def _by_class(gains: np.ndarray, truth: np.ndarray, counts: np.ndarray) -> np.nd
 
 
 def _html(folder: Path, ensemble: Ensemble) -> str:
-    compared = ensemble.comparison
+    compared, n_models = ensemble.comparison, len(ensemble.weights["models"])
     expected = compared["expected"]
     low, high = expected["interval"]
     parts = [
         f"<!DOCTYPE html><html lang='en'><meta charset='utf-8'><title>Blend: {escape(compared['chosen'])}</title>",
-        f"<style>{STYLE}</style><h1>Blend of {len(ensemble.weights['models'])} models: {escape(compared['chosen'])}</h1>",
-        f"<p>Expected MAP@3 on {expected['clips']} test clips, if they are like the {compared['rows']} rows that decide "
+        f"<style>{STYLE}</style><h1>Blend of {n_models} models: {escape(compared['chosen'])}</h1>",
+        f"<p>Expected MAP@3 on {expected['clips']} test clips, if like the {compared['rows']} rows that decide "
         f"({compared['decide']}): <b>{expected['score']:.4f}</b>, with 95 % between {low:.4f} and {high:.4f}. Nested: "
         "the blend of a fold was fitted to the other folds, with every choice made inside.</p>",
         _methods_table(compared),
