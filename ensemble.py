@@ -46,16 +46,23 @@ def main() -> None:
     parser.add_argument("--name", default="default", help="work/ensembles/NAME/ (%(default)s)")
     parser.add_argument("--force", action="store_true", help="make it again though nothing changed")
     args = parser.parse_args()
-    how = (args.method, args.decide, args.unverified_weight)
-    blend(Paths(args.input, args.work), args.predictions, args.runs, how, args.name, args.force)
+    paths, how = Paths(args.input, args.work), (args.predictions, args.decide, args.unverified_weight)
+    blend(paths, args.runs, args.method, args.name, args.force, *how)
 
 
 def blend(
-    paths: Paths, predictions: Path | None, runs: list[str], how: tuple[str, str, float | None], name: str, force: bool
+    paths: Paths,
+    runs: list[str],
+    method: str,
+    name: str,
+    force: bool,
+    predictions: Path | None = None,
+    decide: str = DECIDE[0],
+    unverified_weight: float | None = None,
 ) -> "Ensemble":
     """Make work/ensembles/<name>/, or read it where it is there and current. Raises UserError on runs that differ.
 
-    how: method, rows that decide and the weight of unverified rows, as in `make_ensemble`.
+    predictions: a folder that stands for our runs and the competition; the others as in `make_ensemble`.
     """
     from configs.errors import UserError
     from input.competition import load_competition
@@ -64,11 +71,10 @@ def blend(
     from models.prediction_folder import candidates_from_predictions
     from models.report import write_report
 
-    method, decide, weight = how
     if method not in (*METHODS, AUTO):
         raise UserError(f"--method {method}: known are {', '.join((*METHODS, AUTO))}")
-    if weight is not None and not 0 <= weight <= 1:
-        raise UserError(f"--unverified-weight {weight}: must lie in 0 to 1")
+    if unverified_weight is not None and not 0 <= unverified_weight <= 1:
+        raise UserError(f"--unverified-weight {unverified_weight}: must lie in 0 to 1")
     if predictions:
         candidates = candidates_from_predictions(predictions, runs)
     else:
@@ -76,11 +82,11 @@ def blend(
     folder = paths.ensembles / name
     if folder.exists() and not force:
         found = load_ensemble(folder)
-        if was_asked(found, method, decide, weight) and is_current(found, candidates):
+        if was_asked(found, method, decide, unverified_weight) and is_current(found, candidates):
             say(f"{folder}: found, made from these predictions in this way; --force makes it again")
             show(found)
             return found
-    ensemble = make_ensemble(candidates, method, decide=decide, unverified_weight=weight)
+    ensemble = make_ensemble(candidates, method, decide=decide, unverified_weight=unverified_weight)
     save_ensemble(ensemble, folder, lambda partial: write_report(partial, ensemble, candidates))
     show(ensemble)
     say(f"{ensemble.weights['method']} blend of {len(candidates.names)} models -> {folder} (look at report.html)")

@@ -33,7 +33,7 @@ def apply_blend(about: Mapping[str, Any], probs: Mapping[str, np.ndarray]) -> np
     if method == "log_linear":
         return softmax(np.tensordot(weights, floored_log(stack), axes=1) + np.array(about["offsets"]))
     if method == "stack":
-        logits = np.tile(np.array(about["offsets"]), (stack.shape[1], 1))
+        logits = np.tile(np.array(about["offsets"], dtype=np.float64), (stack.shape[1], 1))
         for one, model in zip(stack, models.values(), strict=True):
             logits += centred_log(one) @ np.array(model["coefficients"])
         return softmax(logits)
