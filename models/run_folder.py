@@ -106,8 +106,8 @@ def unfinished(final: Path, config: Config, facts: dict[str, Any], restart: bool
     """The folder <final>.partial, held by this process alone; restart empties it.
 
     facts: what the fold is made from, fold_hash and sound_hash among them. A folder without a finished epoch holds
-    nothing worth keeping and is begun anew. Raises UserError where another process holds it, or where it was begun with other
-    settings or from other data.
+    nothing worth keeping and is begun anew. Raises UserError where another process holds it, or where it was begun with
+    other settings or from other data.
     """
     partial = partial_of(final)
     with _lock(final):

@@ -17,7 +17,7 @@ from benchmarks.starting import HELP, imported, python
 from benchmarks.synthetic import make_store, write_clips
 from configs.schema import PredictConfig
 from features.batches import Batches
-from models.blending import greedy_weights
+from models.greedy import greedy_weights
 from models.metrics import map_at_3
 from models.predict import predict_clips
 
@@ -74,7 +74,7 @@ def test_map_at_3_by_counting_equals_the_plain_ways(plain, levels: int) -> None:
 def test_greedy_weights_equal_those_of_blends_made_anew() -> None:
     rng = np.random.default_rng(0)
     stack, truth = rng.integers(0, 64, (4, 60, 5)) / 64.0, rng.integers(0, 5, 60)  # sums without rounding
-    np.testing.assert_allclose(greedy_weights(stack, truth, 8), greedy_recomputed(stack, truth, 8))
+    np.testing.assert_allclose(greedy_weights(stack, truth, np.ones(len(truth)), 8), greedy_recomputed(stack, truth, 8))
 
 
 def test_channels_last_and_fused_adamw_train_as_the_defaults_do() -> None:
