@@ -136,7 +136,7 @@ def test_without_a_finished_epoch_other_settings_are_welcome(final: Path) -> Non
 def test_two_processes_do_not_train_the_same_fold(final: Path) -> None:
     final.parent.mkdir(parents=True)
     with (final.parent / ".fold0.lock").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+        fcntl.flock(held, fcntl.LOCK_SH)  # even a shared one keeps out who wants it alone
         with pytest.raises(UserError, match="fold0: another process is training this fold"):
             train(final, restart=True)
     train(final)  # the lock of a process that is gone does not matter
