@@ -7,7 +7,7 @@ DEMO   := --input input/demo --work work/demo
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format clean lock
+.PHONY: help setup demo bench test lint format clean lock
 
 help:  ## list the verbs
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */\1\t/' | expand -t 10
@@ -22,10 +22,15 @@ $(STAMP):
 
 demo: setup  ## the main job on a synthetic competition: two experiments x 5 folds, blend, submission, scores
 	$(PY) -m input.demo input/demo
-	$(PY) train_fold.py --fold 0..4 --config configs/demo_resnetish.yaml $(DEMO)
-	$(PY) train_fold.py --fold 0..4 --config configs/demo_vggish.yaml $(DEMO)
+	@# side by side with a thread each: networks this small gain nothing from a second thread
+	@OMP_NUM_THREADS=1 $(PY) train_fold.py --fold 0..4 --config configs/demo_resnetish.yaml $(DEMO) & first=$$!; \
+	OMP_NUM_THREADS=1 $(PY) train_fold.py --fold 0..4 --config configs/demo_vggish.yaml $(DEMO); second=$$?; \
+	wait $$first && exit $$second
 	$(PY) ensemble.py $(DEMO)
 	$(PY) submit.py $(DEMO) --truth input/demo/test_labels.csv
+
+bench: setup  ## measure against torchaudio, librosa and plain loaders (8 minutes; BENCH=--quick: one)
+	$(PY) -m benchmarks.run $(BENCH)
 
 test: setup  ## pass the tests
 	$(PY) -m pytest

@@ -93,8 +93,6 @@ def _override(values: dict[str, Any], places: Places, override: str) -> None:
 def _explain(error: ValidationError, places: Places, path: Path | None) -> str:
     first = error.errors()[0]
     loc = tuple(str(part) for part in first["loc"][1:])  # without the place in the tuple
-    while loc and loc not in places and loc[:-1] in places:
-        loc = loc[:-1]  # pydantic appends the name of a union's branch
     fact = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":  # the schema's own: it begins with the key, as seen from its section
         loc, fact = (*loc, fact.partition(" ")[0]), fact.partition(" ")[2]

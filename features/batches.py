@@ -28,16 +28,19 @@ class Batches:
 
     def at(self, rows: np.ndarray, first: np.ndarray, n_frames: int) -> Tensor:
         """The n_frames of each clip from its frame `first` on, which may lie before its start."""
-        first_t, length = self._to_home(first), self._to_home(self.store.length[rows])
-        frame = first_t[:, None] + torch.arange(n_frames, device=self._home)  # (batch, n_frames), within the clip
-        inside = (frame >= 0) & (frame < length[:, None])
+        end = self.store.length[rows]
+        frame = self._to_home(first)[:, None] + torch.arange(
+            n_frames, device=self._home
+        )  # (batch, n_frames), of the clip
         flat = (self._to_home(self.store.start[rows])[:, None] + frame).clamp_(0, max(len(self._frames) - 1, 0))
-        if len(self._frames):
-            x = self._frames.index_select(0, flat.flatten()).view(len(rows), n_frames, -1).float()
-        else:  # a store of unreadable clips only
-            x = torch.zeros(len(rows), n_frames, self._frames.shape[1], device=self._home)
-        x.masked_fill_(~inside[:, :, None], self.store.silence)
-        return x.transpose(1, 2).unsqueeze(1).to(self.device, non_blocking=True)
+        x = torch.empty(len(rows), 1, self._frames.shape[1], n_frames, device=self._home)
+        if len(self._frames):  # else a store of unreadable clips only
+            clips = self._frames.index_select(0, flat.flatten()).view(len(rows), n_frames, -1)
+            x[:, 0].copy_(clips.transpose(1, 2))  # turns and converts in one pass
+        if (first < 0).any() or (first + n_frames > end).any():  # asked on the host: a full batch is spared the pass
+            inside = (frame >= 0) & (frame < self._to_home(end)[:, None])
+            x.masked_fill_(~inside[:, None, None], self.store.silence)
+        return x.to(self.device, non_blocking=True)
 
     def _fits(self, frames: Tensor) -> bool:
         if self.device.type != "cuda":

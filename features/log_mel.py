@@ -1,11 +1,12 @@
 """Waveform -> log-mel, the one front-end of training and prediction.
 
 Equal to torchaudio's MelSpectrogram (power 2, HTK scale, no filter normalisation, centred frames, reflect padding)
-followed by log(x + log_floor), to 1e-3 absolute in log-mel (tests/test_log_mel.py); at half its cost, because power and
-mel filters are one matrix product over the interleaved real and imaginary parts.
+followed by log(x + log_floor), to 1e-3 absolute in log-mel (tests/test_log_mel.py). Faster, because
+the power needs no complex modulus, and a group of neighbouring bins is multiplied only with the filters that hear it.
 """
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from configs.schema import FeatureConfig
 
 BLOCK = 256  # frames transformed at a time: the buffers stay in the cache and memory does not grow with the clip
+GROUPS = 8  # of bins: more save multiplications with zeros, fewer save calls
 
 
 class LogMel:
@@ -37,8 +39,7 @@ class LogMel:
         self.n_fft, self.hop_length, self.n_mels = n_fft, hop_length, n_mels
         self.log_floor, self.trim_db = log_floor, trim_db
         self.window = torch.hann_window(n_fft)
-        filters = mel_filters(sample_rate, n_fft, n_mels, f_min, f_max)
-        self.power_to_mel = torch.from_numpy(np.repeat(filters, 2, axis=0))  # (2 * bins, n_mels): re^2 and im^2 alike
+        self.groups = _grouped(mel_filters(sample_rate, n_fft, n_mels, f_min, f_max))
 
     @classmethod
     def from_config(cls, cfg: FeatureConfig) -> "LogMel":
@@ -51,24 +52,27 @@ class LogMel:
 
     @torch.inference_mode()
     def __call__(self, wave: np.ndarray) -> np.ndarray:
-        frames = self._frames(torch.from_numpy(wave))
-        mel = torch.empty(len(frames), self.n_mels)
+        frames = self._frames(wave)
+        mel = torch.zeros(self.n_mels, len(frames))  # mel first: the bands of a group are neighbours in memory
         for i in range(0, len(frames), BLOCK):
-            spectrum = torch.fft.rfft(frames[i : i + BLOCK] * self.window)
-            parts = torch.view_as_real(spectrum).flatten(1)  # (block, 2 * bins)
-            torch.matmul(parts.square_(), self.power_to_mel, out=mel[i : i + BLOCK])
+            squares = torch.view_as_real(torch.fft.rfft(frames[i : i + BLOCK] * self.window)).square_()
+            power = (squares[..., 0] + squares[..., 1]).T  # (bins, block)
+            for bins, bands, filters in self.groups:
+                mel[bands, i : i + BLOCK].addmm_(filters, power[bins])
+        mel = mel.T.contiguous()
         if self.trim_db is not None:
             mel = _trim(mel, self.trim_db)
         out: np.ndarray = mel.add_(self.log_floor).log_().numpy()
         return out
 
-    def _frames(self, wave: Tensor) -> Tensor:
+    def _frames(self, wave: np.ndarray) -> Tensor:
         """(n_frames, n_fft) view of overlapping frames, centred on multiples of hop_length."""
         half = self.n_fft // 2
         if len(wave) <= half:  # reflection needs more samples than it adds
-            wave = torch.nn.functional.pad(wave, (0, half + 1 - len(wave)))
-        padded = torch.nn.functional.pad(wave[None], (half, half), mode="reflect")[0]
-        return padded.unfold(0, self.n_fft, self.hop_length)
+            wave = np.pad(wave, (0, half + 1 - len(wave)))
+        left, right = wave[half:0:-1], wave[-2 : -half - 2 : -1]
+        padded = np.concatenate([left, wave, right])  # a fifth of the time of np.pad
+        return torch.from_numpy(padded).unfold(0, self.n_fft, self.hop_length)
 
 
 def mel_filters(sample_rate: int, n_fft: int, n_mels: int, f_min: float, f_max: float) -> np.ndarray:
@@ -83,6 +87,17 @@ def mel_filters(sample_rate: int, n_fft: int, n_mels: int, f_min: float, f_max: 
     rise = (bins - corners[:-2]) / np.diff(corners)[:-1]
     fall = (corners[2:] - bins) / np.diff(corners)[1:]
     return np.maximum(0.0, np.minimum(rise, fall)).astype(np.float32)
+
+
+def _grouped(filters: np.ndarray) -> list[tuple[slice, slice, Tensor]]:
+    """Of each group of neighbouring bins: the bins, the mel bands that hear them, and the filters (bands, bins)."""
+    groups = []
+    for first, end in pairwise(np.linspace(0, len(filters), GROUPS + 1).astype(int)):
+        heard = np.flatnonzero(filters[first:end].any(axis=0))
+        if len(heard):  # none above f_max
+            bins, bands = slice(first, end), slice(heard[0], heard[-1] + 1)
+            groups.append((bins, bands, torch.from_numpy(filters[bins, bands].T.copy())))
+    return groups
 
 
 def _trim(mel: Tensor, trim_db: float) -> Tensor:

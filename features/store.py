@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -121,20 +121,43 @@ def _one_thread() -> None:
 
 
 def _extract_part(job: tuple[FeatureConfig, list[tuple[str, str | None]], Path]) -> int:
-    """Features of a few clips into one part file, which appears whole or not at all."""
+    """Features of a few clips: their frames in <part>.f16, and then all else in <part>.npz, which says that it is done.
+
+    An .npz that held the frames too would take five times as long to write and to read.
+    """
+    import torch
+
     from features.log_mel import LogMel
 
     cfg, clips, part = job
     log_mel = LogMel.from_config(cfg)
     frames, faults = zip(*(_extract_clip(log_mel, file, cfg) for _, file in clips), strict=True)
-    packed = np.concatenate(frames).astype(np.float16)
-    lengths = np.array([len(f) for f in frames], dtype=np.int64)
-    stats = np.array([(f.mean(0), np.square(f).mean(0)) if len(f) else np.zeros((2, cfg.n_mels)) for f in frames])
-    temporary = part.with_suffix(f".{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        np.savez(file, frames=packed, length=lengths, fault=np.array(faults), stats=stats.astype(np.float32))
-    temporary.replace(part)
+    crc = 0
+    with _whole(part.with_suffix(".f16")) as out:
+        for clip in frames:
+            packed = torch.from_numpy(clip).half().numpy().tobytes()  # a fifth of the time of NumPy's astype
+            crc = zlib.crc32(packed, crc)
+            out.write(packed)
+    lengths = np.array([len(clip) for clip in frames], dtype=np.int64)
+    stats = np.array([_mean_and_square(clip) for clip in frames])
+    with _whole(part) as out:
+        np.savez(out, length=lengths, fault=np.array(faults), stats=stats, crc=crc)
     return len(clips)
+
+
+@contextmanager
+def _whole(file: Path) -> Iterator[BinaryIO]:
+    """A file to write that appears whole or not at all."""
+    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as out:
+        yield out
+    temporary.replace(file)
+
+
+def _mean_and_square(frames: np.ndarray) -> np.ndarray:
+    """(2, n_mels) float32: over the frames, the mean and the mean of the squares."""
+    sums = np.stack([frames.sum(axis=0), np.einsum("fm,fm->m", frames, frames)])
+    return np.asarray(sums / np.float32(max(len(frames), 1)))
 
 
 def _extract_clip(log_mel: Any, file: str | None, cfg: FeatureConfig) -> tuple[np.ndarray, str]:
@@ -151,18 +174,22 @@ def _extract_clip(log_mel: Any, file: str | None, cfg: FeatureConfig) -> tuple[n
 
 def _assemble(parts: list[Path], clips: list[tuple[str, str | None]], cfg: FeatureConfig, partial: Path) -> None:
     """Join the parts one by one, so that memory does not grow with the competition."""
-    lengths, stats, faults = [], [], []
+    lengths, stats, faults, crc = [], [], [], 0
     with (partial / "frames.f16").open("wb") as out:
         for part in parts:
             try:
+                frames = part.with_suffix(".f16").read_bytes()
                 with np.load(part) as piece:
-                    out.write(piece["frames"].tobytes())
+                    if zlib.crc32(frames) != piece["crc"]:
+                        raise ValueError("its frames changed")
                     lengths.append(piece["length"])
                     stats.append(piece["stats"])
                     faults.append(piece["fault"])
             except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
                 part.unlink()
                 raise UserError(f"{part}: damaged and removed ({error}): the same command makes it again") from None
+            out.write(frames)
+            crc = zlib.crc32(frames, crc)
     both = np.concatenate(stats)
     np.savez(
         partial / "index.npz",
@@ -172,11 +199,12 @@ def _assemble(parts: list[Path], clips: list[tuple[str, str | None]], cfg: Featu
         mean=both[:, 0],
         mean_square=both[:, 1],
     )
-    sums = {name: _checksum(partial / name) for name in ("frames.f16", "index.npz")}
+    sums = {"frames.f16": crc, "index.npz": _checksum(partial / "index.npz")}
     manifest = {"format": FORMAT, "settings": asdict(cfg), "crc32": sums}
     (partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
     for part in parts:
         part.unlink()
+        part.with_suffix(".f16").unlink()
 
 
 def _open(folder: Path, cfg: FeatureConfig) -> Store:
@@ -212,7 +240,7 @@ def _open(folder: Path, cfg: FeatureConfig) -> Store:
 def _checksum(file: Path) -> int:
     crc = 0
     with file.open("rb") as stream:
-        while block := stream.read(1 << 24):
+        while block := stream.read(1 << 20):
             crc = zlib.crc32(block, crc)
     return crc
 

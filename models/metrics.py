@@ -13,9 +13,11 @@ def ranks(probs: np.ndarray, truth: np.ndarray) -> np.ndarray:
     if not np.isfinite(probs.sum()) and np.isnan(probs).any():
         raise ValueError(f"{int(np.isnan(probs).any(axis=1).sum())} clips have a NaN among their probabilities")
     own = probs[np.arange(len(probs)), truth][:, None]
-    above = np.count_nonzero(probs > own, axis=1)
-    tied_before = (probs == own) & (np.arange(probs.shape[1]) < truth[:, None])
-    return np.asarray(above + np.count_nonzero(tied_before, axis=1))
+    found = np.asarray(np.count_nonzero(probs > own, axis=1))
+    equal = probs == own
+    if np.count_nonzero(equal) > len(probs):  # more than the true classes themselves; most predictions have no tie
+        found += np.count_nonzero(equal & (np.arange(probs.shape[1]) < truth[:, None]), axis=1)
+    return found
 
 
 def average_precision_at_3(probs: np.ndarray, truth: np.ndarray) -> np.ndarray:

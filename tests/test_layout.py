@@ -1,6 +1,9 @@
 """Kaggle's layout, its zips, Zenodo's release; and zips that must not be believed."""
 
+import os
 import stat
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -180,6 +183,16 @@ def test_what_was_interrupted_goes_on_and_what_was_changed_stays(tmp_path, capsy
     find_layout(tmp_path)
     assert "3 files" in capsys.readouterr().out
     assert (tmp_path / "train.csv").read_bytes().endswith(b"Corrected_label\n")
+
+
+def test_two_processes_may_unpack_at_once(tmp_path):
+    files = KAGGLE | {f"audio_train/{i}.wav": os.urandom(20_000) for i in range(200)}
+    archive = pack(tmp_path / "all.zip", files)
+    code = "import sys, pathlib, input.layout; input.layout.unpack_zips(pathlib.Path(sys.argv[1]))"
+    both = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    archive.unlink()
+    assert contents(tmp_path) == dict(sorted(files.items()))
 
 
 def test_macos_droppings_are_left_out(tmp_path):

@@ -139,6 +139,8 @@ def test_a_file_name_that_cannot_name_an_experiment_is_refused(write):
         ("train.epochs=0", "train.epochs must be above 0"),
         ("train.epochs=", "'train.epochs' is None: "),
         ("train.epochs.x=3", "'train.epochs' is {'x': 3}: "),
+        ("train={epoch: 3}", "unknown key 'train.epoch', did you mean 'train.epochs'?"),
+        ("model.weights=3", "'model.weights' is 3: input should be a valid string"),
         ("train={epochs: true}", "'train.epochs' is True: a number is wanted"),
         ("train.epochs=[", "'train.epochs=[': the value is not YAML"),
         ("train.epochs", "'train.epochs': an override is written key=value, like train.epochs=3"),
@@ -151,6 +153,12 @@ def test_a_file_name_that_cannot_name_an_experiment_is_refused(write):
 )
 def test_a_bad_override_is_named(override, told):
     assert refusal(None, override).startswith(f"command line: {told}")
+
+
+def test_the_file_takes_no_blame_for_an_override(write):
+    file = write("train: {epochs: 3}\n")
+    assert refusal(file, "train.epochs=0") == "command line: train.epochs must be above 0"
+    assert refusal(file, "train.epoch=3").startswith("command line: unknown key 'train.epoch'")
 
 
 def test_an_override_takes_no_blame_for_the_file(write):

@@ -1,0 +1,105 @@
+"""Point 1: from WAV to float16 store, against what tutorials do with torchaudio and with librosa."""
+
+import io
+import shutil
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stdout
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import soundfile
+import torch
+
+from benchmarks.measure import Row, by_turns, median, quotient
+from benchmarks.synthetic import RATE, SECONDS, clip_table, write_clips
+from configs.schema import FeatureConfig
+from features.store import Store, open_features
+
+CFG = FeatureConfig()
+HOURS = 36  # of FSDKaggle2018: 18 to train on, as much to predict
+
+
+def measure(quick: bool) -> list[Row]:
+    n, rounds = (32, 3) if quick else (64, 12)
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        files = write_clips(folder / "wav", n)
+        rows, seconds = per_core(files, folder, rounds)
+        rows.append(two_processes(files * (2 if quick else 8), folder, rounds // 2 + 1))
+    hours = f"{HOURS} h are {HOURS * 3600 / SECONDS * seconds / 60:.1f} min on one core"
+    rows.append(Row(1, "FSDKaggle2018, training and test sound, projected", hours))
+    return rows
+
+
+def per_core(files: Sequence[str], folder: Path, rounds: int) -> tuple[list[Row], float]:
+    """CPU time per clip of the three ways, each in one thread; also ours in seconds."""
+    torch.set_num_threads(1)
+    ways = {
+        "ours": lambda: store_of(files, folder),
+        "torchaudio": lambda: torchaudio_way(files, folder),
+        "librosa": lambda: librosa_way(files, folder),
+    }
+    times = by_turns(ways, rounds, clock=time.process_time)
+    each = {way: median(times, way) / len(files) for way in ways}
+    rows = []
+    for peer, goal in (("torchaudio", 3.0), ("librosa", 0.0)):
+        ratio = quotient(times, peer, "ours")
+        what = f"WAV to features, CPU time per 5 s clip; peer: soundfile, {peer}, log, np.save"
+        told = (f"{each['ours'] * 1e3:.2f} ms", f"{each[peer] * 1e3:.2f} ms", f"{ratio:.2f}x")
+        rows.append(Row(1, what, *told, "at least 3x" if goal else "", ratio >= goal if goal else None))
+    return rows, each["ours"]
+
+
+def two_processes(files: Sequence[str], folder: Path, rounds: int) -> Row:
+    """Wall time of one process for all files against two for half of them each, both started before."""
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+
+        def run(parts: list[Sequence[str]]) -> None:
+            jobs = [pool.submit(make_store_of, part, folder, f"store{i}") for i, part in enumerate(parts)]
+            for job in jobs:
+                job.result()
+
+        half = len(files) // 2
+        run([files[:2], files[2:4]])  # start both
+        times = by_turns({"one": lambda: run([files]), "two": lambda: run([files[:half], files[half:]])}, rounds)
+    ratio = quotient(times, "one", "two")
+    here, there = (f"{median(times, name) / len(files) * 1e3:.2f} ms" for name in ("two", "one"))
+    what = "the same, wall time per clip of two processes; peer: ours in one"
+    return Row(1, what, here, there, f"{ratio:.2f}x", "at least 1.8x", ratio >= 1.8)
+
+
+def store_of(files: Sequence[str], folder: Path, name: str = "store") -> Store:
+    """The whole way of `train_fold.py`: decode, log-mel, statistics, packed file, checksums, opened. One thread."""
+    torch.set_num_threads(1)
+    shutil.rmtree(folder / name, ignore_errors=True)
+    with redirect_stdout(io.StringIO()):
+        return open_features(CFG, clip_table(files), folder / name, workers=1)
+
+
+def make_store_of(files: Sequence[str], folder: Path, name: str) -> None:
+    """In a worker: what it has made it need not send back."""
+    store_of(files, folder, name)
+
+
+def torchaudio_way(files: Sequence[str], folder: Path) -> None:
+    from torchaudio.transforms import MelSpectrogram
+
+    to_mel = MelSpectrogram(RATE, CFG.n_fft, hop_length=CFG.hop_length, n_mels=CFG.n_mels, f_max=CFG.f_max)
+    for file in files:
+        wave, _ = soundfile.read(file, dtype="float32")
+        with torch.inference_mode():
+            log_mel = torch.log(to_mel(torch.from_numpy(wave)) + CFG.log_floor)
+        np.save(folder / Path(file).with_suffix(".npy").name, log_mel.numpy())
+
+
+def librosa_way(files: Sequence[str], folder: Path) -> None:
+    from librosa.feature import melspectrogram
+
+    for file in files:
+        wave, rate = soundfile.read(file, dtype="float32")
+        mel = melspectrogram(y=wave, sr=rate, n_fft=CFG.n_fft, hop_length=CFG.hop_length, n_mels=CFG.n_mels)
+        np.save(folder / Path(file).with_suffix(".npy").name, np.log(mel + CFG.log_floor))

@@ -1,0 +1,66 @@
+"""How the benchmark measures: pieces of work by turns, medians over the rounds, memory of a process of its own.
+
+Nothing heavy is imported here: the memory of a child process counts from that of its parent.
+"""
+
+import resource
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Any
+
+Work = Callable[[], object]
+Times = dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table. point: which target it belongs to; met: None where nothing is claimed or measured."""
+
+    point: int
+    what: str
+    ours: str
+    peer: str = ""
+    ratio: str = ""
+    goal: str = ""
+    met: bool | None = None
+
+
+def by_turns(
+    pieces: Mapping[str, Work], rounds: int, clock: Callable[[], float] = time.perf_counter, warm_up: bool = True
+) -> Times:
+    """Seconds of every piece in every round, after one that is not counted. Whatever else the machine does falls on all
+    pieces alike."""
+    times: Times = {name: [] for name in pieces}
+    for i in range(-warm_up, rounds):
+        for name, work in pieces.items():
+            start = clock()
+            work()
+            if i >= 0:
+                times[name].append(clock() - start)
+    return times
+
+
+def median(times: Times, name: str) -> float:
+    return statistics.median(times[name])
+
+
+def quotient(times: Times, over: str, under: str) -> float:
+    """Median over the rounds of the one piece's time divided by the other's."""
+    return statistics.median(a / b for a, b in zip(times[over], times[under], strict=True))
+
+
+def in_child(work: Callable[..., Any], *args: Any) -> tuple[Any, float]:
+    """work(*args) in a fresh process: its result, and the peak memory in MiB of that process or its largest child."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        result: tuple[Any, float] = pool.submit(_with_peak, work, args).result()
+    return result
+
+
+def _with_peak(work: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, float]:
+    result = work(*args)
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return result, peak / 1024  # Linux counts in KiB

@@ -1,0 +1,82 @@
+"""Point 6: MAP@3 and greedy selection, against a Python loop, a sort, and a blend made anew for each candidate."""
+
+import numpy as np
+
+from benchmarks.measure import Row, by_turns, median, quotient
+from models.blending import greedy_weights
+from models.metrics import map_at_3
+
+CLIPS, CLASSES, MODELS = 9_473, 41, 20
+
+
+def measure(quick: bool) -> list[Row]:
+    rounds = 5 if quick else 30
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, CLASSES, CLIPS)
+    stack = np.stack([random_probs(rng, truth) for _ in range(MODELS)])
+    return [*scores(stack[0], truth, rounds), greedy(stack, truth, quick)]
+
+
+def random_probs(rng: np.random.Generator, truth: np.ndarray) -> np.ndarray:
+    """(clips, classes) float32 of a model that is right about half of the time."""
+    logits = rng.normal(0, 1.5, (len(truth), CLASSES))
+    logits[np.arange(len(truth)), truth] += 3
+    odds = np.exp(logits)
+    return np.asarray((odds / odds.sum(axis=1, keepdims=True)).astype(np.float32))
+
+
+def scores(probs: np.ndarray, truth: np.ndarray, rounds: int) -> list[Row]:
+    ways = {
+        "ours": lambda: map_at_3(probs, truth),
+        "argsort": lambda: map_at_3_by_sorting(probs, truth),
+        "a Python loop": lambda: map_at_3_in_a_loop(probs, truth),
+    }
+    times = by_turns(ways, rounds)
+    rows = []
+    for peer, goal in (("argsort", 5), ("a Python loop", 38)):
+        ratio = quotient(times, peer, "ours")
+        here, there = (f"{median(times, way) * 1e3:.2f} ms" for way in ("ours", peer))
+        what = f"MAP@3 of {CLIPS:,} x {CLASSES}; peer: {peer}"
+        rows.append(Row(6, what, here, there, f"{ratio:.1f}x", f"at least {goal}x", ratio >= goal))
+    return rows
+
+
+def greedy(stack: np.ndarray, truth: np.ndarray, quick: bool) -> Row:
+    steps = 3 if quick else 100
+    ways = {
+        "ours": lambda: greedy_weights(stack, truth, steps),
+        "peer": lambda: greedy_recomputed(stack, truth, steps),
+    }
+    times = by_turns(ways, 1, warm_up=False)
+    ratio = quotient(times, "peer", "ours")
+    here, there = (f"{median(times, way):.2f} s" for way in ways)
+    what = f"greedy selection, {MODELS} models x {CLIPS:,} x {CLASSES}, {steps} steps; peer: each blend made anew"
+    return Row(6, what, here, there, f"{ratio:.1f}x", "at least 10x", ratio >= 10)
+
+
+def map_at_3_by_sorting(probs: np.ndarray, truth: np.ndarray) -> float:
+    best = np.argsort(-probs, axis=1, kind="stable")[:, :3]
+    return float(((best == truth[:, None]) / np.array([1, 2, 3])).sum(axis=1).mean())
+
+
+def map_at_3_in_a_loop(probs: np.ndarray, truth: np.ndarray) -> float:
+    total = 0.0
+    for row, label in zip(probs, truth, strict=True):
+        best = np.argsort(-row, kind="stable")[:3].tolist()
+        if label in best:
+            total += 1 / (best.index(label) + 1)
+    return total / len(truth)
+
+
+def greedy_recomputed(stack: np.ndarray, truth: np.ndarray, steps: int) -> np.ndarray:
+    """Weights (models,) of the same selection as `greedy_weights`, the plain way: a weighted mean per candidate."""
+    counts = np.zeros(len(stack), stack.dtype)
+    best_score, best = -1.0, counts
+    for _ in range(steps):
+        tried = [counts + one for one in np.eye(len(stack), dtype=stack.dtype)]
+        found = [map_at_3(np.tensordot(c / c.sum(), stack, axes=1), truth) for c in tried]
+        pick = int(np.argmax(found))
+        counts = tried[pick]
+        if found[pick] > best_score:
+            best_score, best = found[pick], counts
+    return np.asarray(best / best.sum())

@@ -1,0 +1,372 @@
+"""The packed store: the right frames in the right rows, made once, resumed, and honest about damage."""
+
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+import input.audio
+from configs.errors import UserError
+from configs.schema import FeatureConfig
+from features.log_mel import LogMel
+from features.store import Store, open_features, store_key
+
+CFG = FeatureConfig(sample_rate=8_000, n_fft=128, hop_length=80, n_mels=12, f_max=4_000.0)
+MANY = 150  # more than two parts
+
+
+def noise(samples: int, seed: int) -> np.ndarray:
+    return 0.3 * np.random.default_rng(seed).standard_normal(samples)
+
+
+def write_clips(folder: Path, n: int, samples: int = 400) -> pd.DataFrame:
+    """n clips of different lengths, in an order that is not alphabetical: fname and path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    fnames = [f"{(i * 7919) % 100_003:06}.wav" for i in range(n)]
+    for i, fname in enumerate(fnames):
+        soundfile.write(folder / fname, noise(samples + 37 * (i % 11), i), CFG.sample_rate, subtype="FLOAT")
+    return pd.DataFrame({"fname": fnames, "path": [str(folder / fname) for fname in fnames]})
+
+
+@pytest.fixture
+def clips(tmp_path) -> pd.DataFrame:
+    return write_clips(tmp_path / "sound", 9)
+
+
+def frames_of(store: Store, row: int) -> np.ndarray:
+    return np.asarray(store.frames[store.start[row] : store.start[row] + store.length[row]])
+
+
+def same(one: Store, other: Store) -> bool:
+    """Whether two stores hold the same, to the bit."""
+    arrays = ("frames", "start", "length", "mean", "mean_square")
+    return (one.fnames, one.faults, one.key) == (other.fnames, other.faults, other.key) and all(
+        np.array_equal(getattr(one, name), getattr(other, name)) for name in arrays
+    )
+
+
+def refuse_to_read(path, sample_rate):
+    raise AssertionError(f"{path} was decoded again")
+
+
+# What it holds
+
+
+def test_every_clip_in_its_row_in_half_precision(clips, tmp_path):
+    store = open_features(CFG, clips, tmp_path / "features")
+    assert store.fnames == tuple(clips["fname"])
+    assert store.frames.dtype == np.float16 and store.frames.shape == (store.length.sum(), 12)
+    for row, path in enumerate(clips["path"]):
+        expected = LogMel.from_config(CFG)(soundfile.read(path, dtype="float32")[0])
+        assert store.length[row] == len(expected)
+        worst = np.abs(expected) * 2**-11 + 1e-4  # half a unit in the last of 11 binary places
+        assert (np.abs(frames_of(store, row).astype(np.float32) - expected) <= worst).all()
+    assert store.faults == {}
+
+
+def test_rows_lie_end_to_end(clips, tmp_path):
+    store = open_features(CFG, clips, tmp_path / "features")
+    assert store.start.tolist() == [0, *np.cumsum(store.length)[:-1].tolist()]
+
+
+def test_rows_are_found_by_name(clips, tmp_path):
+    store = open_features(CFG, clips, tmp_path / "features")
+    names = clips["fname"].tolist()
+    assert store.rows([names[5], names[0], names[5]]).tolist() == [5, 0, 5]
+    assert store.rows(np.array(names)).tolist() == list(range(9)), "names out of an .npz will do"
+    assert store.rows([]).tolist() == [] and store.rows([]).dtype == np.int64
+    with pytest.raises(KeyError, match="absent"):
+        store.rows([names[0], "absent.wav"])
+
+
+def test_statistics_of_every_clip(clips, tmp_path):
+    store = open_features(CFG, clips, tmp_path / "features")
+    for row in range(9):
+        frames = frames_of(store, row).astype(np.float64)
+        assert np.allclose(store.mean[row], frames.mean(0), atol=5e-3)
+        assert np.allclose(store.mean_square[row], (frames**2).mean(0), rtol=2e-3, atol=5e-3)
+
+
+def test_silence_and_frame_rate(clips, tmp_path):
+    store = open_features(CFG, clips, tmp_path / "features")
+    assert store.silence == LogMel.from_config(CFG).silence == pytest.approx(np.log(1e-6))
+    assert store.frame_rate == 100.0
+
+
+def test_names_need_not_be_ascii(tmp_path):
+    clips = write_clips(tmp_path / "sound", 2)
+    clips["fname"] = ["Türklingel, laut.wav", "x" * 200]
+    assert open_features(CFG, clips, tmp_path / "features").fnames == ("Türklingel, laut.wav", "x" * 200)
+
+
+# Clips with faults
+
+
+def faulty_clips(folder: Path) -> pd.DataFrame:
+    clips = write_clips(folder, 3)
+    soundfile.write(folder / "empty.wav", np.zeros(0), 8_000)
+    soundfile.write(folder / "silent.wav", np.zeros(800), 8_000)
+    soundfile.write(folder / "nan.wav", np.array([0.1, np.nan]), 8_000, subtype="FLOAT")
+    soundfile.write(folder / "cut.wav", noise(800, 1), 8_000)
+    (folder / "cut.wav").write_bytes((folder / "cut.wav").read_bytes()[:844])
+    (folder / "junk.wav").write_bytes(b"junk")
+    names = ["empty.wav", "silent.wav", "nan.wav", "cut.wav", "junk.wav"]
+    more = pd.DataFrame({"fname": names, "path": [str(folder / name) for name in names]})
+    lost = pd.DataFrame({"fname": ["lost.wav"], "path": [None]})
+    return pd.concat([more, lost, clips], ignore_index=True)
+
+
+def test_faults_are_named_and_lose_no_row(tmp_path):
+    """Silence and a cut clip keep their frames: 800 samples are 11 frames, 400 are 6."""
+    clips = faulty_clips(tmp_path / "sound")
+    store = open_features(CFG, clips, tmp_path / "features")
+    assert store.fnames == tuple(clips["fname"])
+    unreadable = store.faults.pop("junk.wav")
+    assert unreadable.startswith("unreadable: ")
+    assert store.faults == {
+        "empty.wav": "empty",
+        "silent.wav": "silent",
+        "nan.wav": "non-finite samples",
+        "cut.wav": "truncated",
+        "lost.wav": "missing",
+    }
+    assert store.length[:6].tolist() == [0, 11, 0, 6, 0, 0] and (store.length[6:] > 0).all()
+    assert np.allclose(frames_of(store, 1).astype(np.float32), store.silence, atol=0.01)
+    assert np.isfinite(store.frames).all() and np.isfinite(store.mean).all() and np.isfinite(store.mean_square).all()
+    for row in range(6, 9):
+        expected = LogMel.from_config(CFG)(soundfile.read(clips["path"][row], dtype="float32")[0])
+        assert np.allclose(frames_of(store, row), expected, atol=0.01), "the sound ones are not shifted"
+
+
+def test_a_store_without_a_single_frame(tmp_path):
+    clips = pd.DataFrame({"fname": ["a", "b"], "path": pd.Series([None, None], dtype=object)})
+    store = open_features(CFG, clips, tmp_path)
+    assert store.frames.shape == (0, 12) and store.length.tolist() == [0, 0]
+    assert store.faults == {"a": "missing", "b": "missing"}
+
+
+@pytest.mark.parametrize("kind", ["object", "str"])
+def test_a_missing_path_may_be_none_or_what_pandas_makes_of_it(clips, tmp_path, kind):
+    clips["path"] = clips["path"].where(clips.index != 4).astype(kind)
+    assert open_features(CFG, clips, tmp_path / "features").faults == {clips["fname"][4]: "missing"}
+
+
+# Made once, and again where something changed
+
+
+def test_a_second_call_only_reads(clips, tmp_path, monkeypatch, capsys):
+    first = open_features(CFG, clips, tmp_path / "features")
+    assert "features: log-mel of 9 clips" in capsys.readouterr().out
+    monkeypatch.setattr(input.audio, "read_wave", refuse_to_read)
+    assert same(first, open_features(CFG, clips, tmp_path / "features"))
+    assert capsys.readouterr().out == ""
+    assert (tmp_path / "features" / first.key).is_dir()
+    assert not list((tmp_path / "features").glob("*.partial"))
+
+
+def test_the_key_follows_settings_and_files(clips, tmp_path):
+    def key(cfg: FeatureConfig = CFG) -> str:
+        return store_key(cfg, clips["fname"].tolist(), [None if pd.isna(p) else p for p in clips["path"]])
+
+    keys = [key()]
+    assert keys[0] == key() and len(keys[0]) == 12
+    other = {"n_mels": 13, "hop_length": 81, "n_fft": 256, "f_min": 1.0, "f_max": 3_999.0, "log_floor": 1e-7}
+    for name, value in (other | {"trim_db": 60.0, "sample_rate": 16_000}).items():
+        keys.append(key(dataclasses.replace(CFG, **{name: value})))
+    assert len(keys) == 1 + len(dataclasses.fields(FeatureConfig)), "no setting is left out"
+    touched = Path(clips["path"][0])
+    os.utime(touched, ns=(0, 1))
+    keys.append(key())
+    touched.write_bytes(touched.read_bytes() + b"\0")
+    os.utime(touched, ns=(0, 1))
+    keys.append(key())
+    clips.loc[1, "fname"] = "other.wav"
+    keys.append(key())
+    clips.loc[2, "path"] = None
+    keys.append(key())
+    clips = clips.iloc[::-1]
+    keys.append(key())
+    clips = clips[1:]
+    keys.append(key())
+    assert len(set(keys)) == len(keys)
+
+
+def test_the_key_does_not_know_where_the_files_lie(clips, tmp_path):
+    """A moved competition keeps its features."""
+    shutil.copytree(tmp_path / "sound", tmp_path / "moved")  # with the times of the files
+    moved = [path.replace("/sound/", "/moved/") for path in clips["path"]]
+    fnames = clips["fname"].tolist()
+    assert store_key(CFG, fnames, moved) == store_key(CFG, fnames, clips["path"].tolist())
+
+
+def test_a_changed_file_gets_a_store_of_its_own(clips, tmp_path):
+    first = open_features(CFG, clips, tmp_path / "features")
+    soundfile.write(clips["path"][3], noise(999, 99), CFG.sample_rate, subtype="FLOAT")
+    second = open_features(CFG, clips, tmp_path / "features")
+    assert first.key != second.key and second.length[3] == 1 + 999 // 80
+    assert np.array_equal(frames_of(first, 4), frames_of(second, 4))
+
+
+def test_the_pool_makes_what_this_process_makes(tmp_path):
+    clips = write_clips(tmp_path / "sound", MANY)
+    alone = open_features(CFG, clips, tmp_path / "alone", workers=1)
+    assert same(alone, open_features(CFG, clips, tmp_path / "pool", workers=2))
+    assert len(alone.fnames) == MANY
+
+
+# Interrupted
+
+
+class Interrupted(BaseException):
+    """As Ctrl-C, at a clip of the test's choice."""
+
+
+def interrupt_at(monkeypatch, path: str) -> None:
+    real = input.audio.read_wave
+
+    def read_wave(file, sample_rate):
+        if str(file) == path:
+            raise Interrupted
+        return real(file, sample_rate)
+
+    monkeypatch.setattr(input.audio, "read_wave", read_wave)
+
+
+def count_reads(monkeypatch) -> list[str]:
+    seen: list[str] = []
+    real = input.audio.read_wave
+
+    def read_wave(file, sample_rate):
+        seen.append(str(file))
+        return real(file, sample_rate)
+
+    monkeypatch.setattr(input.audio, "read_wave", read_wave)
+    return seen
+
+
+def test_interrupted_it_goes_on(tmp_path, monkeypatch, capsys):
+    clips = write_clips(tmp_path / "sound", MANY)
+    undisturbed = open_features(CFG, clips, tmp_path / "undisturbed", workers=1)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, clips["path"][MANY - 1])
+        with pytest.raises(Interrupted):
+            open_features(CFG, clips, tmp_path / "features", workers=1)
+    assert not (tmp_path / "features" / undisturbed.key).exists(), "what is not whole has not the name"
+    capsys.readouterr()
+    seen = count_reads(monkeypatch)
+    resumed = open_features(CFG, clips, tmp_path / "features", workers=1)
+    assert same(resumed, undisturbed)
+    assert clips["path"][MANY - 1] in seen and clips["path"][0] not in seen and len(seen) < MANY / 2
+    assert "done before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damage", ["half", "nothing", "junk"])
+def test_a_damaged_part_is_told_and_made_again(tmp_path, monkeypatch, damage):
+    """Whatever lies in the unfinished folder is spoiled, as by a full disk; no call passes it off as features."""
+    clips = write_clips(tmp_path / "sound", MANY)
+    undisturbed = open_features(CFG, clips, tmp_path / "undisturbed", workers=1)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, clips["path"][MANY - 1])
+        with pytest.raises(Interrupted):
+            open_features(CFG, clips, tmp_path / "features", workers=1)
+    (partial,) = (tmp_path / "features").glob("*.partial")
+    parts = [file for file in partial.rglob("*") if file.is_file()]
+    assert parts
+    for part in parts:
+        data = part.read_bytes()
+        part.write_bytes({"half": data[: len(data) // 2], "nothing": b"", "junk": b"\x55" * len(data)}[damage])
+    told = []
+    for _ in range(len(parts) + 1):
+        try:
+            store = open_features(CFG, clips, tmp_path / "features", workers=1)
+            break
+        except UserError as error:
+            told.append(str(error))
+    assert told and all("the same command makes it again" in line for line in told)
+    assert same(store, undisturbed)
+
+
+def test_two_processes_make_it_once(tmp_path):
+    """The second waits for the first, and both read the same."""
+    clips = write_clips(tmp_path / "sound", 40, samples=8_000)
+    clips.to_csv(tmp_path / "clips.csv", index=False)
+    code = (
+        "import sys, pandas as pd; from pathlib import Path; from configs.schema import FeatureConfig\n"
+        "from features.store import open_features\n"
+        "folder = Path(sys.argv[1]); print('ready', flush=True); sys.stdin.readline()\n"
+        f"store = open_features({CFG!r}, pd.read_csv(folder / 'clips.csv'), folder / 'features', workers=1)\n"
+        "print(store.key, store.frames.shape, float(store.frames.astype('f8').sum()))\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    both = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in both:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    for process in both:  # at once
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    said = [process.communicate()[0].splitlines() for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert said[0][-1] == said[1][-1]
+    assert sum("log-mel of 40 clips" in line for lines in said for line in lines) == 1
+
+
+# Corrupted
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove", "grow"])
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_a_corrupted_store_says_so(clips, tmp_path, which, damage):
+    store = open_features(CFG, clips, tmp_path / "features")
+    store = dataclasses.replace(store, frames=np.array(store.frames))  # no map of the file that is to be spoiled
+    folder = tmp_path / "features" / store.key
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    assert len(files) == 3
+    file = files[which]
+    data = file.read_bytes()
+    if damage == "remove":
+        file.unlink()
+    elif damage == "flip":
+        at = len(data) // 2 if file.suffix != ".json" else data.index(b"crc32")
+        file.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+    else:
+        file.write_bytes(data[: len(data) // 2] if damage == "cut" else data + b"x")
+    with pytest.raises(UserError, match=rf"{store.key}: corrupted.*: delete this folder, it will be made again"):
+        open_features(CFG, clips, tmp_path / "features")
+    shutil.rmtree(folder)
+    assert same(open_features(CFG, clips, tmp_path / "features"), store)
+
+
+# Memory
+
+
+def peak_of(clips: pd.DataFrame, folder: Path) -> int:
+    """Bytes that Python and numpy held at most, beyond what they held before."""
+    cfg = dataclasses.replace(CFG, hop_length=4)  # many frames of little sound
+    tracemalloc.start()
+    open_features(cfg, clips, folder, workers=1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+def test_memory_does_not_grow_with_the_competition(tmp_path):
+    """Six times the clips, 8 MB more of frames, and a peak that does not know of them."""
+    clips = write_clips(tmp_path / "sound", 768, samples=2_000)
+    open_features(CFG, clips[:1], tmp_path / "warm", workers=1)  # what is loaded once is not counted
+    few, all_ = peak_of(clips[:128], tmp_path / "few"), peak_of(clips, tmp_path / "all")
+    frames = max(file.stat().st_size for file in (tmp_path / "all").rglob("*"))
+    assert frames > 9_000_000
+    assert all_ - few < frames / 4
+
+
+def test_the_frames_stay_on_disk(clips, tmp_path):
+    assert isinstance(open_features(CFG, clips, tmp_path / "features").frames, np.memmap)
