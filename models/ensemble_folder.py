@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +43,19 @@ def make_ensemble(candidates: Candidates, method: str, by_default: bool = False)
 
 def is_current(ensemble: Ensemble, candidates: Candidates) -> bool:
     """Whether the blend was made from exactly these runs, for these test clips."""
+    return made_from(ensemble, candidates) and ensemble.test.fnames == candidates.test_fnames
+
+
+def made_from(ensemble: Ensemble, candidates: Candidates) -> bool:
+    """Whether the blend was made from exactly these runs, for whatever test clips."""
     ids = {name: list(ids) for name, ids in zip(candidates.names, candidates.ids, strict=True)}
-    made_from = {name: model["ids"] for name, model in ensemble.weights["models"].items()}
-    return made_from == ids and ensemble.test.fnames == candidates.test_fnames
+    return ids == {name: model["ids"] for name, model in ensemble.weights["models"].items()}
+
+
+def applied(ensemble: Ensemble, candidates: Candidates) -> Ensemble:
+    """The same blend of other test clips."""
+    test = apply_blend(ensemble.weights, dict(zip(candidates.names, candidates.test, strict=True)))
+    return replace(ensemble, test=_predictions(candidates.test_fnames, test))
 
 
 def save_ensemble(ensemble: Ensemble, folder: Path) -> None:
