@@ -9,10 +9,13 @@ from configs.errors import UserError, list_some
 from configs.paths import Paths
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
 
     from models.candidates import Candidates
     from models.ensemble_folder import Ensemble
+    from models.run_folder import Predictions
 
 EXAMPLES = """examples:
   python submit.py
@@ -57,7 +60,7 @@ def submit(paths: Paths, name: str, output: Path, truth_file: Path | None, predi
     competition. Raises UserError on a blend that does not fit."""
     from input.competition import load_competition, read_truth
     from models.candidates import candidates_from_runs
-    from models.ensemble_folder import is_current, load_ensemble, make_ensemble, save_ensemble
+    from models.ensemble_folder import applied, is_current, load_ensemble, made_from, make_ensemble, save_ensemble
     from models.prediction_folder import candidates_from_predictions
     from models.submission import write_report, write_submission
 
@@ -72,8 +75,11 @@ def submit(paths: Paths, name: str, output: Path, truth_file: Path | None, predi
     if predictions:
         candidates = candidates_from_predictions(predictions, chosen)
     else:
-        candidates = candidates_from_runs(paths.runs, chosen, load_competition(paths.input, sound=False))
+        competition = load_competition(paths.input, sound=False)
+        candidates = candidates_from_runs(paths.runs, chosen, competition, lambda runs: predict_new(runs, paths))
     truth = read_truth(truth_file, candidates.classes) if truth_file else None
+    if ensemble is not None and not by_default and made_from(ensemble, candidates):
+        ensemble = applied(ensemble, candidates)  # the test clips may be others than when it was blended
     if ensemble is None or not is_current(ensemble, candidates):
         if not by_default:
             raise UserError(f"{folder}: its runs or the test clips changed since: python ensemble.py makes it again")
@@ -91,6 +97,15 @@ def submit(paths: Paths, name: str, output: Path, truth_file: Path | None, predi
     if truth is not None:
         show_scores(ensemble, candidates, truth)
     say(f"{len(ensemble.test.fnames)} clips -> {output}")
+
+
+def predict_new(runs: "Sequence[Path]", paths: Paths) -> "list[Predictions]":
+    """Probabilities of test clips that the runs were not trained beside, from their weights: as a kernel does it."""
+    from input.competition import load_competition
+    from models.predict import predict_test
+
+    say(f"{runs[0].parent}: its stored probabilities lack test clips: predicting from the weights")
+    return predict_test(runs, load_competition(paths.input, skip_missing=True).test, paths.features)
 
 
 def show_scores(ensemble: "Ensemble", candidates: "Candidates", truth: "pd.DataFrame") -> None:

@@ -24,9 +24,10 @@ class Resample:
         tap = torch.arange(-self.width, self.width + self.step, dtype=torch.float64) / self.step
         phase = torch.arange(0, -self.phases, -1) / self.phases
         t = ((phase[:, None] + tap) * cutoff).clamp(-LOBES, LOBES)  # (phases, taps), in lobes
-        window = torch.cos(t * math.pi / LOBES / 2) ** 2
-        sinc = torch.where(t == 0, 1.0, (t * math.pi).sin() / (t * math.pi))
-        self.kernels = (sinc * (window * (cutoff / self.step))).float()[:, None]
+        window = t.mul(math.pi).div_(LOBES).div_(2).cos_().square_()
+        t.mul_(math.pi)
+        sinc = t.sin().div_(t).masked_fill_(t == 0, 1.0)
+        self.kernels = sinc.mul_(window.mul_(cutoff / self.step)).float()[:, None]
 
     @torch.inference_mode()
     def __call__(self, wave: np.ndarray) -> np.ndarray:

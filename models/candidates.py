@@ -1,6 +1,6 @@
 """What can be blended: the experiments' out-of-fold and test probabilities as aligned matrices, checked."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from configs.console import warn
 from configs.errors import UserError, list_some
 from input.competition import Competition
 from models.run_folder import Predictions, Run, mean_of_folds, read_run
+
+Predict = Callable[[Sequence[Path]], list[Predictions]]
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,12 @@ class Candidates:
     test_faults: dict[str, str]
 
 
-def candidates_from_runs(runs: Path, names: Sequence[str], competition: Competition) -> Candidates:
+def candidates_from_runs(
+    runs: Path, names: Sequence[str], competition: Competition, predict: Predict | None = None
+) -> Candidates:
     """All folds of the named experiments; without names, of every experiment whose folds are all finished.
 
+    predict: called with run folders whose stored probabilities lack test clips; without it these are an error.
     Raises UserError where there is none, a named one is unfinished, or they differ in classes, folds or clips from each
     other or from the competition.
     """
@@ -50,7 +55,7 @@ def candidates_from_runs(runs: Path, names: Sequence[str], competition: Competit
     if not whole:
         raise UserError(f"{runs}: no experiment with all its folds finished: python train_fold.py --fold 0..4")
     _refuse_differences(whole, competition)
-    return _align(whole, competition)
+    return _align(whole, competition, predict)
 
 
 def _folders(runs: Path, names: Sequence[str]) -> list[Path]:
@@ -86,7 +91,7 @@ def _refuse_differences(whole: list[list[Run]], competition: Competition) -> Non
             )
 
 
-def _align(whole: list[list[Run]], competition: Competition) -> Candidates:
+def _align(whole: list[list[Run]], competition: Competition, predict: Predict | None) -> Candidates:
     train = competition.train
     skipped = set().union(*(run.manifest["skipped"] for runs in whole for run in runs))
     used = train[~train["fname"].isin(skipped)]
@@ -94,7 +99,7 @@ def _align(whole: list[list[Run]], competition: Competition) -> Candidates:
     fold = {fname: run.fold for run in whole[0] for fname in run.oof.fnames}
     oof = [_join(runs).of(fnames, f"{runs[0].folder.parent}, out-of-fold") for runs in whole]
     test_fnames = tuple(competition.test["fname"])
-    test = [mean_of_folds([run.test.of(test_fnames, str(run.folder)) for run in runs]) for runs in whole]
+    test = [_mean_test(runs, test_fnames, predict) for runs in whole]
     for runs, one, other in zip(whole, oof, test, strict=True):
         if not (np.isfinite(one).all() and np.isfinite(other).all()):
             raise UserError(f"{runs[0].folder.parent}: its predictions hold NaN or infinity: train it again")
@@ -120,6 +125,13 @@ def group_numbers(train: pd.DataFrame, column: str | None) -> np.ndarray:
         return np.arange(len(train))
     named = train[column].where(train[column] != "", "clip " + train["fname"])
     return np.asarray(pd.factorize(named)[0])
+
+
+def _mean_test(runs: list[Run], fnames: tuple[str, ...], predict: Predict | None) -> np.ndarray:
+    """(clips, classes) of an experiment, the mean of its fold models."""
+    stored = all(set(fnames) <= set(run.test.fnames) for run in runs)
+    found = [run.test for run in runs] if stored or predict is None else predict([run.folder for run in runs])
+    return mean_of_folds([test.of(fnames, str(run.folder)) for test, run in zip(found, runs, strict=True)])
 
 
 def _join(runs: list[Run]) -> Predictions:

@@ -4,7 +4,7 @@ or not at all."""
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +58,19 @@ def make_ensemble(
 
 def is_current(ensemble: Ensemble, candidates: Candidates) -> bool:
     """Whether the blend was made from exactly these runs, for these test clips."""
+    return made_from(ensemble, candidates) and ensemble.test.fnames == candidates.test_fnames
+
+
+def made_from(ensemble: Ensemble, candidates: Candidates) -> bool:
+    """Whether the blend was made from exactly these runs, for whatever test clips."""
     ids = {name: list(ids) for name, ids in zip(candidates.names, candidates.ids, strict=True)}
-    made_from = {name: model["ids"] for name, model in ensemble.weights["models"].items()}
-    return made_from == ids and ensemble.test.fnames == candidates.test_fnames
+    return ids == {name: model["ids"] for name, model in ensemble.weights["models"].items()}
+
+
+def applied(ensemble: Ensemble, candidates: Candidates) -> Ensemble:
+    """The same blend of other test clips."""
+    test = apply_blend(ensemble.weights, dict(zip(candidates.names, candidates.test, strict=True)))
+    return replace(ensemble, test=_predictions(candidates.test_fnames, test))
 
 
 def was_asked(ensemble: Ensemble, method: str, decide: str, unverified_weight: float | None) -> bool:
