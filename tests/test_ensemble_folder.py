@@ -1,0 +1,150 @@
+"""From candidates to a folder and back: made, judged, written, found again, refused; and the real predictions."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from configs.errors import UserError
+from configs.paths import Paths
+from ensemble import blend
+from models.blending import apply_blend, softmax
+from models.candidates import Candidates
+from models.ensemble_folder import is_current, load_ensemble, make_ensemble, save_ensemble, was_asked
+from models.prediction_folder import candidates_from_predictions
+from models.report import CAPTIONS, most_confused, write_report
+from submit import submit
+
+REAL = Path("../shared/data/fsdkaggle2018-predictions")
+
+
+def made(clips: int = 160, verified: float = 1.0) -> Candidates:
+    """Three models of falling skill on four classes."""
+    rng = np.random.default_rng(0)
+    truth = np.arange(clips) % 4
+    skill = np.array([1.5, 1.0, 0.2])[:, None, None]
+    oof = np.stack([softmax(z) for z in rng.normal(size=(3, clips, 4)) + skill * np.eye(4)[truth]])
+    test = np.stack([softmax(z) for z in rng.normal(size=(3, 10, 4))])
+    fnames, test_fnames = (tuple(f"{kind}{i}.wav" for i in range(n)) for kind, n in (("a", clips), ("t", 10)))
+    fold, flags = (np.arange(clips) // 4) % 4, rng.random(clips) < verified
+    ids = (("1",), ("2",), ("3",))
+    return Candidates(
+        names=("x", "y", "z"),
+        ids=ids,
+        classes=("ant", "bat", "cat", "dog"),
+        fnames=fnames,
+        truth=truth,
+        verified=flags,
+        fold=fold,
+        group=np.arange(clips),
+        oof=oof.astype(np.float32),
+        test_fnames=test_fnames,
+        test=test.astype(np.float32),
+        test_faults={},
+    )
+
+
+def test_weights_json_alone_makes_the_test_rows(tmp_path: Path) -> None:
+    c = made()
+    save_ensemble(make_ensemble(c, "log_linear"), tmp_path / "e")
+    about = json.loads((tmp_path / "e" / "weights.json").read_text())
+    probs = apply_blend(about, dict(zip(c.names, c.test, strict=True)))
+    found = load_ensemble(tmp_path / "e")
+    assert np.allclose(found.test.probs, probs, atol=1e-7)
+    assert about["models"]["x"]["ids"] == ["1"]
+    assert about["classes"] == list(c.classes)
+    assert len((tmp_path / "e" / "weights.json").read_text().splitlines()) < 20
+
+
+def test_other_runs_or_other_wishes_are_seen() -> None:
+    c = made()
+    e = make_ensemble(c, "arithmetic")
+    assert is_current(e, c)
+    assert not is_current(e, replace(c, ids=(("1",), ("2",), ("4",))))
+    assert not is_current(e, replace(c, test_fnames=c.test_fnames[::-1]))
+    assert was_asked(e, "arithmetic", "verified", None)
+    assert not was_asked(e, "auto", "verified", None)
+    assert not was_asked(e, "arithmetic", "all", None)
+    assert not was_asked(make_ensemble(c, "arithmetic", by_default=True), "arithmetic", "verified", None)
+
+
+def test_unverified_rows_neither_fit_nor_judge_unless_asked() -> None:
+    c = made(verified=0.6)
+    wrong = replace(c, truth=np.where(c.verified, c.truth, (c.truth + 1) % 4))
+    clean, noisy = make_ensemble(c, "log_linear"), make_ensemble(wrong, "log_linear")
+    assert noisy.weights["models"] == clean.weights["models"]
+    assert noisy.comparison["methods"]["log_linear"]["score"] == clean.comparison["methods"]["log_linear"]["score"]
+    assert noisy.comparison["rows"] == c.verified.sum()
+    assert make_ensemble(wrong, "log_linear", unverified_weight=1.0).weights["models"] != clean.weights["models"]
+    asked_all = make_ensemble(wrong, "log_linear", decide="all")
+    assert asked_all.comparison["rows"] == len(c.truth)
+    assert asked_all.comparison["methods"]["log_linear"]["score"] < 0.9 * clean.scores["blend"]["map3_verified"]
+
+
+def test_no_verified_row_means_that_all_decide() -> None:
+    c = made(verified=0.0)
+    assert make_ensemble(c, "arithmetic").comparison["decide"] == "all"
+
+
+def test_too_few_rows_that_decide_are_refused() -> None:
+    c = replace(made(), verified=np.arange(160) == 3)
+    with pytest.raises(UserError, match="--decide all"):
+        make_ensemble(c, "log_linear")
+
+
+def test_auto_compares_all_and_writes_a_whole_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.blend_fitting.TRIALS", 10)
+    c = made(clips=80, verified=0.8)
+    e = make_ensemble(c, "auto")
+    assert set(e.comparison["methods"]) > {"single", "greedy", "stack", "auto"}
+    assert e.weights["asked"] == "auto"
+    assert e.weights["method"] == e.comparison["chosen"]
+    low, high = e.comparison["expected"]["interval"]
+    assert low < e.comparison["expected"]["score"] < high
+    save_ensemble(e, tmp_path / "e", lambda folder: write_report(folder, e, c))
+    html = (tmp_path / "e" / "report.html").read_text()
+    assert html.count("src='data:image/png;base64,") == len(CAPTIONS)
+    assert "http" not in html
+    assert all((tmp_path / "e" / f"{name}.png").stat().st_size > 1000 for name in CAPTIONS)
+
+
+def test_most_confused_by_hand() -> None:
+    counts = np.array([[5, 2, 0], [1, 3, 0], [2, 0, 4]])
+    assert most_confused(("a", "b", "c"), counts) == [("a", "b", 2, 7), ("c", "a", 2, 6), ("b", "a", 1, 4)]
+
+
+def write_folder(c: Candidates, folder: Path) -> None:
+    folder.mkdir()
+    (folder / "classes.txt").write_text("\n".join(c.classes))
+    rows = [f"{n},{c.classes[t]},{v:d},{k}" for n, t, v, k in zip(c.fnames, c.truth, c.verified, c.fold, strict=True)]
+    (folder / "train.csv").write_text("\n".join(["fname,label,manually_verified,fold", *rows]))
+    (folder / "sample_submission.csv").write_text("\n".join(["fname,label", *(f"{n},ant" for n in c.test_fnames)]))
+    for name, oof, test in zip(c.names, c.oof, c.test, strict=True):
+        np.savez(folder / f"{name}.npz", oof=oof, test=test)
+
+
+def test_from_predictions_to_a_submission(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_folder(made(), tmp_path / "theirs")
+    paths, output = Paths(tmp_path / "none", tmp_path / "work"), tmp_path / "s.csv"
+    blend(paths, [], "log_linear", "default", False, tmp_path / "theirs")
+    assert "expected on 10 test clips" in capsys.readouterr().out
+    blend(paths, [], "log_linear", "default", False, tmp_path / "theirs")
+    assert "found" in capsys.readouterr().out
+    submit(paths, "default", output, None, tmp_path / "theirs")
+    lines = output.read_text().splitlines()
+    assert lines[0] == "fname,label"
+    assert [line.partition(",")[0] for line in lines[1:]] == list(made().test_fnames)
+    np.savez(tmp_path / "theirs" / "x.npz", oof=made().oof[1], test=made().test[1])
+    with pytest.raises(UserError, match="changed since"):
+        submit(paths, "default", output, None, tmp_path / "theirs")
+
+
+@pytest.mark.skipif(not REAL.exists(), reason=f"{REAL} (real predictions, not in the repository) is absent")
+def test_the_log_linear_pool_wins_on_the_real_predictions() -> None:
+    e = make_ensemble(candidates_from_predictions(REAL), "log_linear")
+    found = e.comparison["methods"]["log_linear"]
+    assert found["to_single"]["interval"][0] > 0.005
+    assert found["to_mean"]["interval"][0] > 0.01
+    assert found["fitted"] - found["score"] < 0.01
