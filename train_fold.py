@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # imported where they are used: --help must not wait for torc
     from models.lit_tagger import LitTagger
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}  # as Lightning calls them
+DEFAULT = Path(__file__).parent / "configs" / "resnetish18.yaml"
 EXAMPLES = """examples:
   python train_fold.py --fold 0..4
   python train_fold.py --fold 0 --config configs/vggish.yaml train.epochs=3 name=quick
@@ -32,7 +33,7 @@ def main() -> None:
     )
     parser.add_argument("--fold", required=True, metavar="FOLDS", help="which folds: 3, 0..4 or 0,2,4")
     parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="experiment file (default: the built-in resnetish18)"
+        "--config", type=Path, metavar="FILE", help="experiment file (configs/resnetish18.yaml)"
     )
     parser.add_argument("--input", type=Path, metavar="DIR", default=Paths.input, help="the competition (%(default)s)")
     parser.add_argument("--work", type=Path, metavar="DIR", default=Paths.work, help="all that is made (%(default)s)")
@@ -42,7 +43,7 @@ def main() -> None:
 
     from configs.load import load_config
 
-    cfg = load_config(args.config, args.overrides)
+    cfg = load_config(args.config or DEFAULT, args.overrides)
     train_folds(cfg, parse_folds(args.fold, cfg.folds.n_folds), Paths(args.input, args.work), args.force)
 
 
