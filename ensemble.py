@@ -1,18 +1,27 @@
-"""Blend the finished experiments in work/runs/: weights, scores, blended out-of-fold and test probabilities."""
+"""Blend the finished experiments in work/runs/, or predictions from elsewhere, and say what the blend is worth."""
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from configs.console import run_command, say, table
 from configs.paths import Paths
+from models.methods import AUTO, DECIDE, METHODS
 
 if TYPE_CHECKING:
     from models.ensemble_folder import Ensemble
 
-EXAMPLES = """examples:
+EXAMPLES = f"""methods, the simplest first:
+{chr(10).join(f"  {name:12} {what}" for name, what in METHODS.items())}
+  {AUTO:12} the simplest within one standard error (of the paired difference) of the best nested score
+
+Every method is judged by nested cross-validation: its weights are fitted to the other folds. Two seeds of one
+experiment (another train.seed and name) are two models; an experiment with folds missing is left out or refused.
+
+examples:
   python ensemble.py
   python ensemble.py --runs resnetish18 vggish --method greedy --name two
+  python ensemble.py --predictions teammate/predictions
 """
 
 
@@ -22,47 +31,102 @@ def main() -> None:
     )
     parser.add_argument("--input", type=Path, metavar="DIR", default=Paths.input, help="the competition (%(default)s)")
     parser.add_argument("--work", type=Path, metavar="DIR", default=Paths.work, help="all that is made (%(default)s)")
-    parser.add_argument("--runs", nargs="+", metavar="NAME", default=[], help="experiments (all that are finished)")
-    parser.add_argument("--method", default="arithmetic", help="arithmetic, geometric or greedy (%(default)s)")
+    parser.add_argument("--predictions", type=Path, metavar="DIR", help="blend the <model>.npz in DIR, not our runs")
+    parser.add_argument("--runs", nargs="+", metavar="NAME", default=[], help="experiments or models (all there are)")
+    parser.add_argument("--method", default=AUTO, help="a method below (%(default)s)")
+    parser.add_argument(
+        "--decide", choices=DECIDE, default=DECIDE[0], help="rows that judge; all, if none is verified (%(default)s)"
+    )
+    parser.add_argument(
+        "--unverified-weight",
+        type=float,
+        metavar="W",
+        help="weight of unverified rows in the fit, 0 to 1 (0; 1 with --decide all)",
+    )
     parser.add_argument("--name", default="default", help="work/ensembles/NAME/ (%(default)s)")
     parser.add_argument("--force", action="store_true", help="make it again though nothing changed")
     args = parser.parse_args()
-    blend(Paths(args.input, args.work), args.runs, args.method, args.name, args.force)
+    paths, how = Paths(args.input, args.work), (args.predictions, args.decide, args.unverified_weight)
+    blend(paths, args.runs, args.method, args.name, args.force, *how)
 
 
-def blend(paths: Paths, runs: list[str], method: str, name: str, force: bool) -> "Ensemble":
-    """Make work/ensembles/<name>/, or read it where it is there and current. Raises UserError on runs that differ."""
+def blend(
+    paths: Paths,
+    runs: list[str],
+    method: str,
+    name: str,
+    force: bool,
+    predictions: Path | None = None,
+    decide: str = DECIDE[0],
+    unverified_weight: float | None = None,
+) -> "Ensemble":
+    """Make work/ensembles/<name>/, or read it where it is there and current. Raises UserError on runs that differ.
+
+    predictions: a folder that stands for our runs and the competition; the others as in `make_ensemble`.
+    """
     from configs.errors import UserError
     from input.competition import load_competition
-    from models.blending import METHODS
     from models.candidates import candidates_from_runs
-    from models.ensemble_folder import is_current, load_ensemble, make_ensemble, save_ensemble
+    from models.ensemble_folder import is_current, load_ensemble, make_ensemble, save_ensemble, was_asked
+    from models.prediction_folder import candidates_from_predictions
+    from models.report import write_report
 
-    if method not in METHODS:
-        raise UserError(f"--method {method}: known are {', '.join(METHODS)}")
-    candidates = candidates_from_runs(paths.runs, runs, load_competition(paths.input, sound=False))
+    if method not in (*METHODS, AUTO):
+        raise UserError(f"--method {method}: known are {', '.join((*METHODS, AUTO))}")
+    if unverified_weight is not None and not 0 <= unverified_weight <= 1:
+        raise UserError(f"--unverified-weight {unverified_weight}: must lie in 0 to 1")
+    if predictions:
+        candidates = candidates_from_predictions(predictions, runs)
+    else:
+        candidates = candidates_from_runs(paths.runs, runs, load_competition(paths.input, sound=False))
     folder = paths.ensembles / name
     if folder.exists() and not force:
         found = load_ensemble(folder)
-        if found.weights["method"] == method and is_current(found, candidates):
-            say(f"{folder}: found, made from these runs; --force makes it again")
+        if was_asked(found, method, decide, unverified_weight) and is_current(found, candidates):
+            say(f"{folder}: found, made from these predictions in this way; --force makes it again")
             show(found)
             return found
-    ensemble = make_ensemble(candidates, method)
-    save_ensemble(ensemble, folder)
+    ensemble = make_ensemble(candidates, method, decide=decide, unverified_weight=unverified_weight)
+    save_ensemble(ensemble, folder, lambda partial: write_report(partial, ensemble, candidates))
     show(ensemble)
-    say(f"{method} blend of {len(candidates.names)} experiments -> {folder}")
+    say(f"{ensemble.weights['method']} blend of {len(candidates.names)} models -> {folder} (look at report.html)")
     return ensemble
 
 
 def show(ensemble: "Ensemble") -> None:
-    """Out-of-fold MAP@3 of every experiment and of the blend."""
-    weights = {name: f"{model['weight']:.3f}" for name, model in ensemble.weights["models"].items()}
+    """Out-of-fold MAP@3 of every model and, nested, of every method, and what to expect of the chosen one."""
+    known = ensemble.weights["models"]
     rows = [
-        [name, weights.get(name, ""), f"{found['map3']:.4f}", f"{found.get('map3_verified', float('nan')):.4f}"]
-        for name, found in ensemble.scores.items()
+        [name, f"{known[name]['weight']:.3f}", *_oof(one)] for name, one in ensemble.scores.items() if name in known
     ]
-    table(["MAP@3", "weight", "OOF", "OOF verified"], rows)
+    table(["model", "weight", "OOF", "OOF verified"], rows)
+    about = ensemble.comparison
+    say("")
+    header = ["method", "fitted", "nested", "SE", "to best single", "95 %", "to plain mean", "95 %", "nested, all rows"]
+    table(header, [_line(name, one, about["chosen"]) for name, one in about["methods"].items()])
+    say(f"* chosen. fitted, nested and differences: MAP@3 of the {about['rows']} rows that decide ({about['decide']})")
+    if tried := about["unverified_weight"]:
+        listed = ", ".join(f"{weight}: {score:.4f}" for weight, score in tried.items())
+        say(f"log_linear, nested, by the weight of unverified rows in the fit: {listed}")
+    expected = about["expected"]
+    low, high = expected["interval"]
+    say(
+        f"expected on {expected['clips']} test clips, if like the rows that decide: {expected['score']:.4f}, "
+        f"with 95 % between {low:.4f} and {high:.4f}"
+    )
+
+
+def _oof(found: dict[str, float]) -> list[str]:
+    return [f"{found['map3']:.4f}", f"{found.get('map3_verified', float('nan')):.4f}"]
+
+
+def _line(name: str, found: dict[str, Any], chosen: str) -> list[str]:
+    cells = [name + (" *" if name == chosen else ""), f"{found['fitted']:.4f}", f"{found['score']:.4f}"]
+    cells.append(f"{found['se']:.4f}")
+    for key in ("to_single", "to_mean"):
+        low, high = found[key]["interval"]
+        cells += [f"{found[key]['difference']:+.4f}", f"{low:+.4f} {high:+.4f}"]
+    return [*cells, f"{found['nested_all']:.4f}"]
 
 
 if __name__ == "__main__":

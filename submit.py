@@ -30,6 +30,7 @@ def main() -> None:
     )
     parser.add_argument("--input", type=Path, metavar="DIR", default=Paths.input, help="the competition (%(default)s)")
     parser.add_argument("--work", type=Path, metavar="DIR", default=Paths.work, help="all that is made (%(default)s)")
+    parser.add_argument("--predictions", type=Path, metavar="DIR", help="what ensemble.py --predictions blended")
     parser.add_argument("--ensemble", default="default", metavar="NAME", help="work/ensembles/NAME/ (%(default)s)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="where to write it (<work>/submission.csv)")
     parser.add_argument("--truth", type=Path, metavar="FILE", help="labels published later: print the test score")
@@ -41,7 +42,7 @@ def main() -> None:
         parser.error("--upload needs a description: -m TEXT")
     paths = Paths(args.input, args.work)
     output = args.output or paths.work / "submission.csv"
-    submit(paths, args.ensemble, output, args.truth)
+    submit(paths, args.ensemble, output, args.truth, args.predictions)
     if args.upload:
         upload(args.competition or paths.input.resolve().name, output, args.message)
 
@@ -54,24 +55,29 @@ def upload(slug: str, file: Path, message: str) -> None:
     submit_file(Kaggle(), slug, file, message)
 
 
-def submit(paths: Paths, name: str, output: Path, truth_file: Path | None) -> None:
-    """Write and validate the submission; with a truth, score it. Raises UserError on a blend that does not fit."""
+def submit(paths: Paths, name: str, output: Path, truth_file: Path | None, predictions: Path | None = None) -> None:
+    """Write and validate the submission; with a truth, score it. predictions: a folder that stands for our runs and the
+    competition. Raises UserError on a blend that does not fit."""
     from input.competition import load_competition, read_truth
     from models.candidates import candidates_from_runs
     from models.ensemble_folder import applied, is_current, load_ensemble, made_from, make_ensemble, save_ensemble
+    from models.prediction_folder import candidates_from_predictions
     from models.submission import write_report, write_submission
 
-    if output.resolve() == (paths.input / "sample_submission.csv").resolve():
+    if output.resolve() == ((predictions or paths.input) / "sample_submission.csv").resolve():
         raise UserError(f"{output}: is the competition's own: give another name with --output")
-    competition = load_competition(paths.input, sound=False)
-    truth = read_truth(truth_file, competition.classes) if truth_file else None
     folder = paths.ensembles / name
     ensemble = load_ensemble(folder) if folder.exists() else None
     if ensemble is None and name != "default":
         raise UserError(f"{folder}: no such blend: python ensemble.py --name {name}")
     by_default = ensemble is None or ensemble.weights["by_default"]
     chosen = [] if ensemble is None or by_default else list(ensemble.weights["models"])
-    candidates = candidates_from_runs(paths.runs, chosen, competition, lambda runs: predict_new(runs, paths))
+    if predictions:
+        candidates = candidates_from_predictions(predictions, chosen)
+    else:
+        competition = load_competition(paths.input, sound=False)
+        candidates = candidates_from_runs(paths.runs, chosen, competition, lambda runs: predict_new(runs, paths))
+    truth = read_truth(truth_file, candidates.classes) if truth_file else None
     if ensemble is not None and not by_default and made_from(ensemble, candidates):
         ensemble = applied(ensemble, candidates)  # the test clips may be others than when it was blended
     if ensemble is None or not is_current(ensemble, candidates):
@@ -82,7 +88,7 @@ def submit(paths: Paths, name: str, output: Path, truth_file: Path | None) -> No
         say(f"blend, for want of a chosen one: the mean of {', '.join(candidates.names)} -> {folder}")
     else:
         say(f"{folder}: found, {ensemble.weights['method']} blend of {', '.join(ensemble.weights['models'])}")
-    write_submission(output, ensemble.test, competition.classes)
+    write_submission(output, ensemble.test, candidates.classes)
     report = output.with_name(output.stem + ".report.json")
     write_report(report, folder, candidates.test_faults, len(ensemble.test.fnames))
     if candidates.test_faults:

@@ -80,7 +80,7 @@ class Prepared:
 
 def prepare(cfg: Config, paths: Paths) -> Prepared:
     """Competition, folds and features; made where they are not there. Raises UserError on bad input."""
-    from features.store import open_features
+    from features.store import open_features, sound_hash
     from folds.assign import fold_hash, load_folds
     from input.competition import load_competition
 
@@ -97,7 +97,7 @@ def prepare(cfg: Config, paths: Paths) -> Prepared:
         "fold_hash": fold_hash(folds),
         "n_folds": cfg.folds.n_folds,
         "feature_hash": config_hash(cfg.features),
-        "stores": {"train": train.key, "test": test.key},
+        "sound_hash": {"train": sound_hash(competition.train), "test": sound_hash(competition.test)},
         "skipped": train.faults,
         "test_faults": test.faults,
     }

@@ -8,7 +8,7 @@ from benchmarks.measure import Row, in_child
 
 
 def measure(quick: bool) -> list[Row]:
-    smallest = 32 if quick else 256
+    smallest = 16 if quick else 256
     sizes = [smallest, 4 * smallest, 16 * smallest]
     with TemporaryDirectory() as name:
         folder = Path(name)
@@ -24,7 +24,7 @@ def measure(quick: bool) -> list[Row]:
             ("extraction time in one process", seconds, "s", times * 1.25),
             ("size of the store", mebibytes, "MiB", times * 1.01),
             ("peak memory of extraction", memory, "MiB", 1.1),
-            ("time of a training epoch, ResNetish10 of width 4", epochs, "s", times * 1.25),
+            ("time of a training epoch, ResNetish10 of width 8", epochs, "s", times * 1.25),
         ):
             ratio = values[i] / values[0]
             told = (f"{values[i]:.4g} {unit}", f"{values[0]:.4g} {unit}", f"{ratio:.2f}x")
@@ -54,5 +54,5 @@ def epoch(n: int) -> float:
     """Seconds of an epoch of n clips in the whole loop of `train_fold.py`."""
     from benchmarks.loop import CPU, make_tagger, seconds_in_loop
 
-    tagger = make_tagger("resnetish10", width=4)
+    tagger = make_tagger("resnetish10", width=8)
     return n * seconds_in_loop(tagger, 32, 16, n // 16, CPU, "fp32") / 16

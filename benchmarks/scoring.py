@@ -3,7 +3,7 @@
 import numpy as np
 
 from benchmarks.measure import Row, by_turns, median, quotient
-from models.blending import greedy_weights
+from models.greedy import greedy_weights
 from models.metrics import map_at_3
 
 CLIPS, CLASSES, MODELS = 9_473, 41, 20
@@ -44,7 +44,7 @@ def scores(probs: np.ndarray, truth: np.ndarray, rounds: int) -> list[Row]:
 def greedy(stack: np.ndarray, truth: np.ndarray, quick: bool) -> Row:
     steps = 3 if quick else 100
     ways = {
-        "ours": lambda: greedy_weights(stack, truth, steps),
+        "ours": lambda: greedy_weights(stack, truth, np.ones(len(truth)), steps),
         "peer": lambda: greedy_recomputed(stack, truth, steps),
     }
     times = by_turns(ways, 1, warm_up=False)

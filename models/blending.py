@@ -1,14 +1,43 @@
-"""Blends of several models' probabilities: matrices in, matrices or weights out."""
+"""How a fitted blend is applied to probabilities: numbers in a weights.json, matrices in and out, numpy alone."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from models.metrics import average_precision_at_3, map_at_3
+TINY = 1e-9  # under the logarithm of a plain geometric mean; a float32 probability can be 0
+FLOOR = 1e-3  # under a fitted logarithm: a confident 1e-20 is no evidence worth 46 nats
 
-METHODS = ("arithmetic", "geometric", "greedy")
-TINY = 1e-9  # under the logarithm; a float32 probability can be 0
+
+def apply_blend(about: Mapping[str, Any], probs: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The blend (clips, classes) that a weights.json describes, of each model's probabilities (clips, classes).
+
+    The same call for out-of-fold rows, test rows and the Kaggle kernel; each row of the blend depends on that clip
+    alone, so neither the order nor the number of the clips matters. A model of weight 0 may be absent. Rows sum to 1.
+    Raises KeyError where another model is absent, ValueError on a method that this version does not know.
+    """
+    models = {name: model for name, model in about["models"].items() if model["weight"] > 0}
+    stack = np.stack([probs[name] for name in models])
+    weights = np.array([model["weight"] for model in models.values()])
+    method = about["method"]
+    if method in ("single", "arithmetic", "greedy", "weights"):
+        return arithmetic(stack, weights)
+    if method == "geometric":
+        return geometric(stack, weights)
+    if method == "rank":
+        return rank_mean(stack, weights)
+    if method == "temperature":
+        temperatures = [model["temperature"] for model in models.values()]
+        scaled = [sharpen(one, t) for one, t in zip(stack, temperatures, strict=True)]
+        return arithmetic(np.stack(scaled), weights)
+    if method == "log_linear":
+        return softmax(np.tensordot(weights, floored_log(stack), axes=1) + np.array(about["offsets"]))
+    if method == "stack":
+        logits = np.tile(np.array(about["offsets"], dtype=np.float64), (stack.shape[1], 1))
+        for one, model in zip(stack, models.values(), strict=True):
+            logits += centred_log(one) @ np.array(model["coefficients"])
+        return softmax(logits)
+    raise ValueError(f"no blending method {method!r}")
 
 
 def arithmetic(stack: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -18,47 +47,45 @@ def arithmetic(stack: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 def geometric(stack: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Weighted geometric mean, each row scaled to sum 1; arguments as in `arithmetic`."""
-    logs = np.tensordot(weights, np.log(np.maximum(stack, TINY)), axes=1)
-    blend = np.exp(logs - logs.max(axis=1, keepdims=True))
-    return np.asarray(blend / blend.sum(axis=1, keepdims=True))
+    return softmax(np.tensordot(weights, np.log(np.maximum(stack, TINY)), axes=1))
 
 
-def greedy_weights(stack: np.ndarray, truth: np.ndarray, steps: int = 50) -> np.ndarray:
-    """Weights (models,) by greedy selection with replacement on MAP@3.
+def rank_mean(stack: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted mean of how many classes of the clip each class beats, scaled to sum 1; a tie counts half.
 
-    Each step adds the model that lifts the arithmetic blend most; the best blend of all steps is kept, the shortest of
-    equals. Ties take the first model. Source: R. Caruana et al., "Ensemble selection from libraries of models", 2004.
+    Arguments as in `arithmetic`. Ranks are taken within a clip (J.-C. de Borda, 1784), not within a class over clips,
+    so that a clip's blend does not depend on which other clips are there.
     """
     total = np.zeros(stack.shape[1:])
-    counts = np.zeros(len(stack))
-    best_score, best = -1.0, counts
-    for _ in range(steps):
-        found = [map_at_3(total + model, truth) for model in stack]  # the scale does not change the ranks
-        pick = int(np.argmax(found))
-        total += stack[pick]
-        counts[pick] += 1
-        if found[pick] > best_score:
-            best_score, best = found[pick], counts.copy()
-    return np.asarray(best / best.sum())
+    for one, weight in zip(stack, weights, strict=True):
+        for i in range(0, len(one), 1000):  # (1000, classes, classes) at a time
+            part = one[i : i + 1000]
+            beats = (part[:, :, None] > part[:, None, :]).sum(axis=2)
+            level = (part[:, :, None] == part[:, None, :]).sum(axis=2) - 1
+            total[i : i + 1000] += weight * (beats + level / 2)
+    return np.asarray(total / total.sum(axis=1, keepdims=True))
 
 
-def fit_weights(method: str, stack: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Weights (models,) for a method of METHODS: equal ones, or fitted to stack (models, clips, classes) and truth."""
-    if method == "greedy":
-        return greedy_weights(stack, truth)
-    return np.full(len(stack), 1 / len(stack))
+def sharpen(probs: np.ndarray, temperature: float) -> np.ndarray:
+    """Rows p^(1 / temperature), scaled to sum 1; below 1 sharpens, above 1 flattens.
 
-
-def apply_blend(about: Mapping[str, Any], probs: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The blend (clips, classes) that a weights.json describes, of each model's probabilities (clips, classes).
-
-    The same call for out-of-fold rows, test rows and the Kaggle kernel. Raises KeyError where a model is absent.
+    Source: C. Guo et al., "On calibration of modern neural networks", 2017.
     """
-    stack = np.stack([probs[name] for name in about["models"]])
-    weights = np.array([model["weight"] for model in about["models"].values()])
-    return geometric(stack, weights) if about["method"] == "geometric" else arithmetic(stack, weights)
+    return softmax(floored_log(probs) / temperature)
 
 
-def standard_error(probs: np.ndarray, truth: np.ndarray) -> float:
-    """Standard error of MAP@3 over clips; arguments as in `map_at_3`."""
-    return float(average_precision_at_3(probs, truth).std(ddof=1) / np.sqrt(len(truth)))
+def floored_log(probs: np.ndarray) -> np.ndarray:
+    """log(p + FLOOR) in float64, which keeps the order of small probabilities."""
+    return np.asarray(np.log(probs.astype(np.float64) + FLOOR))
+
+
+def centred_log(probs: np.ndarray) -> np.ndarray:
+    """`floored_log` with a mean of 0 in every row: features of the stack. probs (clips, classes)."""
+    logs = floored_log(probs)
+    return np.asarray(logs - logs.mean(axis=1, keepdims=True))
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Rows of exp(logits), scaled to sum 1. logits (clips, classes)."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from configs.console import warn
 from configs.errors import UserError, list_some
@@ -16,9 +17,10 @@ Predict = Callable[[Sequence[Path]], list[Predictions]]
 
 @dataclass(frozen=True)
 class Candidates:
-    """names: the models. ids: per model what its predictions were read from (one id a fold). oof (models, clips,
-    classes) float32 over the training clips `fnames` with truth, verified and fold (clips,). test (models, test clips,
-    classes) over `test_fnames`, the mean of the fold models."""
+    """names: the models; two seeds of one experiment are two models. ids: per model what its predictions were read from
+    (one id a fold). oof (models, clips, classes) float32 over the training clips `fnames` with truth, verified, fold
+    and group (clips,): clips of one group number were cut from one recording. test (models, test clips, classes) over
+    `test_fnames`, the mean of the fold models."""
 
     names: tuple[str, ...]
     ids: tuple[tuple[str, ...], ...]
@@ -27,6 +29,7 @@ class Candidates:
     truth: np.ndarray
     verified: np.ndarray
     fold: np.ndarray
+    group: np.ndarray
     oof: np.ndarray
     test_fnames: tuple[str, ...]
     test: np.ndarray
@@ -108,6 +111,7 @@ def _align(whole: list[list[Run]], competition: Competition, predict: Predict | 
         truth=np.array([competition.classes.index(label) for label in used["label"]]),
         verified=used["verified"].to_numpy(dtype=bool),
         fold=np.array([fold[fname] for fname in fnames]),
+        group=group_numbers(used, whole[0][0].config.folds.group_column),
         oof=np.stack(oof),
         test_fnames=test_fnames,
         test=np.stack(test),
@@ -120,6 +124,14 @@ def _mean_test(runs: list[Run], fnames: tuple[str, ...], predict: Predict | None
     stored = all(set(fnames) <= set(run.test.fnames) for run in runs)
     found = [run.test for run in runs] if stored or predict is None else predict([run.folder for run in runs])
     return mean_of_folds([test.of(fnames, str(run.folder)) for test, run in zip(found, runs, strict=True)])
+
+
+def group_numbers(train: pd.DataFrame, column: str | None) -> np.ndarray:
+    """The number of each clip's group, (clips,); a clip without one is its own, as when the folds were dealt."""
+    if column is None or column not in train:
+        return np.arange(len(train))
+    named = train[column].where(train[column] != "", "clip " + train["fname"])
+    return np.asarray(pd.factorize(named)[0])
 
 
 def _join(runs: list[Run]) -> Predictions:

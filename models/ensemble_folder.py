@@ -1,44 +1,59 @@
-"""A blend on disk: work/ensembles/<name>/ with weights.json, oof.npz, test.npz and scores.json, whole or not at all."""
+"""A blend on disk: work/ensembles/<name>/ with weights.json, oof.npz, test.npz, scores.json and comparison.json, whole
+or not at all."""
 
 import json
 import shutil
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from configs.errors import UserError
-from models.blending import apply_blend, fit_weights
+from models.blending import apply_blend
 from models.candidates import Candidates
+from models.compare import compare, rows_that_decide
 from models.metrics import scores
 from models.run_folder import Predictions, load_predictions, save_predictions
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """weights: the content of weights.json: method, models with their weight and ids, classes. scores: per model and
-    for 'blend': map3, accuracy, map3_verified."""
+    """weights: the content of weights.json: method, models with their weight and ids, classes. oof: every training clip
+    blended by a fit to the other folds; test: the test clips blended by the fit to all. scores: per model and for
+    'blend' (nested): map3, accuracy, map3_verified. comparison: all methods tried, see `compare.compare`."""
 
     weights: dict[str, Any]
     oof: Predictions
     test: Predictions
     scores: dict[str, dict[str, float]]
+    comparison: dict[str, Any] = field(default_factory=dict)
 
 
-def make_ensemble(candidates: Candidates, method: str, by_default: bool = False) -> Ensemble:
-    """Fit a blend to the out-of-fold rows and apply it to the test rows. by_default: nobody chose it, so a later
-    submission may make it anew."""
+def make_ensemble(
+    candidates: Candidates,
+    method: str,
+    by_default: bool = False,
+    decide: str = "verified",
+    unverified_weight: float | None = None,
+) -> Ensemble:
+    """Fit a blend to the out-of-fold rows, judge it by nested cross-validation and apply it to the test rows.
+
+    method: one of METHODS, or AUTO. by_default: nobody chose it, so a later submission may make it anew. decide: the
+    rows that judge, 'verified' (all where none is) or 'all'. unverified_weight: of the other rows in the fit; None is 0
+    where verified rows decide and 1 where all do. Raises UserError where too few rows decide.
+    """
     c = candidates
-    weights = fit_weights(method, c.oof, c.truth)
-    models = {
-        name: {"weight": float(w), "ids": list(ids)} for name, w, ids in zip(c.names, weights, c.ids, strict=True)
-    }
-    about = {"method": method, "models": models, "classes": list(c.classes), "by_default": by_default}
-    oof, test = dict(zip(c.names, c.oof, strict=True)), dict(zip(c.names, c.test, strict=True))
-    blend = apply_blend(about, oof)
-    found = {name: scores(probs, c.truth, c.verified) for name, probs in (oof | {"blend": blend}).items()}
-    return Ensemble(about, _predictions(c.fnames, blend), _predictions(c.test_fnames, apply_blend(about, test)), found)
+    rows = rows_that_decide(c, decide, unverified_weight)
+    about, nested, comparison = compare(c, method, rows)
+    models = {name: {**about["models"][name], "ids": list(ids)} for name, ids in zip(c.names, c.ids, strict=True)}
+    asked = {"asked": method, "decide": decide, "unverified_weight": unverified_weight, "by_default": by_default}
+    about = {**about, **asked, "models": models, "classes": list(c.classes)}
+    test = apply_blend(about, dict(zip(c.names, c.test, strict=True)))
+    all_probs = {**dict(zip(c.names, c.oof, strict=True)), "blend": nested}
+    found = {name: scores(probs, c.truth, c.verified) for name, probs in all_probs.items()}
+    return Ensemble(about, _predictions(c.fnames, nested), _predictions(c.test_fnames, test), found, comparison)
 
 
 def is_current(ensemble: Ensemble, candidates: Candidates) -> bool:
@@ -58,16 +73,26 @@ def applied(ensemble: Ensemble, candidates: Candidates) -> Ensemble:
     return replace(ensemble, test=_predictions(candidates.test_fnames, test))
 
 
-def save_ensemble(ensemble: Ensemble, folder: Path) -> None:
-    """Write the folder; an older one of that name goes only when the new one is whole."""
+def was_asked(ensemble: Ensemble, method: str, decide: str, unverified_weight: float | None) -> bool:
+    """Whether the blend is what `make_ensemble` would make of these arguments."""
+    keys = ("asked", "decide", "unverified_weight", "by_default")
+    return [ensemble.weights.get(key) for key in keys] == [method, decide, unverified_weight, False]
+
+
+def save_ensemble(ensemble: Ensemble, folder: Path, illustrate: Callable[[Path], None] | None = None) -> None:
+    """Write the folder; an older one of that name goes only when the new one is whole. illustrate: adds more files to
+    the folder that it gets, before that."""
     partial, old = folder.with_name(folder.name + ".partial"), folder.with_name(folder.name + ".old")
     for left_over in (partial, old):
         shutil.rmtree(left_over, ignore_errors=True)
     partial.mkdir(parents=True)
-    (partial / "weights.json").write_text(json.dumps(ensemble.weights, indent=1))
+    (partial / "weights.json").write_text(readable_json(ensemble.weights))
     (partial / "scores.json").write_text(json.dumps(ensemble.scores, indent=1))
+    (partial / "comparison.json").write_text(json.dumps(ensemble.comparison, indent=1))
     save_predictions(partial / "oof.npz", ensemble.oof)
     save_predictions(partial / "test.npz", ensemble.test)
+    if illustrate:
+        illustrate(partial)
     if folder.exists():
         folder.rename(old)
     partial.rename(folder)
@@ -77,11 +102,20 @@ def save_ensemble(ensemble: Ensemble, folder: Path) -> None:
 def load_ensemble(folder: Path) -> Ensemble:
     """The inverse of `save_ensemble`. Raises UserError where the folder is damaged."""
     try:
-        weights = json.loads((folder / "weights.json").read_text())
-        found = json.loads((folder / "scores.json").read_text())
+        weights, found, comparison = (
+            json.loads((folder / f"{name}.json").read_text()) for name in ("weights", "scores", "comparison")
+        )
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: damaged ({error}): make it again with ensemble.py --force") from None
-    return Ensemble(weights, load_predictions(folder / "oof.npz"), load_predictions(folder / "test.npz"), found)
+    oof, test = load_predictions(folder / "oof.npz"), load_predictions(folder / "test.npz")
+    return Ensemble(weights, oof, test, found, comparison)
+
+
+def readable_json(about: dict[str, Any]) -> str:
+    """JSON with one line per entry and one per model, so that 41 offsets do not take 41 lines."""
+    models = ",\n".join(f"  {json.dumps(name)}: {json.dumps(model)}" for name, model in about["models"].items())
+    lines = [f' "{key}": {json.dumps(value)}' for key, value in about.items() if key != "models"]
+    return "{\n" + ",\n".join([*lines, f' "models": {{\n{models}\n }}']) + "\n}\n"
 
 
 def _predictions(fnames: tuple[str, ...], probs: np.ndarray) -> Predictions:

@@ -25,7 +25,7 @@ from configs.schema import Config, differences, from_dict, to_dict
 FILES = ("config.json", "classes.txt", "model.safetensors", "oof.npz", "test.npz", "scores.json", "metrics.csv")
 TRAINED = ("config.json", "classes.txt", "model.safetensors")  # what prediction needs of them, beside the manifest
 NEEDED = {"experiment", "fold", "n_folds", "fold_hash", "skipped", "test_faults", "files"}  # of a manifest
-MADE_FROM = {"fold_hash": "folds", "stores": "sound files"}  # facts that a run must share with the competition
+MADE_FROM = {"fold_hash": "folds", "sound_hash": "sound files"}  # facts that a run must share with the competition
 ANEW = "choose a name=NEW, or train it again with --force"
 CHECKPOINT = "last.ckpt"  # the last whole epoch of an unfinished fold
 
@@ -105,9 +105,9 @@ def load_predictions(file: Path) -> Predictions:
 def unfinished(final: Path, config: Config, facts: dict[str, Any], restart: bool) -> Iterator[Path]:
     """The folder <final>.partial, held by this process alone; restart empties it.
 
-    facts: what the fold is made from, fold_hash and stores among them. A folder without a finished epoch holds nothing
-    worth keeping and is begun anew. Raises UserError where another process holds it, or where it was begun with other
-    settings or from other data.
+    facts: what the fold is made from, fold_hash and sound_hash among them. A folder without a finished epoch holds
+    nothing worth keeping and is begun anew. Raises UserError where another process holds it, or where it was begun with
+    other settings or from other data.
     """
     partial = partial_of(final)
     with _lock(final):

@@ -13,7 +13,7 @@ from models.build import build_model
 from models.resnetish import ResNetish
 
 CONFIGS = sorted(Path("configs").glob("*.yaml"))
-SMALL = ModelConfig(name="resnetish10", width=4)
+SMALL = ModelConfig(name="resnetish10", width=8)
 
 
 def state_of(n_classes: int, seed: int = 1) -> dict[str, torch.Tensor]:
@@ -22,7 +22,7 @@ def state_of(n_classes: int, seed: int = 1) -> dict[str, torch.Tensor]:
 
 
 def started_from(file: Path, n_classes: int, name: str = "resnetish10") -> torch.nn.Module:
-    return build_model(ModelConfig(name=name, width=4, weights=str(file)), n_classes)
+    return build_model(ModelConfig(name=name, width=8, weights=str(file)), n_classes)
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
@@ -42,7 +42,7 @@ def test_there_are_configs() -> None:
 
 @pytest.mark.parametrize("name", ["resnetish10", "resnetish18", "resnetish34", "resnetish50", "vggish", "alexnet"])
 def test_every_name_builds(name: str) -> None:
-    model = build_model(ModelConfig(name=name, width=4), 3).eval()
+    model = build_model(ModelConfig(name=name, width=8), 3).eval()
     with torch.inference_mode():
         assert model(torch.zeros(1, 1, 40, 50)).shape == (1, 3)
 
@@ -117,7 +117,7 @@ def test_a_taggers_own_weights_are_a_start(tmp_path: Path) -> None:
 def test_a_last_layer_of_another_size_keeps_its_random_start(tmp_path: Path) -> None:
     save_file(state_of(5), tmp_path / "five.safetensors")
     torch.manual_seed(3)
-    fresh = ResNetish(10, 7, width=4).state_dict()
+    fresh = ResNetish(10, 7, width=8).state_dict()
     torch.manual_seed(3)
     found = started_from(tmp_path / "five.safetensors", 7).state_dict()
     assert torch.equal(found["head.2.weight"], fresh["head.2.weight"])
@@ -169,5 +169,5 @@ def test_files_that_are_no_weights_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_trained_state_needs_no_starting_weights() -> None:
-    cfg = ModelConfig(name="resnetish10", width=4, weights="gone.safetensors")
+    cfg = ModelConfig(name="resnetish10", width=8, weights="gone.safetensors")
     assert isinstance(build_model(cfg, 5, start=False), ResNetish)

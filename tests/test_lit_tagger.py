@@ -31,7 +31,7 @@ from tests.conftest import MakeStore
 CPU = torch.device("cpu")
 CLASSES = ("high", "low", "mid")
 CFG = Config(
-    model=ModelConfig(name="resnetish10", width=4, dropout=0.1),
+    model=ModelConfig(name="resnetish10", width=8, dropout=0.1),
     augment=AugmentConfig(mixup_alpha=0.2, time_masks=1, time_mask_frames=3, freq_masks=1, freq_mask_mels=2, gain=0.1),
     train=TrainConfig(epochs=3, batch_size=6, crop_seconds=1.0, lr=3e-3),
     predict=PredictConfig(window_seconds=1.0),

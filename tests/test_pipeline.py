@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 TINY = [
     *("folds.n_folds=2", "features.sample_rate=8000", "features.f_max=4000", "features.n_fft=256"),
     *("features.hop_length=160", "features.n_mels=16", "train.epochs=3", "train.batch_size=16"),
-    *("train.crop_seconds=1.0", "predict.window_seconds=1.0", "model.width=4"),
+    *("train.crop_seconds=1.0", "predict.window_seconds=1.0", "model.width=8"),
 ]
 ONE = ["--config", "configs/demo_resnetish.yaml", "name=one", *TINY]
 TWO = ["--config", "configs/demo_vggish.yaml", "name=two", *TINY]
@@ -280,7 +280,7 @@ def test_other_settings_do_not_overwrite_a_finished_fold(work: Path, demo: Path)
 
 
 def test_other_sound_does_not_pass_for_a_finished_fold(own_work: Path, demo: Path) -> None:
-    change_manifest(own_work / "runs/one/fold0", stores={"train": "before", "test": "before"})
+    change_manifest(own_work / "runs/one/fold0", sound_hash={"train": "before", "test": "before"})
     told = refused("train_fold.py", "--fold", "0", *where(demo, own_work), *ONE)
     assert "fold0 was made from other sound files" in told and "--force" in told
 

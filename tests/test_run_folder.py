@@ -34,7 +34,7 @@ FACTS: dict[str, Any] = {
     "fold": 0,
     "n_folds": 2,
     "fold_hash": "f0",
-    "stores": {"train": "a", "test": "b"},
+    "sound_hash": {"train": "a", "test": "b"},
     "skipped": {},
     "test_faults": {"t2.wav": "empty"},
 }
@@ -115,7 +115,7 @@ def test_an_unfinished_fold_with_other_settings_or_data_is_refused(final: Path) 
     other = Config(name="exp", train=TrainConfig(epochs=7))
     with pytest.raises(UserError, match=r"fold0\.partial was begun with other settings \(1: train\.epochs: 60 -> 7\)"):
         train(final, cfg=other)
-    for key, what in (("fold_hash", "folds"), ("stores", "sound files")):
+    for key, what in (("fold_hash", "folds"), ("sound_hash", "sound files")):
         with (
             pytest.raises(UserError, match=rf"fold0\.partial was begun from other {what}: .*--force"),
             unfinished(final, CFG, FACTS | {key: "other"}, restart=False),

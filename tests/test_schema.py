@@ -36,7 +36,7 @@ from configs.schema import (
         (FeatureConfig, {"log_floor": 0.0}, "log_floor must be above 0: silence would give -inf"),
         (FeatureConfig, {"trim_db": 0.0}, "trim_db must be above 0"),
         (FoldConfig, {"n_folds": 1}, "n_folds must be at least 2"),
-        (ModelConfig, {"width": 0}, "width must be above 0"),
+        (ModelConfig, {"width": 0}, "width must be a multiple of 8"),
         (ModelConfig, {"dropout": 1.0}, "dropout must lie in"),
         (ModelConfig, {"pretrained": True, "weights": "w.pth"}, "pretrained and weights exclude each other"),
         *[(AugmentConfig, {f.name: -1}, f"{f.name} must not be negative") for f in dataclasses.fields(AugmentConfig)],

@@ -17,7 +17,7 @@ import input.audio
 from configs.errors import UserError
 from configs.schema import FeatureConfig
 from features.log_mel import LogMel
-from features.store import Store, open_features, store_key
+from features.store import Store, open_features, sound_hash, store_key
 
 CFG = FeatureConfig(sample_rate=8_000, n_fft=128, hop_length=80, n_mels=12, f_max=4_000.0)
 MANY = 150  # more than two parts
@@ -205,6 +205,17 @@ def test_the_key_does_not_know_where_the_files_lie(clips, tmp_path):
     moved = [path.replace("/sound/", "/moved/") for path in clips["path"]]
     fnames = clips["fname"].tolist()
     assert store_key(CFG, fnames, moved) == store_key(CFG, fnames, clips["path"].tolist())
+
+
+def test_the_sound_hash_survives_a_copy_and_notices_another_size(clips, tmp_path):
+    before = sound_hash(clips)
+    first = clips.loc[0, "path"]
+    os.utime(first, (1, 1))
+    assert sound_hash(clips) == before
+    with Path(first).open("ab") as file:
+        file.write(b"\0")
+    assert sound_hash(clips) != before
+    assert sound_hash(clips.assign(path=None)) != before
 
 
 def test_a_changed_file_gets_a_store_of_its_own(clips, tmp_path):

@@ -21,7 +21,7 @@ from models.tagger import (
 )
 from tests.conftest import MakeStore
 
-CFG = Config(model=ModelConfig(name="resnetish10", width=4))
+CFG = Config(model=ModelConfig(name="resnetish10", width=8))
 CPU = torch.device("cpu")
 
 
@@ -87,7 +87,7 @@ def test_the_same_weights_are_the_same_bytes(tmp_path: Path) -> None:
 
 def test_loading_does_not_look_for_starting_weights(tmp_path: Path) -> None:
     save_tagger(small_tagger().state_dict(), tmp_path / "model.safetensors")
-    gone = Config(model=ModelConfig(name="resnetish10", width=4, weights="gone.safetensors"))
+    gone = Config(model=ModelConfig(name="resnetish10", width=8, weights="gone.safetensors"))
     load_tagger(gone, tmp_path / "model.safetensors")
 
 

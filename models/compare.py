@@ -1,0 +1,94 @@
+"""All methods side by side on the rows that decide, and the one that is taken."""
+
+from typing import Any
+
+import numpy as np
+
+from configs.errors import UserError
+from models.blend_fitting import FitRows
+from models.candidates import Candidates
+from models.greedy import greedy_path
+from models.methods import AUTO, METHODS
+from models.metrics import average_precision_at_3
+from models.nested import Nested, expected_on, nested_blend, nested_choice, nested_probs, simplest, summary
+
+BASELINES = ("single", "arithmetic")
+UNVERIFIED_WEIGHTS = (0.0, 0.1, 0.3, 1.0)  # shown beside each other where some rows are not verified
+FEWEST_ROWS = 2  # that decide, outside of any fold: there is nothing to fit to below
+
+
+def rows_that_decide(
+    candidates: Candidates, decide: str, unverified_weight: float | None
+) -> tuple[FitRows, np.ndarray]:
+    """The rows with their weight in a fit, and which of them judge, (clips,) bool; arguments as in `make_ensemble`.
+
+    Raises UserError where fewer than FEWEST_ROWS judging rows lie outside of some fold.
+    """
+    c = candidates
+    only_verified = decide == "verified" and bool(c.verified.any())
+    judged = c.verified if only_verified else np.ones(len(c.truth), dtype=bool)
+    other = unverified_weight if unverified_weight is not None else float(not only_verified)
+    weight = np.where(c.verified, 1.0, other) if c.verified.any() else np.ones(len(c.truth))
+    for k in np.unique(c.fold):
+        if (n := int((judged & (c.fold != k) & (weight > 0)).sum())) < FEWEST_ROWS:
+            remedy = ": judge by all rows with --decide all" if only_verified else ""
+            raise UserError(f"only {n} rows that decide lie outside of fold {k}: too few to fit a blend{remedy}")
+    return FitRows(c.oof, c.truth, weight, c.fold), judged
+
+
+def compare(
+    candidates: Candidates, method: str, rows_judged: tuple[FitRows, np.ndarray]
+) -> tuple[dict[str, Any], np.ndarray, dict[str, Any]]:
+    """The fit that is taken, its nested probabilities (clips, classes), and the comparison as JSON.
+
+    The comparison: `methods`: per method fitted and nested scores with intervals and differences; `chosen`; `decide`
+    and how many rows do; `expected`: the interval for the test clips; `unverified_weight`: nested score per weight;
+    `greedy_path`: the models in order and the fitted score after each. AUTO compares all METHODS and stands beside
+    them as a method of its own, whose nested score pays for the choice too.
+    """
+    c, (rows, judged) = candidates, rows_judged
+    tried = list(METHODS) if method == AUTO else [name for name in METHODS if name in (*BASELINES, method)]
+    found = {name: nested_blend(name, rows, c.names) for name in tried}
+    gains = {name: average_precision_at_3(one.nested, c.truth) for name, one in found.items()}
+    chosen = method
+    nested = {name: one.nested for name, one in found.items()}
+    if method == AUTO:
+        chosen = simplest({name: one[judged] for name, one in gains.items()}, c.group[judged])
+        nested[AUTO] = nested_choice(gains, nested, c.fold, judged, c.group)
+        gains[AUTO] = average_precision_at_3(nested[AUTO], c.truth)
+    judged_gains = {name: one[judged] for name, one in gains.items()}
+    methods = summary(judged_gains, c.group[judged], *BASELINES)
+    for name in methods:
+        fitted = average_precision_at_3(found[chosen if name == AUTO else name].fitted, c.truth)
+        methods[name] |= {"fitted": float(fitted[judged].mean()), "nested_all": float(gains[name].mean())}
+        methods[name] |= {"nested_verified": float(gains[name][c.verified].mean()) if c.verified.any() else None}
+    expected = expected_on(len(c.test_fnames), judged_gains[method], methods[method]["se"])
+    path, path_scores = greedy_path(*_plain_rows(rows))
+    comparison = {
+        "chosen": chosen,
+        "decide": "verified" if judged.sum() < len(judged) else "all",
+        "rows": int(judged.sum()),
+        "methods": methods,
+        "expected": {"clips": len(c.test_fnames), "score": methods[method]["score"], "interval": expected},
+        "unverified_weight": _by_unverified_weight(c, found["log_linear"], judged) if method == AUTO else {},
+        "greedy_path": [[c.names[i], score] for i, score in zip(path, path_scores, strict=True)],
+    }
+    return found[chosen].about, nested[method], comparison
+
+
+def _plain_rows(rows: FitRows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    used = rows.at(rows.weight > 0)
+    return used.stack, used.truth, used.weight
+
+
+def _by_unverified_weight(candidates: Candidates, found: Nested, judged: np.ndarray) -> dict[str, float]:
+    """Nested score of the log-linear pool per weight of the unverified rows; empty where all rows are alike."""
+    c = candidates
+    if c.verified.all() or not c.verified.any():
+        return {}
+    scores = {}
+    for weight in UNVERIFIED_WEIGHTS:
+        rows = FitRows(c.oof, c.truth, np.where(c.verified, 1.0, weight), c.fold)
+        probs = nested_probs("log_linear", rows, c.names, found.about["offset_spread"])
+        scores[str(weight)] = float(average_precision_at_3(probs, c.truth)[judged].mean())
+    return scores

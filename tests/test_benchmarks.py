@@ -1,0 +1,139 @@
+"""The benchmark's plain ways give what the kit's fast ones give. No time is asserted."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import gpu
+from benchmarks.extraction import CFG, store_of, torchaudio_way
+from benchmarks.loading import ClipFiles, write_files
+from benchmarks.loop import CPU, Step, make_tagger, seconds_in_loop
+from benchmarks.measure import Row, by_turns, quotient
+from benchmarks.run import cells_of, write
+from benchmarks.scoring import greedy_recomputed, map_at_3_by_sorting, map_at_3_in_a_loop
+from benchmarks.starting import HELP, imported, python
+from benchmarks.synthetic import make_store, write_clips
+from configs.schema import PredictConfig
+from features.batches import Batches
+from models.greedy import greedy_weights
+from models.metrics import map_at_3
+from models.predict import predict_clips
+
+
+def test_store_holds_what_the_plain_extraction_writes(tmp_path: Path) -> None:
+    files = write_clips(tmp_path / "wav", 2)
+    store = store_of(files, tmp_path)
+    torchaudio_way(files, tmp_path)
+    for i, file in enumerate(files):
+        plain = np.load(tmp_path / Path(file).with_suffix(".npy").name).T  # (n_frames, n_mels)
+        ours = store.frames[store.start[i] : store.start[i] + store.length[i]]
+        assert ours.shape == plain.shape == (501, CFG.n_mels)
+        np.testing.assert_allclose(ours, plain, atol=1e-3 + 4e-3)  # front-end, float16 between 4 and 8
+        np.testing.assert_allclose(store.mean[i], plain.mean(axis=0), atol=1e-3)
+        np.testing.assert_allclose(store.mean_square[i], np.square(plain).mean(axis=0), rtol=1e-3)
+
+
+def test_batches_hold_what_the_clip_files_hold(tmp_path: Path) -> None:
+    store = make_store(3, 500)
+    write_files(store, tmp_path)
+    files = ClipFiles(tmp_path, 3)
+    batch = Batches(store).crop(np.array([2, 0]), 500, np.random.default_rng(0))  # 500 of 500: no choice
+    assert torch.equal(batch, torch.stack([files[2], files[0]]))
+
+
+def test_windows_outside_a_clip_show_silence() -> None:
+    store = make_store(2, 6, n_mels=2)
+    batch = Batches(store).at(np.array([1, 1, 0]), np.array([-2, 4, 1]), 4)
+    clips = torch.from_numpy(store.frames.astype(np.float32)).view(2, 6, 2).transpose(1, 2)
+    hush = torch.full((2, 2), store.silence)
+    assert torch.equal(batch[0, 0], torch.cat([hush, clips[1][:, :2]], dim=1))
+    assert torch.equal(batch[1, 0], torch.cat([clips[1][:, 4:], hush], dim=1))
+    assert torch.equal(batch[2, 0], clips[0][:, 1:5])
+
+
+def test_prediction_is_the_mean_over_windows_one_by_one() -> None:
+    batches = Batches(make_store(3, 65))
+    tagger = make_tagger("resnetish10", width=8).eval()
+    found = predict_clips(tagger, batches, np.arange(3), PredictConfig(window_seconds=0.32, batch_size=4), "fp32")
+    with torch.inference_mode():
+        for clip in range(3):  # ceil(64 / 32) = 2 windows each, at frames 0 and 33
+            probs = [tagger(batches.at(np.array([clip]), np.array([f]), 32)).softmax(dim=1)[0] for f in (0, 33)]
+            np.testing.assert_allclose(found[clip], torch.stack(probs).mean(dim=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("plain", [map_at_3_by_sorting, map_at_3_in_a_loop])
+@pytest.mark.parametrize("levels", [3, 1000])  # few levels make many ties
+def test_map_at_3_by_counting_equals_the_plain_ways(plain, levels: int) -> None:  # type: ignore[no-untyped-def]
+    rng = np.random.default_rng(levels)
+    probs, truth = rng.integers(0, levels, (200, 7)) / levels, rng.integers(0, 7, 200)
+    assert map_at_3(probs, truth) == pytest.approx(plain(probs, truth), abs=1e-12)
+
+
+def test_greedy_weights_equal_those_of_blends_made_anew() -> None:
+    rng = np.random.default_rng(0)
+    stack, truth = rng.integers(0, 64, (4, 60, 5)) / 64.0, rng.integers(0, 5, 60)  # sums without rounding
+    np.testing.assert_allclose(greedy_weights(stack, truth, np.ones(len(truth)), 8), greedy_recomputed(stack, truth, 8))
+
+
+def test_channels_last_and_fused_adamw_train_as_the_defaults_do() -> None:
+    taggers = [make_tagger("resnetish10", channels_last, width=8) for channels_last in (True, False)]
+    taggers[1].load_state_dict(taggers[0].state_dict())
+    steps = [Step(taggers[0], 32, 4, "fp32"), Step(taggers[1], 32, 4, "fp32", fused=False)]
+    steps[1].x = steps[0].x
+    for step in steps:
+        step()
+    for one, other in zip(taggers[0].parameters(), taggers[1].parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=2.1e-3, rtol=0)  # Adam's first step is lr times the sign: +-1e-3
+
+
+def test_gpu_rows_with_the_cpu_as_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "whole_loop", lambda *args: (0.5, 0.45))
+    monkeypatch.setattr(gpu, "make_tagger", lambda name: make_tagger(name, width=8))
+    rows = gpu.on_device(CPU, ["resnetish10"], n_frames=32, batch=2, steps=1, rounds=1, matrix=16)
+    assert [row.point for row in rows] == [4, 4]
+    assert (rows[0].ours, rows[0].peer, rows[0].ratio, rows[0].met) == ("4/s", "4/s", "90.0%", True)
+    assert rows[1].ratio.endswith("%")
+
+
+def test_without_a_gpu_point_4_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert [row.ours for row in gpu.measure(quick=True)] == ["not measured: no GPU"]
+
+
+def test_the_whole_loop_runs_on_the_device_given() -> None:
+    assert seconds_in_loop(make_tagger("resnetish10", width=8), 32, 2, 2, CPU, "fp32") > 0
+
+
+def test_by_turns_counts_every_round_but_the_first() -> None:
+    calls: list[str] = []
+    ticks = iter(range(100))
+    times = by_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2, clock=lambda: next(ticks))
+    assert calls == ["a", "b"] * 3
+    assert times == {"a": [1, 1], "b": [1, 1]}
+    assert quotient({"a": [2.0, 8.0, 9.0], "b": [1.0, 2.0, 1.0]}, "a", "b") == 4.0
+
+
+def test_a_child_tells_its_result_and_its_own_memory() -> None:
+    code = """
+from benchmarks.measure import in_child
+for n in (1, 300):
+    print(*in_child(eval, f"len(b'x' * ({n} << 20))"))
+"""
+    (small, little), (large, much) = (line.split() for line in python("-c", code).splitlines())
+    assert (int(small), int(large)) == (1 << 20, 300 << 20)
+    assert 250 < float(much) - float(little) < 350
+
+
+def test_help_imports_nothing_heavy() -> None:
+    assert imported(python("-c", HELP, "submit.py")) == ""
+
+
+def test_results_are_a_table(tmp_path: Path) -> None:
+    rows = [Row(1, "this", "1 s", "3 s", "3.0x", "at least 2x", True), Row(4, "that", "not measured: no GPU")]
+    write(tmp_path / "RESULTS.md", "Here.", [cells_of(row) for row in rows])
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert (
+        "| 1 | this | 1 s | 3 s | 3.0x | at least 2x | yes |\n| 4 | that | not measured: no GPU |  |  |  |  |\n" in text
+    )
