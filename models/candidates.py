@@ -119,19 +119,19 @@ def _align(whole: list[list[Run]], competition: Competition, predict: Predict | 
     )
 
 
+def _mean_test(runs: list[Run], fnames: tuple[str, ...], predict: Predict | None) -> np.ndarray:
+    """(clips, classes) of an experiment, the mean of its fold models."""
+    stored = all(set(fnames) <= set(run.test.fnames) for run in runs)
+    found = [run.test for run in runs] if stored or predict is None else predict([run.folder for run in runs])
+    return mean_of_folds([test.of(fnames, str(run.folder)) for test, run in zip(found, runs, strict=True)])
+
+
 def group_numbers(train: pd.DataFrame, column: str | None) -> np.ndarray:
     """The number of each clip's group, (clips,); a clip without one is its own, as when the folds were dealt."""
     if column is None or column not in train:
         return np.arange(len(train))
     named = train[column].where(train[column] != "", "clip " + train["fname"])
     return np.asarray(pd.factorize(named)[0])
-
-
-def _mean_test(runs: list[Run], fnames: tuple[str, ...], predict: Predict | None) -> np.ndarray:
-    """(clips, classes) of an experiment, the mean of its fold models."""
-    stored = all(set(fnames) <= set(run.test.fnames) for run in runs)
-    found = [run.test for run in runs] if stored or predict is None else predict([run.folder for run in runs])
-    return mean_of_folds([test.of(fnames, str(run.folder)) for test, run in zip(found, runs, strict=True)])
 
 
 def _join(runs: list[Run]) -> Predictions:
