@@ -3,6 +3,10 @@
 The weights take each model's temperature in; the offsets take in the step from the class shares that the models were
 trained on to those of the rows they are fitted to. Source: C. Genest and J. Zidek, "Combining probability
 distributions", Statistical Science 1986; T. Heskes, "Selecting weighting factors in logarithmic opinion pools", 1997.
+
+The floor under the logarithm (blending.floored_log) and the form itself were chosen on the real predictions of
+FSDKaggle2018 by nested scores on their verified rows, which may flatter those scores by some 0.002; the rest is fitted
+inside the nested folds.
 """
 
 import numpy as np
