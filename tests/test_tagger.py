@@ -95,7 +95,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     save_tagger(small_tagger().state_dict(), tmp_path / "model.safetensors")
     save_tagger({"mean": torch.zeros(2)}, tmp_path / "part.safetensors")
     (tmp_path / "torn.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes()[:1000])
-    wide = Config(model=ModelConfig(name="resnetish10", width=8))
+    wide = Config(model=ModelConfig(name="resnetish10", width=16))
     for cfg, name in ((wide, "model"), (CFG, "part"), (CFG, "torn"), (CFG, "absent")):
         with pytest.raises(UserError, match=rf"{name}.safetensors: not the weights of a resnetish10"):
             load_tagger(cfg, tmp_path / f"{name}.safetensors")
