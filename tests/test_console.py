@@ -114,6 +114,7 @@ def test_an_error_within_comes_through(capsys):
 
 def test_the_first_ten_are_named_and_all_are_counted():
     assert list_some(["a", "b"]) == "2: a, b"
+    assert list_some(["a"]) == "a" and list_some([]) == "none"  # a count would say nothing
     assert list_some(range(10)) == "10: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
     assert list_some(range(240)) == "240: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ... and 230 more"
     assert list_some(iter("abc"), most=2) == "3: a, b, ... and 1 more"
