@@ -16,8 +16,8 @@ setup: $(STAMP)  ## make .venv with everything in it (uv inside the venv makes i
 
 $(STAMP):
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check uv
-	$(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(PY) -c constraints.txt -e '.[dev,kaggle,lightgbm,cleanlab]'
+	$(PY) -m pip install --quiet --disable-pip-version-check 'uv>=0.13,<0.14'
+	$(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(PY) -c constraints.txt -e '.[dev,kaggle]'
 	@rm -f $(VENV)/.installed-* && touch $@
 
 demo: setup  ## the main job on a synthetic competition: two experiments x 5 folds, blend, submission, scores

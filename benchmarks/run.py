@@ -35,7 +35,7 @@ def main() -> None:
         type=Path,
         metavar="DIR",
         default=Path("../shared/data/us8k-mini"),
-        help="a copy of us8k-mini, to compare scores (%(default)s)",
+        help="optional: a copy of us8k-mini, to compare scores; left out where it is absent (%(default)s)",
     )
     args = parser.parse_args()
     begun = time.monotonic()

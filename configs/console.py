@@ -31,14 +31,24 @@ def table(header: list[str], rows: list[list[str]]) -> None:
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Run a verb's main(): a UserError becomes one line and exit status 2, Ctrl-C becomes 130."""
+    """Run a verb's main(): a UserError becomes one line and exit status 2, Ctrl-C becomes 130.
+
+    So does what the operating system refuses, such as a folder that cannot be written or a full disk.
+    """
     try:
         main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        if error.strerror is None:  # not the system's: a library's own
+            raise
+        where = f"{error.filename}: " if error.filename is not None else ""
+        print(f"error: {where}{error.strerror}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on from here", file=sys.stderr)
+        same = "the same command without --force" if "--force" in sys.argv else "the same command"
+        print(f"interrupted: {same} goes on from here", file=sys.stderr)
         sys.exit(130)
 
 

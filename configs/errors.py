@@ -8,7 +8,9 @@ class UserError(ValueError):
 
 
 def list_some(items: Iterable[object], most: int = 10) -> str:
-    """'3: a, b, c', or '240: a, b, ... and 238 more' with the first `most` items named."""
+    """'a', '3: a, b, c', or '240: a, b, ... and 238 more' with the first `most` items named; 'none' of no items."""
     names = [str(item) for item in items]
+    if len(names) < 2:
+        return names[0] if names else "none"
     rest = f", ... and {len(names) - most} more" if len(names) > most else ""
     return f"{len(names)}: {', '.join(names[:most])}{rest}"

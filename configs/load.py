@@ -95,7 +95,7 @@ def _explain(error: ValidationError, places: Places, path: Path | None) -> str:
     loc = tuple(str(part) for part in first["loc"][1:])  # without the place in the tuple
     fact = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":  # the schema's own: it begins with the key, as seen from its section
-        loc, fact = (*loc, fact.partition(" ")[0]), fact.partition(" ")[2]
+        loc, fact = (*loc, *fact.partition(" ")[0].split(".")), fact.partition(" ")[2]
     key = ".".join(loc)
     where = _place(loc, places, path)
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):

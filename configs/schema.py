@@ -154,6 +154,12 @@ class Config:
         _require(
             plain.isalnum() and not self.name.startswith("."), "name", "takes letters, digits, '-', '_' and '.' only"
         )
+        hop = self.features.hop_length / self.features.sample_rate
+        for key, seconds in (
+            ("train.crop_seconds", self.train.crop_seconds),
+            ("predict.window_seconds", self.predict.window_seconds),
+        ):
+            _require(round(seconds / hop) > 0, key, f"is shorter than a frame of the features: {seconds:g} < {hop:g} s")
 
 
 def to_dict(cfg: Config) -> dict[str, Any]:

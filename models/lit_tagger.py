@@ -32,8 +32,9 @@ class LitTagger(pl.LightningModule):
     """Trains `tagger` on random crops of the fold's training rows and scores it on its validation rows.
 
     Batches are row numbers; crops are gathered and augmented on the device. `validate` scores the tagger after every
-    epoch; the weights of the epoch with the highest map3 are kept in `best`, the scores of all epochs in `history`, and
-    both travel in the checkpoint. `seed` fixes order, crops, augmentation and dropout of every epoch.
+    epoch, or raises FloatingPointError where a probability is not finite; the weights of the epoch with the highest
+    map3 are kept in `best`, the scores of all epochs in `history`, and both travel in the checkpoint. `seed` fixes
+    order, crops, augmentation and dropout of every epoch.
     """
 
     def __init__(
@@ -78,17 +79,21 @@ class LitTagger(pl.LightningModule):
     def finish_epoch(self) -> Scores:
         """Score the epoch and remember its weights if they are the best.
 
-        Raises UserError where the loss or a weight is not finite; the checkpoint of the epoch before stays.
+        Raises UserError where the loss, a weight or a validation probability is not finite; the checkpoint of the epoch
+        before stays.
         """
         loss = float(torch.stack(self._losses).mean())  # one synchronisation per epoch, not one per step
         self._losses.clear()
-        if not math.isfinite(loss) or not all(bool(p.isfinite().all()) for p in self.tagger.parameters()):
+        try:
+            if not math.isfinite(loss) or not all(bool(p.isfinite().all()) for p in self.tagger.parameters()):
+                raise FloatingPointError
+            found = self.validate(self.tagger)
+        except FloatingPointError:
             raise UserError(
                 f"training diverged in epoch {self.current_epoch + 1} (loss {loss:.3g}): begin again with a lower "
                 f"train.lr than {self.cfg.lr:g} and --force"
-            )
+            ) from None
         lr = float(self.lr_schedulers().get_last_lr()[0])  # type: ignore[union-attr]
-        found = self.validate(self.tagger)
         self.history.append({"epoch": self.current_epoch + 1, "loss": loss, "lr": lr, **found})
         if self.best_epoch < 0 or found["map3"] > self.history[self.best_epoch]["map3"]:
             self.best_epoch = self.current_epoch
@@ -139,6 +144,8 @@ def build_lit_tagger(
 
     def validate(tagger: Tagger) -> Scores:
         probs = predict_clips(tagger, batches, parts.val, cfg.predict, precision)
+        if not np.isfinite(probs).all():  # finite weights may overflow in fp16
+            raise FloatingPointError
         return scores(probs, parts.labels[parts.val], parts.val_verified)
 
     augment = Augment.from_config(cfg.augment, torch.from_numpy(mean))

@@ -143,8 +143,8 @@ def test_keys_that_do_not_fit_are_named(tmp_path: Path) -> None:
     state["stem.0.0.weight"] = torch.zeros(4, 1, 5, 5)
     save_file(state, tmp_path / "odd.safetensors")
     told = (
-        r"odd\.safetensors: not the weights of this network: unknown keys 1: extra\.weight; "
-        r"missing keys 1: stages\.1\.body\.0\.0\.weight; of another shape keys 1: stem\.0\.0\.weight"
+        r"odd\.safetensors: not the weights of this network: unknown keys extra\.weight; "
+        r"missing keys stages\.1\.body\.0\.0\.weight; of another shape keys stem\.0\.0\.weight"
     )
     with pytest.raises(UserError, match=told):
         started_from(tmp_path / "odd.safetensors", 5)

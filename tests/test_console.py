@@ -1,5 +1,6 @@
 """Lines, tables, progress, and what becomes of an error."""
 
+import errno
 import io
 import subprocess
 import sys
@@ -54,6 +55,23 @@ def test_a_user_error_is_one_line_and_status_2(capsys):
     assert capsys.readouterr() == ("", "error: train.csv: lacks the column label\n")
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "work/features"), "work/features: Permission denied"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),  # while writing: no name
+    ],
+)
+def test_what_the_system_refuses_is_one_line_and_status_2(capsys, error, told):
+    def main() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        run_command(main)
+    assert ended.value.code == 2
+    assert capsys.readouterr() == ("", f"error: {told}\n")
+
+
 def test_ctrl_c_is_status_130(capsys):
     def main() -> None:
         raise KeyboardInterrupt
@@ -61,14 +79,27 @@ def test_ctrl_c_is_status_130(capsys):
     with pytest.raises(SystemExit) as ended:
         run_command(main)
     assert ended.value.code == 130
-    assert "goes on from here" in capsys.readouterr().err
+    assert capsys.readouterr().err == "interrupted: the same command goes on from here\n"
 
 
-def test_a_fault_of_ours_keeps_its_traceback():
+def test_after_force_ctrl_c_names_the_command_that_goes_on(capsys, monkeypatch):
+    """With --force it would begin anew."""
+
     def main() -> None:
-        raise ZeroDivisionError
+        raise KeyboardInterrupt
 
-    with pytest.raises(ZeroDivisionError):
+    monkeypatch.setattr(sys, "argv", ["train_fold.py", "--fold", "0", "--force"])
+    with pytest.raises(SystemExit):
+        run_command(main)
+    assert capsys.readouterr().err == "interrupted: the same command without --force goes on from here\n"
+
+
+@pytest.mark.parametrize("fault", [ZeroDivisionError(), OSError("a library's own")])
+def test_a_fault_of_ours_keeps_its_traceback(fault):
+    def main() -> None:
+        raise fault
+
+    with pytest.raises(type(fault)):
         run_command(main)
 
 
@@ -114,6 +145,7 @@ def test_an_error_within_comes_through(capsys):
 
 def test_the_first_ten_are_named_and_all_are_counted():
     assert list_some(["a", "b"]) == "2: a, b"
+    assert list_some(["a"]) == "a" and list_some([]) == "none"  # a count would say nothing
     assert list_some(range(10)) == "10: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
     assert list_some(range(240)) == "240: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ... and 230 more"
     assert list_some(iter("abc"), most=2) == "3: a, b, ... and 1 more"

@@ -64,7 +64,7 @@ def test_a_download_that_broke_off_goes_on_in_another_run(
 
 def test_a_size_that_differs_from_the_listing_is_refused(server: KaggleServer, tmp_path: Path) -> None:
     server.listed["train.csv"] = 999
-    with pytest.raises(UserError, match=r"not as Kaggle lists them: 1: train\.csv"):
+    with pytest.raises(UserError, match=r"not as Kaggle lists them: train\.csv"):
         download_competition("tiny", tmp_path / "tiny")
 
 

@@ -281,6 +281,14 @@ def test_weights_that_broke_in_the_last_step_stop_too(make_store: MakeStore, tmp
         fit(lit, tmp_path)
 
 
+def test_finite_weights_that_answer_nan_stop_too(make_store: MakeStore, tmp_path: Path) -> None:
+    """As in fp16, where activations overflow."""
+    lit = lit_of(make_store)
+    lit.tagger.backbone.register_forward_hook(lambda net, _, out: out if net.training else out * math.nan)  # type: ignore
+    with pytest.raises(UserError, match=r"diverged in epoch 1 \(loss [0-9.]+\).*train\.lr than 0\.003 and --force"):
+        fit(lit, tmp_path)
+
+
 def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
     assert finished_epochs(tmp_path / CHECKPOINT) == 0
     (tmp_path / CHECKPOINT).write_bytes(b"torn")

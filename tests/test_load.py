@@ -87,6 +87,7 @@ def test_a_typo_names_file_line_key_and_suggestion(write):
         ("features:\n  f_max: 30000", 2, "features.f_max is above half the sample rate: 30000 > 22050"),
         ("name: x\nfeatures:\n  f_max: 0", 2, "features.f_min must lie between 0 and f_max"),
         ("model:\n  pretrained: true\n  weights: w.pth", 2, "model.pretrained and weights exclude each other"),
+        ("train:\n  epochs: 3\n  crop_seconds: 1e-3", 3, "train.crop_seconds is shorter than a frame of the features"),
         ("name: a/b", 1, "name takes letters, digits, "),
         ("name: 5", 1, "'name' is 5: input should be a valid string"),
         ("train: {lr: 1}\ntrain: {lr: 2}", 2, "key 'train' stands twice"),

@@ -47,7 +47,7 @@ def test_clips_of_one_recording_share_a_group(folder: Path) -> None:
 
 def test_models_can_be_named(folder: Path) -> None:
     assert candidates_from_predictions(folder, ["two"]).names == ("two",)
-    with pytest.raises(UserError, match="no model 1: three"):
+    with pytest.raises(UserError, match="no model three"):
         candidates_from_predictions(folder, ["three"])
 
 
@@ -101,5 +101,5 @@ def test_absent_or_damaged_files_are_named(folder: Path) -> None:
     with pytest.raises(UserError, match=r"two\.npz: cannot read"):
         candidates_from_predictions(folder)
     (folder / "classes.txt").unlink()
-    with pytest.raises(UserError, match=r"lacks 1: classes\.txt"):
+    with pytest.raises(UserError, match=r"lacks classes\.txt"):
         candidates_from_predictions(folder)

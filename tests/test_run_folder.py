@@ -84,7 +84,7 @@ def test_the_id_changes_with_the_content_and_only_with_it(final: Path) -> None:
 
 def test_predictions_are_joined_by_fname() -> None:
     assert np.array_equal(OOF.of(["y.wav", "x.wav"], "oof"), OOF.probs[::-1])
-    with pytest.raises(UserError, match=r"oof: clips without a prediction: 1: z\.wav"):
+    with pytest.raises(UserError, match=r"oof: clips without a prediction: z\.wav"):
         OOF.of(["x.wav", "z.wav"], "oof")
 
 
@@ -113,7 +113,7 @@ def test_an_unfinished_fold_with_other_settings_or_data_is_refused(final: Path) 
     with unfinished(final, CFG, FACTS, restart=False) as partial:
         (partial / CHECKPOINT).write_text("two epochs")
     other = Config(name="exp", train=TrainConfig(epochs=7))
-    with pytest.raises(UserError, match=r"fold0\.partial was begun with other settings \(1: train\.epochs: 60 -> 7\)"):
+    with pytest.raises(UserError, match=r"fold0\.partial was begun with other settings \(train\.epochs: 60 -> 7\)"):
         train(final, cfg=other)
     for key, what in (("fold_hash", "folds"), ("sound_hash", "sound files")):
         with (
@@ -213,7 +213,7 @@ def test_damaged_and_absent_files_are_refused(final: Path, name: str) -> None:
     train(final)
     whole = (final / name).read_bytes()
     (final / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(UserError, match=rf"fold0: files changed since the run was finished: 1: {name}; .*--force"):
+    with pytest.raises(UserError, match=rf"fold0: files changed since the run was finished: {name}; .*--force"):
         read_run(final)
     (final / name).unlink()
     with pytest.raises(UserError, match=r"fold0: not a finished run of this kit .*--force"):

@@ -51,6 +51,8 @@ from configs.schema import (
         (TrainConfig, {"seed": -1}, "seed must not be negative"),
         (PredictConfig, {"window_seconds": 0.0}, "window_seconds must be above 0"),
         (PredictConfig, {"batch_size": 0}, "batch_size must be above 0"),
+        (Config, {"train": TrainConfig(crop_seconds=0.005)}, "train.crop_seconds is shorter than a frame"),
+        (Config, {"predict": PredictConfig(window_seconds=0.004)}, "predict.window_seconds is shorter than a frame"),
         *[(Config, {"name": name}, "name takes letters") for name in ("", ".", "..", ".hidden", "a/b", "a b", "../x")],
     ],
 )

@@ -56,10 +56,10 @@ def test_training_clips_without_sound_stop_or_are_named(
     import numpy as np
 
     store = make_store([np.ones((2, 2)), np.zeros((0, 2))])
-    with pytest.raises(UserError, match=r"1: 1\.wav \(empty\); .*input\.skip_unreadable=true"):
+    with pytest.raises(UserError, match=r"used: 1\.wav \(empty\); .*input\.skip_unreadable=true"):
         check_training_clips(store, skip=False)
     check_training_clips(store, skip=True)
-    assert "left out of training: 1: 1.wav (empty)" in capsys.readouterr().err
+    assert "left out of training: 1.wav (empty)" in capsys.readouterr().err
     check_training_clips(make_store([np.ones((2, 2))]), skip=False)
 
 
