@@ -32,9 +32,7 @@ def main() -> None:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--fold", required=True, metavar="FOLDS", help="which folds: 3, 0..4 or 0,2,4")
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="experiment file (configs/resnetish18.yaml)"
-    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="experiment file (configs/resnetish18.yaml)")
     parser.add_argument("--input", type=Path, metavar="DIR", default=Paths.input, help="the competition (%(default)s)")
     parser.add_argument("--work", type=Path, metavar="DIR", default=Paths.work, help="all that is made (%(default)s)")
     parser.add_argument("--force", action="store_true", help="train again what is finished or was begun")
@@ -95,7 +93,7 @@ def prepare(cfg: Config, paths: Paths) -> Prepared:
     if test.faults:
         warn(f"test clips that keep their row with the class prior or the answer to silence: {told(test.faults)}")
     facts = {
-        "fold_hash": fold_hash(folds),
+        "fold_hash": fold_hash(folds[~folds["fname"].isin(train.faults)]),
         "n_folds": cfg.folds.n_folds,
         "feature_hash": config_hash(cfg.features),
         "sound_hash": {"train": sound_hash(competition.train), "test": sound_hash(competition.test)},

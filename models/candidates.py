@@ -9,6 +9,7 @@ import pandas as pd
 
 from configs.console import warn
 from configs.errors import UserError, list_some
+from folds.assign import fold_hash
 from input.competition import Competition
 from models.run_folder import Predictions, Run, mean_of_folds, read_run
 
@@ -86,9 +87,21 @@ def _refuse_differences(whole: list[list[Run]], competition: Competition) -> Non
             raise UserError(f"{run.folder}: its classes are not those of {competition.folder}: {list_some(odd)}")
         if run.manifest["fold_hash"] != first.manifest["fold_hash"]:
             raise UserError(
-                f"{run.folder}: its folds are not those of {first.folder}: out-of-fold rows of the two cannot be "
-                f"blended; choose experiments with --runs"
+                f"{run.folder}: its folds or labels are not those of {first.folder}: out-of-fold rows of the two "
+                f"cannot be blended; choose experiments with --runs"
             )
+    if _fold_hash_now(whole[0], competition.train) != first.manifest["fold_hash"]:
+        raise UserError(
+            f"{first.folder.parent}: made from other clips, labels or folds than {competition.folder} has now: "
+            f"train it again with --force"
+        )
+
+
+def _fold_hash_now(runs: list[Run], train: pd.DataFrame) -> str:
+    """The hash of today's table with the folds that the runs' out-of-fold rows show, as train_fold.py took it."""
+    used = train[~train["fname"].isin(set().union(*(run.manifest["skipped"] for run in runs)))]
+    fold = {fname: run.fold for run in runs for fname in run.oof.fnames}
+    return fold_hash(used.assign(fold=[fold.get(fname, -1) for fname in used["fname"]]))
 
 
 def _align(whole: list[list[Run]], competition: Competition, predict: Predict | None) -> Candidates:

@@ -64,6 +64,8 @@ def test_other_runs_or_other_wishes_are_seen() -> None:
     assert is_current(e, c)
     assert not is_current(e, replace(c, ids=(("1",), ("2",), ("4",))))
     assert not is_current(e, replace(c, test_fnames=c.test_fnames[::-1]))
+    assert not is_current(e, replace(c, truth=c.truth[::-1]))
+    assert not is_current(e, replace(c, verified=~c.verified))
     assert was_asked(e, "arithmetic", "verified", None)
     assert not was_asked(e, "auto", "verified", None)
     assert not was_asked(e, "arithmetic", "all", None)

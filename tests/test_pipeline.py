@@ -313,7 +313,7 @@ def test_differing_folds_are_refused(own_work: Path, demo: Path) -> None:
     for fold in ("fold0", "fold1"):
         change_manifest(own_work / "runs/two" / fold, fold_hash="other")
     for verb in ("ensemble.py", "submit.py"):
-        assert "its folds are not those of" in refused(verb, *where(demo, own_work))
+        assert "its folds or labels are not those of" in refused(verb, *where(demo, own_work))
     assert not (own_work / "ensembles").exists() and not (own_work / "submission.csv").exists()
 
 

@@ -1,0 +1,100 @@
+"""Finished experiments as aligned matrices, or one line that says why they cannot be blended."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from configs.errors import UserError
+from configs.schema import Config
+from folds.assign import fold_hash
+from input.competition import Competition
+from models.candidates import Candidates, candidates_from_runs
+from models.run_folder import Predictions, finish_run
+
+CLASSES = ("ant", "bat", "cat")
+TEST = ("t1.wav", "t2.wav")
+
+
+@pytest.fixture
+def competition(tmp_path: Path) -> Competition:
+    labels = ["ant", "bat", "cat", "ant", "bat", "cat"]
+    names = [f"{i}.wav" for i in range(6)]
+    train = pd.DataFrame({"fname": names, "label": labels, "verified": [True, True, True, False, True, True]})
+    return Competition(tmp_path / "input", CLASSES, train, pd.DataFrame({"fname": TEST}))
+
+
+def finish(runs: Path, competition: Competition, cfg: Config, fold: int, **facts: Any) -> None:
+    """A run folder as train_fold.py leaves it: clips 0 to 2 in fold 0, 3 to 5 in fold 1."""
+    folds = competition.train.assign(fold=[0, 0, 0, 1, 1, 1])
+    facts = {
+        "experiment": cfg.name,
+        "fold": fold,
+        "n_folds": 2,
+        "skipped": {},
+        "test_faults": {},
+        "sound_hash": {"train": "s", "test": "t"},
+    } | facts
+    facts.setdefault("fold_hash", fold_hash(folds[~folds["fname"].isin(facts["skipped"])]))
+    held = folds[(folds["fold"] == fold) & ~folds["fname"].isin(facts["skipped"])]
+    final = runs / cfg.name / f"fold{fold}"
+    partial = final.with_name(final.name + ".partial")
+    partial.mkdir(parents=True)
+    for name in ("model.safetensors", "metrics.csv"):
+        (partial / name).write_text("-")
+    rng = np.random.default_rng(fold)
+    oof, test = (Predictions(tuple(n), rng.dirichlet(np.ones(3), len(n))) for n in (held["fname"], TEST))
+    finish_run(partial, final, cfg, CLASSES, oof, test, {"map3": 0.5}, facts)
+
+
+@pytest.fixture
+def runs(tmp_path: Path, competition: Competition) -> Path:
+    """The experiments a and b of two folds."""
+    for name in ("a", "b"):
+        for fold in (0, 1):
+            finish(tmp_path / "runs", competition, Config(name=name), fold)
+    return tmp_path / "runs"
+
+
+def again(runs: Path, competition: Competition, name: str, fold: int, cfg: Config | None = None, **facts: Any) -> None:
+    """Another run in the place of that one."""
+    shutil.rmtree(runs / name / f"fold{fold}")
+    finish(runs, competition, cfg or Config(name=name), fold, **facts)
+
+
+def relabelled(competition: Competition, column: str, value: object) -> Competition:
+    train = competition.train.copy()
+    train.loc[4, column] = value
+    return replace(competition, train=train)
+
+
+def test_experiments_are_aligned(runs: Path, competition: Competition) -> None:
+    c: Candidates = candidates_from_runs(runs, [], competition)
+    assert c.names == ("a", "b")
+    assert c.fnames == tuple(competition.train["fname"])
+    assert c.fold.tolist() == [0, 0, 0, 1, 1, 1]
+    assert c.truth.tolist() == [0, 1, 2, 0, 1, 2]
+    assert c.oof.shape == (2, 6, 3) and c.test.shape == (2, 2, 3)
+
+
+@pytest.mark.parametrize(("column", "value"), [("label", "cat"), ("verified", False), ("fname", "new.wav")])
+@pytest.mark.parametrize("skipped", [{}, {"2.wav": "empty"}])
+def test_a_table_that_changed_since_the_training_is_refused(
+    tmp_path: Path, competition: Competition, column: str, value: object, skipped: dict[str, str]
+) -> None:
+    for fold in (0, 1):
+        finish(tmp_path / "runs", competition, Config(name="a"), fold, skipped=skipped)
+    assert len(candidates_from_runs(tmp_path / "runs", [], competition).fnames) == 6 - len(skipped)
+    with pytest.raises(UserError, match=r"runs/a: made from other clips, labels or folds than .*input has now"):
+        candidates_from_runs(tmp_path / "runs", [], relabelled(competition, column, value))
+
+
+def test_experiments_from_other_labels_are_not_blended(runs: Path, competition: Competition) -> None:
+    for fold in (0, 1):
+        again(runs, relabelled(competition, "label", "cat"), "b", fold)
+    with pytest.raises(UserError, match=r"b/fold0: its folds or labels are not those of .*a/fold0"):
+        candidates_from_runs(runs, [], competition)
