@@ -9,6 +9,7 @@ import pandas as pd
 
 from configs.console import warn
 from configs.errors import UserError, list_some
+from configs.schema import differences
 from folds.assign import fold_hash
 from input.competition import Competition
 from models.run_folder import Predictions, Run, mean_of_folds, read_run
@@ -81,6 +82,9 @@ def _experiment(folder: Path) -> tuple[list[Run], str]:
 
 def _refuse_differences(whole: list[list[Run]], competition: Competition) -> None:
     first = whole[0][0]
+    heard = [run for runs in whole for run in runs if _train_sound(run)]
+    for runs in whole:
+        _refuse_mixed_settings(runs)
     for run in (run for runs in whole for run in runs):
         if run.classes != competition.classes:
             odd = sorted(set(run.classes) ^ set(competition.classes)) or ["another order"]
@@ -90,11 +94,30 @@ def _refuse_differences(whole: list[list[Run]], competition: Competition) -> Non
                 f"{run.folder}: its folds or labels are not those of {first.folder}: out-of-fold rows of the two "
                 f"cannot be blended; choose experiments with --runs"
             )
+        if _train_sound(run) not in ("", *map(_train_sound, heard[:1])):
+            raise UserError(
+                f"{run.folder}: trained on other sound files than {heard[0].folder}: train one of them again with "
+                f"--force, or choose experiments with --runs"
+            )
     if _fold_hash_now(whole[0], competition.train) != first.manifest["fold_hash"]:
         raise UserError(
             f"{first.folder.parent}: made from other clips, labels or folds than {competition.folder} has now: "
             f"train it again with --force"
         )
+
+
+def _refuse_mixed_settings(runs: list[Run]) -> None:
+    for run in runs[1:]:
+        if changed := differences(runs[0].config, run.config):
+            raise UserError(
+                f"{run.folder}: trained with other settings than {runs[0].folder.name} ({list_some(changed, 3)}): "
+                f"train one of the two again with --force"
+            )
+
+
+def _train_sound(run: Run) -> str:
+    """The hash of the training sound; '' where a manifest of an older version does not tell."""
+    return str(run.manifest.get("sound_hash", {}).get("train", ""))
 
 
 def _fold_hash_now(runs: list[Run], train: pd.DataFrame) -> str:

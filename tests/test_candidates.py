@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from configs.errors import UserError
-from configs.schema import Config
+from configs.schema import Config, TrainConfig
 from folds.assign import fold_hash
 from input.competition import Competition
 from models.candidates import Candidates, candidates_from_runs
@@ -98,3 +98,24 @@ def test_experiments_from_other_labels_are_not_blended(runs: Path, competition: 
         again(runs, relabelled(competition, "label", "cat"), "b", fold)
     with pytest.raises(UserError, match=r"b/fold0: its folds or labels are not those of .*a/fold0"):
         candidates_from_runs(runs, [], competition)
+
+
+def test_folds_trained_with_other_settings_are_not_one_experiment(runs: Path, competition: Competition) -> None:
+    again(runs, competition, "b", 1, Config(name="b", train=TrainConfig(epochs=3)))
+    with pytest.raises(
+        UserError, match=r"b/fold1: trained with other settings than fold0 \(1: train\.epochs: 60 -> 3\)"
+    ):
+        candidates_from_runs(runs, [], competition)
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_runs_from_other_sound_are_not_blended(runs: Path, competition: Competition, name: str) -> None:
+    again(runs, competition, name, 1, sound_hash={"train": "other", "test": "t"})
+    with pytest.raises(UserError, match=rf"{name}/fold1: trained on other sound files than .*a/fold0"):
+        candidates_from_runs(runs, [], competition)
+
+
+def test_other_test_sound_and_a_manifest_that_does_not_tell_pass(runs: Path, competition: Competition) -> None:
+    again(runs, competition, "a", 0, sound_hash={})
+    again(runs, competition, "b", 1, sound_hash={"train": "s", "test": "other"})
+    assert candidates_from_runs(runs, [], competition).names == ("a", "b")
