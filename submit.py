@@ -110,11 +110,12 @@ def predict_new(runs: "Sequence[Path]", paths: Paths) -> "list[Predictions]":
 
 def show_scores(ensemble: "Ensemble", candidates: "Candidates", truth: "pd.DataFrame") -> None:
     """MAP@3 per experiment and for the blend: out-of-fold, and on the test clips by usage."""
+    from models.ensemble_folder import BLEND
     from models.run_folder import Predictions
     from models.submission import score_by_usage
 
     test = {n: Predictions(candidates.test_fnames, p) for n, p in zip(candidates.names, candidates.test, strict=True)}
-    test["blend"] = ensemble.test
+    test[BLEND] = ensemble.test
     rows, usages = [], dict[str, float]()
     for name, predictions in test.items():
         usages = score_by_usage(predictions, truth, candidates.classes)

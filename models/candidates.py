@@ -19,10 +19,10 @@ Predict = Callable[[Sequence[Path]], list[Predictions]]
 
 @dataclass(frozen=True)
 class Candidates:
-    """names: the models; two seeds of one experiment are two models. ids: per model what its predictions were read from
-    (one id a fold). oof (models, clips, classes) float32 over the training clips `fnames` with truth, verified, fold
-    and group (clips,): clips of one group number were cut from one recording. test (models, test clips, classes) over
-    `test_fnames`, the mean of the fold models."""
+    """names: the models, as their folders are called; two seeds of one experiment are two models. ids: per model what
+    its predictions were read from (one id a fold). oof (models, clips, classes) float32 over the training clips
+    `fnames` with truth, verified, fold and group (clips,): clips of one group number were cut from one recording. test
+    (models, test clips, classes) over `test_fnames`, the mean of the fold models."""
 
     names: tuple[str, ...]
     ids: tuple[tuple[str, ...], ...]
@@ -140,7 +140,7 @@ def _align(whole: list[list[Run]], competition: Competition, predict: Predict | 
         if not (np.isfinite(one).all() and np.isfinite(other).all()):
             raise UserError(f"{runs[0].folder.parent}: its predictions hold NaN or infinity: train it again")
     return Candidates(
-        names=tuple(runs[0].experiment for runs in whole),
+        names=tuple(runs[0].folder.parent.name for runs in whole),
         ids=tuple(tuple(run.id for run in runs) for runs in whole),
         classes=competition.classes,
         fnames=fnames,

@@ -19,6 +19,8 @@ from models.compare import compare, rows_that_decide
 from models.metrics import scores
 from models.run_folder import Predictions, load_predictions, save_predictions
 
+BLEND = "blend"  # its own name among the models' in scores.json
+
 
 @dataclass(frozen=True)
 class Ensemble:
@@ -44,16 +46,21 @@ def make_ensemble(
 
     method: one of METHODS, or AUTO. by_default: nobody chose it, so a later submission may make it anew. decide: the
     rows that judge, 'verified' (all where none is) or 'all'. unverified_weight: of the other rows in the fit; None is 0
-    where verified rows decide and 1 where all do. Raises UserError where too few rows decide.
+    where verified rows decide and 1 where all do. Raises UserError where too few rows decide, or a
+    model is called BLEND.
     """
     c = candidates
+    if BLEND in c.names:
+        raise UserError(
+            f"a model cannot be called {BLEND!r}, as the scores call what is made of all: rename its folder or file"
+        )
     rows = rows_that_decide(c, decide, unverified_weight)
     about, nested, comparison = compare(c, method, rows)
     models = {name: {**about["models"][name], "ids": list(ids)} for name, ids in zip(c.names, c.ids, strict=True)}
     asked = {"asked": method, "decide": decide, "unverified_weight": unverified_weight, "by_default": by_default}
     about = {**about, **asked, "models": models, "classes": list(c.classes), "truth": _truth_hash(c)}
     test = apply_blend(about, dict(zip(c.names, c.test, strict=True)))
-    all_probs = {**dict(zip(c.names, c.oof, strict=True)), "blend": nested}
+    all_probs = {**dict(zip(c.names, c.oof, strict=True)), BLEND: nested}
     found = {name: scores(probs, c.truth, c.verified) for name, probs in all_probs.items()}
     return Ensemble(about, _predictions(c.fnames, nested), _predictions(c.test_fnames, test), found, comparison)
 

@@ -119,3 +119,13 @@ def test_other_test_sound_and_a_manifest_that_does_not_tell_pass(runs: Path, com
     again(runs, competition, "a", 0, sound_hash={})
     again(runs, competition, "b", 1, sound_hash={"train": "s", "test": "other"})
     assert candidates_from_runs(runs, [], competition).names == ("a", "b")
+
+
+def test_a_model_is_called_as_its_folder(runs: Path, competition: Competition) -> None:
+    """Whoever copies or renames an experiment's folder gets a model of that name."""
+    shutil.copytree(runs / "a", runs / "copy")
+    (runs / "b").rename(runs / "renamed")
+    c = candidates_from_runs(runs, [], competition)
+    assert c.names == ("a", "copy", "renamed")
+    assert c.ids[0] == c.ids[1]
+    assert candidates_from_runs(runs, list(c.names[1:]), competition).names == c.names[1:]

@@ -96,6 +96,11 @@ def test_too_few_rows_that_decide_are_refused() -> None:
         make_ensemble(c, "log_linear")
 
 
+def test_a_model_called_blend_is_refused() -> None:
+    with pytest.raises(UserError, match=r"cannot be called 'blend'.* rename its"):
+        make_ensemble(replace(made(), names=("x", "blend", "z")), "arithmetic")
+
+
 def test_auto_compares_all_and_writes_a_whole_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.blend_fitting.TRIALS", 10)
     c = made(clips=80, verified=0.8)
