@@ -14,7 +14,8 @@ from folds.assign import fold_hash
 from input.competition import Competition
 from models.run_folder import Predictions, Run, mean_of_folds, read_run
 
-Predict = Callable[[Sequence[Path]], list[Predictions]]
+Faults = dict[str, str]  # fname -> reason
+Predict = Callable[[Sequence[Run]], tuple[list[Predictions], Faults]]
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Candidates:
     oof: np.ndarray
     test_fnames: tuple[str, ...]
     test: np.ndarray
-    test_faults: dict[str, str]
+    test_faults: Faults
 
 
 def candidates_from_runs(
@@ -43,7 +44,8 @@ def candidates_from_runs(
 ) -> Candidates:
     """All folds of the named experiments; without names, of every experiment whose folds are all finished.
 
-    predict: called with run folders whose stored probabilities lack test clips; without it these are an error.
+    predict: called with the runs of an experiment whose stored probabilities lack test clips, it gives those of each
+    and the faults of the clips; without it these are an error.
     Raises UserError where there is none, a named one is unfinished, or they differ in classes, folds or clips from each
     other or from the competition.
     """
@@ -135,7 +137,7 @@ def _align(whole: list[list[Run]], competition: Competition, predict: Predict | 
     fold = {fname: run.fold for run in whole[0] for fname in run.oof.fnames}
     oof = [_join(runs).of(fnames, f"{runs[0].folder.parent}, out-of-fold") for runs in whole]
     test_fnames = tuple(competition.test["fname"])
-    test = [_mean_test(runs, test_fnames, predict) for runs in whole]
+    test, faults = zip(*(_mean_test(runs, test_fnames, predict) for runs in whole), strict=True)
     for runs, one, other in zip(whole, oof, test, strict=True):
         if not (np.isfinite(one).all() and np.isfinite(other).all()):
             raise UserError(f"{runs[0].folder.parent}: its predictions hold NaN or infinity: train it again")
@@ -151,15 +153,19 @@ def _align(whole: list[list[Run]], competition: Competition, predict: Predict | 
         oof=np.stack(oof),
         test_fnames=test_fnames,
         test=np.stack(test),
-        test_faults={k: v for runs in whole for run in runs for k, v in run.manifest["test_faults"].items()},
+        test_faults={k: v for one in faults for k, v in one.items() if k in set(test_fnames)},
     )
 
 
-def _mean_test(runs: list[Run], fnames: tuple[str, ...], predict: Predict | None) -> np.ndarray:
-    """(clips, classes) of an experiment, the mean of its fold models."""
+def _mean_test(runs: list[Run], fnames: tuple[str, ...], predict: Predict | None) -> tuple[np.ndarray, Faults]:
+    """(clips, classes) of an experiment, the mean of its fold models, and the faults of the clips it predicted."""
     stored = all(set(fnames) <= set(run.test.fnames) for run in runs)
-    found = [run.test for run in runs] if stored or predict is None else predict([run.folder for run in runs])
-    return mean_of_folds([test.of(fnames, str(run.folder)) for test, run in zip(found, runs, strict=True)])
+    if stored or predict is None:
+        found = [run.test for run in runs]
+        faults = {fname: reason for run in runs for fname, reason in run.manifest["test_faults"].items()}
+    else:
+        found, faults = predict(runs)
+    return mean_of_folds([test.of(fnames, str(run.folder)) for test, run in zip(found, runs, strict=True)]), faults
 
 
 def group_numbers(train: pd.DataFrame, column: str | None) -> np.ndarray:

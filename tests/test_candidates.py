@@ -1,6 +1,7 @@
 """Finished experiments as aligned matrices, or one line that says why they cannot be blended."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from configs.schema import Config, TrainConfig
 from folds.assign import fold_hash
 from input.competition import Competition
 from models.candidates import Candidates, candidates_from_runs
-from models.run_folder import Predictions, finish_run
+from models.run_folder import Predictions, Run, finish_run
 
 CLASSES = ("ant", "bat", "cat")
 TEST = ("t1.wav", "t2.wav")
@@ -129,3 +130,25 @@ def test_a_model_is_called_as_its_folder(runs: Path, competition: Competition) -
     assert c.names == ("a", "copy", "renamed")
     assert c.ids[0] == c.ids[1]
     assert candidates_from_runs(runs, list(c.names[1:]), competition).names == c.names[1:]
+
+
+def test_faults_are_those_of_the_clips_that_are_there(runs: Path, competition: Competition) -> None:
+    for fold in (0, 1):
+        again(runs, competition, "a", fold, test_faults={"t1.wav": "empty", "t2.wav": "silent"})
+    fewer = replace(competition, test=competition.test[1:])
+    assert candidates_from_runs(runs, [], fewer).test_faults == {"t2.wav": "silent"}
+
+
+def test_predicted_clips_bring_their_own_faults(runs: Path, competition: Competition) -> None:
+    for fold in (0, 1):
+        again(runs, competition, "a", fold, test_faults={"t1.wav": "empty"})
+    asked = []
+
+    def predict(of: Sequence[Run]) -> tuple[list[Predictions], dict[str, str]]:
+        asked.append([str(run.folder.relative_to(runs)) for run in of])
+        found = Predictions(("new.wav", "t2.wav"), np.tile(np.float32([[0.2, 0.3, 0.5]]), (2, 1)))
+        return [found for _ in of], {"new.wav": "missing"}
+
+    new = replace(competition, test=pd.DataFrame({"fname": ["t2.wav", "new.wav"]}))
+    assert candidates_from_runs(runs, [], new, predict).test_faults == {"new.wav": "missing"}
+    assert asked == [["a/fold0", "a/fold1"], ["b/fold0", "b/fold1"]]
