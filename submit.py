@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from models.candidates import Candidates
     from models.ensemble_folder import Ensemble
-    from models.run_folder import Predictions
+    from models.run_folder import Predictions, Run
 
 EXAMPLES = """examples:
   python submit.py
@@ -93,28 +93,37 @@ def submit(paths: Paths, name: str, output: Path, truth_file: Path | None, predi
     write_report(report, folder, candidates.test_faults, len(ensemble.test.fnames))
     if candidates.test_faults:
         told = list_some(f"{fname} ({reason})" for fname, reason in candidates.test_faults.items())
-        warn(f"test clips without usable sound: {told}")
+        warn(f"test clips with a fault, kept with what is heard of them, or with the class prior: {told}")
     if truth is not None:
         show_scores(ensemble, candidates, truth)
     say(f"{len(ensemble.test.fnames)} clips -> {output}")
 
 
-def predict_new(runs: "Sequence[Path]", paths: Paths) -> "list[Predictions]":
-    """Probabilities of test clips that the runs were not trained beside, from their weights: as a kernel does it."""
+def predict_new(runs: "Sequence[Run]", paths: Paths) -> "tuple[list[Predictions], dict[str, str]]":
+    """Probabilities of test clips that the runs of an experiment were not trained beside, from their weights, as a
+    kernel does it; and the faults of these clips. Raises UserError on a missing file, but as the runs' config says."""
+    from features.store import open_features
     from input.competition import load_competition
     from models.predict import predict_test
 
-    say(f"{runs[0].parent}: its stored probabilities lack test clips: predicting from the weights")
-    return predict_test(runs, load_competition(paths.input, skip_missing=True).test, paths.features)
+    folder, cfg = runs[0].folder.parent, runs[0].config
+    say(f"{folder}: its stored probabilities lack test clips: predicting from the weights")
+    clips = load_competition(paths.input, skip_missing=True).test  # training clips may be gone by now
+    gone = clips["fname"][clips["path"].isna()]
+    if len(gone) and not cfg.input.skip_unreadable:
+        raise UserError(f"{paths.input}: test files are missing: {list_some(gone)}: complete the download")
+    found = predict_test([run.folder for run in runs], clips, paths.features)
+    return found, open_features(cfg.features, clips, paths.features).faults
 
 
 def show_scores(ensemble: "Ensemble", candidates: "Candidates", truth: "pd.DataFrame") -> None:
     """MAP@3 per experiment and for the blend: out-of-fold, and on the test clips by usage."""
+    from models.ensemble_folder import BLEND
     from models.run_folder import Predictions
     from models.submission import score_by_usage
 
     test = {n: Predictions(candidates.test_fnames, p) for n, p in zip(candidates.names, candidates.test, strict=True)}
-    test["blend"] = ensemble.test
+    test[BLEND] = ensemble.test
     rows, usages = [], dict[str, float]()
     for name, predictions in test.items():
         usages = score_by_usage(predictions, truth, candidates.classes)

@@ -93,7 +93,7 @@ def prepare(cfg: Config, paths: Paths) -> Prepared:
     if test.faults:
         warn(f"test clips that keep their row with the class prior or the answer to silence: {told(test.faults)}")
     facts = {
-        "fold_hash": fold_hash(folds),
+        "fold_hash": fold_hash(folds[~folds["fname"].isin(train.faults)]),
         "n_folds": cfg.folds.n_folds,
         "feature_hash": config_hash(cfg.features),
         "sound_hash": {"train": sound_hash(competition.train), "test": sound_hash(competition.test)},

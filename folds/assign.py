@@ -37,8 +37,11 @@ def load_folds(cfg: FoldConfig, train: pd.DataFrame, folder: Path) -> pd.DataFra
 
 
 def fold_hash(folds: pd.DataFrame) -> str:
-    """Twelve hex digits of who is in which fold, whatever the order of the rows."""
-    lines = sorted(f"{fname},{fold}" for fname, fold in zip(folds["fname"], folds["fold"], strict=True))
+    """Twelve hex digits of who is in which fold with what label, verified or not, whatever the order of the rows."""
+    columns = (folds[name] for name in ("fname", "label", "verified", "fold"))
+    lines = sorted(
+        f"{fname},{label},{verified:d},{fold}" for fname, label, verified, fold in zip(*columns, strict=True)
+    )
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 

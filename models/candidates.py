@@ -9,18 +9,21 @@ import pandas as pd
 
 from configs.console import warn
 from configs.errors import UserError, list_some
+from configs.schema import differences
+from folds.assign import fold_hash
 from input.competition import Competition
 from models.run_folder import Predictions, Run, mean_of_folds, read_run
 
-Predict = Callable[[Sequence[Path]], list[Predictions]]
+Faults = dict[str, str]  # fname -> reason
+Predict = Callable[[Sequence[Run]], tuple[list[Predictions], Faults]]
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """names: the models; two seeds of one experiment are two models. ids: per model what its predictions were read from
-    (one id a fold). oof (models, clips, classes) float32 over the training clips `fnames` with truth, verified, fold
-    and group (clips,): clips of one group number were cut from one recording. test (models, test clips, classes) over
-    `test_fnames`, the mean of the fold models."""
+    """names: the models, as their folders are called; two seeds of one experiment are two models. ids: per model what
+    its predictions were read from (one id a fold). oof (models, clips, classes) float32 over the training clips
+    `fnames` with truth, verified, fold and group (clips,): clips of one group number were cut from one recording. test
+    (models, test clips, classes) over `test_fnames`, the mean of the fold models."""
 
     names: tuple[str, ...]
     ids: tuple[tuple[str, ...], ...]
@@ -33,7 +36,7 @@ class Candidates:
     oof: np.ndarray
     test_fnames: tuple[str, ...]
     test: np.ndarray
-    test_faults: dict[str, str]
+    test_faults: Faults
 
 
 def candidates_from_runs(
@@ -41,7 +44,8 @@ def candidates_from_runs(
 ) -> Candidates:
     """All folds of the named experiments; without names, of every experiment whose folds are all finished.
 
-    predict: called with run folders whose stored probabilities lack test clips; without it these are an error.
+    predict: called with the runs of an experiment whose stored probabilities lack test clips, it gives those of each
+    and the faults of the clips; without it these are an error.
     Raises UserError where there is none, a named one is unfinished, or they differ in classes, folds or clips from each
     other or from the competition.
     """
@@ -80,15 +84,49 @@ def _experiment(folder: Path) -> tuple[list[Run], str]:
 
 def _refuse_differences(whole: list[list[Run]], competition: Competition) -> None:
     first = whole[0][0]
+    heard = [run for runs in whole for run in runs if _train_sound(run)]
+    for runs in whole:
+        _refuse_mixed_settings(runs)
     for run in (run for runs in whole for run in runs):
         if run.classes != competition.classes:
             odd = sorted(set(run.classes) ^ set(competition.classes)) or ["another order"]
             raise UserError(f"{run.folder}: its classes are not those of {competition.folder}: {list_some(odd)}")
         if run.manifest["fold_hash"] != first.manifest["fold_hash"]:
             raise UserError(
-                f"{run.folder}: its folds are not those of {first.folder}: out-of-fold rows of the two cannot be "
-                f"blended; choose experiments with --runs"
+                f"{run.folder}: its folds or labels are not those of {first.folder}: out-of-fold rows of the two "
+                f"cannot be blended; choose experiments with --runs"
             )
+        if _train_sound(run) not in ("", *map(_train_sound, heard[:1])):
+            raise UserError(
+                f"{run.folder}: trained on other sound files than {heard[0].folder}: train one of them again with "
+                f"--force, or choose experiments with --runs"
+            )
+    if _fold_hash_now(whole[0], competition.train) != first.manifest["fold_hash"]:
+        raise UserError(
+            f"{first.folder.parent}: made from other clips, labels or folds than {competition.folder} has now: "
+            f"train it again with --force"
+        )
+
+
+def _refuse_mixed_settings(runs: list[Run]) -> None:
+    for run in runs[1:]:
+        if changed := differences(runs[0].config, run.config):
+            raise UserError(
+                f"{run.folder}: trained with other settings than {runs[0].folder.name} ({list_some(changed, 3)}): "
+                f"train one of the two again with --force"
+            )
+
+
+def _train_sound(run: Run) -> str:
+    """The hash of the training sound; '' where a manifest of an older version does not tell."""
+    return str(run.manifest.get("sound_hash", {}).get("train", ""))
+
+
+def _fold_hash_now(runs: list[Run], train: pd.DataFrame) -> str:
+    """The hash of today's table with the folds that the runs' out-of-fold rows show, as train_fold.py took it."""
+    used = train[~train["fname"].isin(set().union(*(run.manifest["skipped"] for run in runs)))]
+    fold = {fname: run.fold for run in runs for fname in run.oof.fnames}
+    return fold_hash(used.assign(fold=[fold.get(fname, -1) for fname in used["fname"]]))
 
 
 def _align(whole: list[list[Run]], competition: Competition, predict: Predict | None) -> Candidates:
@@ -99,12 +137,12 @@ def _align(whole: list[list[Run]], competition: Competition, predict: Predict | 
     fold = {fname: run.fold for run in whole[0] for fname in run.oof.fnames}
     oof = [_join(runs).of(fnames, f"{runs[0].folder.parent}, out-of-fold") for runs in whole]
     test_fnames = tuple(competition.test["fname"])
-    test = [_mean_test(runs, test_fnames, predict) for runs in whole]
+    test, faults = zip(*(_mean_test(runs, test_fnames, predict) for runs in whole), strict=True)
     for runs, one, other in zip(whole, oof, test, strict=True):
         if not (np.isfinite(one).all() and np.isfinite(other).all()):
             raise UserError(f"{runs[0].folder.parent}: its predictions hold NaN or infinity: train it again")
     return Candidates(
-        names=tuple(runs[0].experiment for runs in whole),
+        names=tuple(runs[0].folder.parent.name for runs in whole),
         ids=tuple(tuple(run.id for run in runs) for runs in whole),
         classes=competition.classes,
         fnames=fnames,
@@ -115,15 +153,19 @@ def _align(whole: list[list[Run]], competition: Competition, predict: Predict | 
         oof=np.stack(oof),
         test_fnames=test_fnames,
         test=np.stack(test),
-        test_faults={k: v for runs in whole for run in runs for k, v in run.manifest["test_faults"].items()},
+        test_faults={k: v for one in faults for k, v in one.items() if k in set(test_fnames)},
     )
 
 
-def _mean_test(runs: list[Run], fnames: tuple[str, ...], predict: Predict | None) -> np.ndarray:
-    """(clips, classes) of an experiment, the mean of its fold models."""
+def _mean_test(runs: list[Run], fnames: tuple[str, ...], predict: Predict | None) -> tuple[np.ndarray, Faults]:
+    """(clips, classes) of an experiment, the mean of its fold models, and the faults of the clips it predicted."""
     stored = all(set(fnames) <= set(run.test.fnames) for run in runs)
-    found = [run.test for run in runs] if stored or predict is None else predict([run.folder for run in runs])
-    return mean_of_folds([test.of(fnames, str(run.folder)) for test, run in zip(found, runs, strict=True)])
+    if stored or predict is None:
+        found = [run.test for run in runs]
+        faults = {fname: reason for run in runs for fname, reason in run.manifest["test_faults"].items()}
+    else:
+        found, faults = predict(runs)
+    return mean_of_folds([test.of(fnames, str(run.folder)) for test, run in zip(found, runs, strict=True)]), faults
 
 
 def group_numbers(train: pd.DataFrame, column: str | None) -> np.ndarray:

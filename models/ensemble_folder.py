@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from configs.errors import UserError
+from folds.assign import fold_hash
 from models.blending import apply_blend
 from models.candidates import Candidates
 from models.compare import compare, rows_that_decide
 from models.metrics import scores
 from models.run_folder import Predictions, load_predictions, save_predictions
+
+BLEND = "blend"  # its own name among the models' in scores.json
 
 
 @dataclass(frozen=True)
@@ -42,29 +46,41 @@ def make_ensemble(
 
     method: one of METHODS, or AUTO. by_default: nobody chose it, so a later submission may make it anew. decide: the
     rows that judge, 'verified' (all where none is) or 'all'. unverified_weight: of the other rows in the fit; None is 0
-    where verified rows decide and 1 where all do. Raises UserError where too few rows decide.
+    where verified rows decide and 1 where all do. Raises UserError where too few rows decide, or a
+    model is called BLEND.
     """
     c = candidates
+    if BLEND in c.names:
+        raise UserError(
+            f"a model cannot be called {BLEND!r}, as the scores call what is made of all: rename its folder or file"
+        )
     rows = rows_that_decide(c, decide, unverified_weight)
     about, nested, comparison = compare(c, method, rows)
     models = {name: {**about["models"][name], "ids": list(ids)} for name, ids in zip(c.names, c.ids, strict=True)}
     asked = {"asked": method, "decide": decide, "unverified_weight": unverified_weight, "by_default": by_default}
-    about = {**about, **asked, "models": models, "classes": list(c.classes)}
+    about = {**about, **asked, "models": models, "classes": list(c.classes), "truth": _truth_hash(c)}
     test = apply_blend(about, dict(zip(c.names, c.test, strict=True)))
-    all_probs = {**dict(zip(c.names, c.oof, strict=True)), "blend": nested}
+    all_probs = {**dict(zip(c.names, c.oof, strict=True)), BLEND: nested}
     found = {name: scores(probs, c.truth, c.verified) for name, probs in all_probs.items()}
     return Ensemble(about, _predictions(c.fnames, nested), _predictions(c.test_fnames, test), found, comparison)
 
 
 def is_current(ensemble: Ensemble, candidates: Candidates) -> bool:
-    """Whether the blend was made from exactly these runs, for these test clips."""
+    """Whether the blend was made from exactly these runs and labels, for these test clips."""
     return made_from(ensemble, candidates) and ensemble.test.fnames == candidates.test_fnames
 
 
 def made_from(ensemble: Ensemble, candidates: Candidates) -> bool:
-    """Whether the blend was made from exactly these runs, for whatever test clips."""
+    """Whether the blend was made from exactly these runs and labels, for whatever test clips."""
     ids = {name: list(ids) for name, ids in zip(candidates.names, candidates.ids, strict=True)}
-    return ids == {name: model["ids"] for name, model in ensemble.weights["models"].items()}
+    same = ids == {name: model["ids"] for name, model in ensemble.weights["models"].items()}
+    return same and ensemble.weights.get("truth") == _truth_hash(candidates)
+
+
+def _truth_hash(candidates: Candidates) -> str:
+    c = candidates
+    labels = [c.classes[i] for i in c.truth]
+    return fold_hash(pd.DataFrame({"fname": c.fnames, "label": labels, "verified": c.verified, "fold": c.fold}))
 
 
 def applied(ensemble: Ensemble, candidates: Candidates) -> Ensemble:

@@ -54,8 +54,8 @@ def validate_submission(file: Path, fnames: tuple[str, ...], classes: tuple[str,
 
 
 def write_report(file: Path, ensemble_folder: Path, faults: dict[str, str], n_clips: int) -> None:
-    """Beside the submission: what it was made from, and which clips had no usable sound."""
-    report = {"ensemble": str(ensemble_folder), "clips": n_clips, "clips_without_usable_sound": faults}
+    """Beside the submission: what it was made from, and which clips had a fault, with the reason."""
+    report = {"ensemble": str(ensemble_folder), "clips": n_clips, "clips_with_a_fault": faults}
     part = file.with_name(file.name + ".part")
     part.write_text(json.dumps(report, indent=1) + "\n")
     part.replace(file)

@@ -64,6 +64,8 @@ def test_other_runs_or_other_wishes_are_seen() -> None:
     assert is_current(e, c)
     assert not is_current(e, replace(c, ids=(("1",), ("2",), ("4",))))
     assert not is_current(e, replace(c, test_fnames=c.test_fnames[::-1]))
+    assert not is_current(e, replace(c, truth=c.truth[::-1]))
+    assert not is_current(e, replace(c, verified=~c.verified))
     assert was_asked(e, "arithmetic", "verified", None)
     assert not was_asked(e, "auto", "verified", None)
     assert not was_asked(e, "arithmetic", "all", None)
@@ -92,6 +94,11 @@ def test_too_few_rows_that_decide_are_refused() -> None:
     c = replace(made(), verified=np.arange(160) == 3)
     with pytest.raises(UserError, match="--decide all"):
         make_ensemble(c, "log_linear")
+
+
+def test_a_model_called_blend_is_refused() -> None:
+    with pytest.raises(UserError, match=r"cannot be called 'blend'.* rename its"):
+        make_ensemble(replace(made(), names=("x", "blend", "z")), "arithmetic")
 
 
 def test_auto_compares_all_and_writes_a_whole_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

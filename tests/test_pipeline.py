@@ -210,7 +210,7 @@ def test_ensemble_and_submit(own_work: Path, demo: Path) -> None:
     assert list(table.columns) == ["fname", "label"] and list(table["fname"]) == list(sample["fname"])
     assert all(len(set(row.split(" "))) == 3 and set(row.split(" ")) <= known for row in table["label"])
     report = json.loads((own_work / "submission.report.json").read_text())
-    assert set(report["clips_without_usable_sound"]) == {"empty.wav", "silent.wav"}
+    assert set(report["clips_with_a_fault"]) == {"empty.wav", "silent.wav"}
 
     bytes_before = file.read_bytes()
     assert run("submit.py", *where(demo, own_work)).returncode == 0
@@ -313,7 +313,7 @@ def test_differing_folds_are_refused(own_work: Path, demo: Path) -> None:
     for fold in ("fold0", "fold1"):
         change_manifest(own_work / "runs/two" / fold, fold_hash="other")
     for verb in ("ensemble.py", "submit.py"):
-        assert "its folds are not those of" in refused(verb, *where(demo, own_work))
+        assert "its folds or labels are not those of" in refused(verb, *where(demo, own_work))
     assert not (own_work / "ensembles").exists() and not (own_work / "submission.csv").exists()
 
 

@@ -98,8 +98,8 @@ def test_a_scored_clip_without_a_prediction_is_told() -> None:
         score_by_usage(PREDICTIONS, truth, CLASSES)
 
 
-def test_the_report_names_clips_without_sound(tmp_path: Path) -> None:
+def test_the_report_names_clips_with_a_fault(tmp_path: Path) -> None:
     write_report(tmp_path / "r.json", Path("work/ensembles/default"), {"x.wav": "empty"}, 3)
     found = json.loads((tmp_path / "r.json").read_text())
-    assert found["clips"] == 3 and found["clips_without_usable_sound"] == {"x.wav": "empty"}
+    assert found["clips"] == 3 and found["clips_with_a_fault"] == {"x.wav": "empty"}
     assert [f.name for f in tmp_path.iterdir()] == ["r.json"]

@@ -1,21 +1,30 @@
 """submit.py where the test clips are not those that the runs were trained beside."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from configs.errors import UserError
 from configs.paths import Paths
+from models.run_folder import file_sha256
 from submit import submit
 
 
-def test_clips_that_the_runs_have_not_seen_are_predicted_from_the_weights(
-    blended: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def paths(blended: Paths, tmp_path: Path) -> Paths:
+    """A copy of the finished competition, to be changed."""
     paths = Paths(tmp_path / "input", tmp_path / "work")
     shutil.copytree(blended.input, paths.input)
     shutil.copytree(blended.work, paths.work, ignore=shutil.ignore_patterns("features"))
+    return paths
+
+
+def test_clips_that_the_runs_have_not_seen_are_predicted_from_the_weights(
+    blended: Paths, paths: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     sample = pd.read_csv(paths.input / "sample_submission.csv")
     first = sample["fname"][0]
     shutil.copyfile(paths.input / "audio_test" / first, paths.input / "audio_test" / "new.wav")
@@ -27,3 +36,33 @@ def test_clips_that_the_runs_have_not_seen_are_predicted_from_the_weights(
     assert "its stored probabilities lack test clips: predicting from the weights" in capsys.readouterr().out
     assert found["fname"].tolist() == ["new.wav", *sample["fname"][2:]]
     assert found["label"].tolist() == [old[first], *old[sample["fname"][2:]]]
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_missing_test_file_stops_unless_the_runs_were_to_skip_it(
+    paths: Paths, skip: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sample = paths.input / "sample_submission.csv"
+    header, _, *rest = sample.read_text().splitlines()
+    sample.write_text("\n".join([header, f"gone.wav,{rest[0].split(',')[1]}", *rest]) + "\n")
+    shutil.rmtree(paths.ensembles)  # its runs are about to change
+    for folder in paths.runs.glob("*/fold?"):
+        allow_missing(folder, skip)
+    output = paths.work / "new.csv"
+    if skip:
+        submit(paths, "default", output, None)
+        assert "gone.wav (missing)" in capsys.readouterr().err
+        assert json.loads((paths.work / "new.report.json").read_text())["clips_with_a_fault"]["gone.wav"] == "missing"
+    else:
+        with pytest.raises(UserError, match=r"test files are missing: 1: gone\.wav: complete"):
+            submit(paths, "default", output, None)
+        assert not output.exists()
+
+
+def allow_missing(run: Path, skip: bool) -> None:
+    """As if it had been trained with that input.skip_unreadable."""
+    config, manifest = (json.loads((run / f"{name}.json").read_text()) for name in ("config", "manifest"))
+    config["input"]["skip_unreadable"] = skip
+    (run / "config.json").write_text(json.dumps(config))
+    manifest["files"]["config.json"] = file_sha256(run / "config.json")
+    (run / "manifest.json").write_text(json.dumps(manifest))
