@@ -14,6 +14,7 @@ from configs.schema import Config, config_hash
 
 if TYPE_CHECKING:  # imported where they are used: --help must not wait for torch
     import pandas as pd
+    import torch
 
     from features.store import Store
     from input.competition import Competition
@@ -61,25 +62,45 @@ def parse_folds(text: str, n_folds: int) -> list[int]:
 
 def train_folds(cfg: Config, folds: list[int], paths: Paths, force: bool = False) -> list[float]:
     """Train what is not finished; the out-of-fold MAP@3 of each fold. Raises UserError on bad input."""
-    data = prepare(cfg, paths)
-    return [train_fold(cfg, fold, data, paths.run(cfg.name, fold), force) for fold in folds]
+    from models.run_folder import recover
+
+    data = load_data(cfg, paths)
+    prepared = None
+    found = []
+    for fold in folds:
+        final = paths.run(cfg.name, fold)
+        recover(final)
+        if final.exists() and not force:
+            found.append(found_score(cfg, data, final))
+            continue
+        prepared = prepared or prepare(cfg, data, paths)
+        found.append(fresh_score(cfg, fold, prepared, final, force))
+    return found
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """What all folds share. folds: fname, label, verified, group, fold of the usable training clips; facts: what the
-    manifest says of all this."""
+class Data:
+    """What suffices to know a finished fold again: no features, no torch. folds: fname, label, verified, group, fold of
+    all training clips; facts: what the manifest says of all this."""
 
     competition: "Competition"
     folds: "pd.DataFrame"
-    train: "Store"
-    test: "Store"
     facts: dict[str, Any]
 
 
-def prepare(cfg: Config, paths: Paths) -> Prepared:
-    """Competition, folds and features; made where they are not there. Raises UserError on bad input."""
-    from features.store import open_features, sound_hash
+@dataclass(frozen=True)
+class Prepared(Data):
+    """What all folds share in training. folds: the clips that can be used."""
+
+    train: "Store"
+    test: "Store"
+    device: "torch.device"
+    precision: str
+
+
+def load_data(cfg: Config, paths: Paths) -> Data:
+    """Competition and folds; the folds are made where they are not there. Raises UserError on bad input."""
+    from features.store import sound_hash
     from folds.assign import fold_hash, load_folds
     from input.competition import load_competition
 
@@ -87,20 +108,34 @@ def prepare(cfg: Config, paths: Paths) -> Prepared:
     n_train, n_test, n_classes = len(competition.train), len(competition.test), len(competition.classes)
     say(f"{paths.input}: {n_train} training clips, {n_test} test clips, {n_classes} classes")
     folds = load_folds(cfg.folds, competition.train, paths.folds)
-    train = open_features(cfg.features, competition.train, paths.features)
-    check_training_clips(train, cfg.input.skip_unreadable)
-    test = open_features(cfg.features, competition.test, paths.features)
-    if test.faults:
-        warn(f"test clips that keep their row with the class prior or the answer to silence: {told(test.faults)}")
     facts = {
         "fold_hash": fold_hash(folds[~folds["fname"].isin(train.faults)]),
         "n_folds": cfg.folds.n_folds,
         "feature_hash": config_hash(cfg.features),
         "sound_hash": {"train": sound_hash(competition.train), "test": sound_hash(competition.test)},
-        "skipped": train.faults,
-        "test_faults": test.faults,
     }
-    return Prepared(competition, folds[~folds["fname"].isin(train.faults)], train, test, facts)
+    return Data(competition, folds, facts)
+
+
+def prepare(cfg: Config, data: Data, paths: Paths) -> Prepared:
+    """Device, precision and features; features are made where they are not there. Raises UserError on bad input, and
+    before features are made on a device, a precision or a network that cannot be had."""
+    from features.store import open_features
+    from models.build import build_model
+    from models.tagger import choose_device, choose_precision
+
+    device = choose_device(cfg.train.device)
+    precision = choose_precision(cfg.train.precision, device)
+    build_model(cfg.model, len(data.competition.classes))  # a second at most; it may refuse its name or weights
+    train = open_features(cfg.features, data.competition.train, paths.features)
+    check_training_clips(train, cfg.input.skip_unreadable)
+    folds = usable_clips(data.folds, train.faults)
+    test = open_features(cfg.features, data.competition.test, paths.features)
+    if test.faults:
+        what = "test clips with a fault, predicted from what can be read of them, else by the class prior"
+        warn(f"{what}: {told(test.faults)}")
+    facts = data.facts | {"skipped": train.faults, "test_faults": test.faults}
+    return Prepared(data.competition, folds, facts, train, test, device, precision)
 
 
 def check_training_clips(store: "Store", skip: bool) -> None:
@@ -112,19 +147,19 @@ def check_training_clips(store: "Store", skip: bool) -> None:
         warn(f"left out of training: {told(store.faults)}")
 
 
+def usable_clips(folds: "pd.DataFrame", faults: dict[str, str]) -> "pd.DataFrame":
+    """The rows without clips that are left out. Raises UserError where a label loses all of its clips."""
+    usable = folds[~folds["fname"].isin(faults)]
+    if lost := sorted(set(folds["label"]) - set(usable["label"])):
+        raise UserError(f"labels without a training clip that can be used: {list_some(lost)}; repair one clip of each")
+    return usable
+
+
 def told(faults: dict[str, str]) -> str:
     return list_some(f"{fname} ({reason})" for fname, reason in faults.items())
 
 
-def train_fold(cfg: Config, fold: int, data: Prepared, final: Path, force: bool = False) -> float:
-    """Train one fold into the run folder `final`; its out-of-fold MAP@3. A finished one is only read."""
-    from models.run_folder import recover
-
-    recover(final)
-    return found_score(cfg, data, final) if final.exists() and not force else fresh_score(cfg, fold, data, final, force)
-
-
-def found_score(cfg: Config, data: Prepared, final: Path) -> float:
+def found_score(cfg: Config, data: Data, final: Path) -> float:
     """The score of a finished run. Raises UserError where it was made with other settings, folds or clips."""
     from models.run_folder import read_run, refuse_other_data, refuse_other_settings
 
@@ -145,12 +180,10 @@ def fresh_score(cfg: Config, fold: int, data: Prepared, final: Path, restart: bo
     from models.metrics import scores
     from models.predict import predict_clips
     from models.run_folder import Predictions, finish_run, surroundings, unfinished
-    from models.tagger import choose_device, choose_precision, save_tagger
+    from models.tagger import save_tagger
 
     started = time.monotonic()
-    device = choose_device(cfg.train.device)
-    precision = choose_precision(cfg.train.precision, device)
-    classes = data.competition.classes
+    device, precision, classes = data.device, data.precision, data.competition.classes
     parts = split(cfg.train, data.folds, data.train, classes, fold)
     lit = build_lit_tagger(cfg, fold, parts, data.train, device, precision)  # before anything is written: it may refuse
     with unfinished(final, cfg, data.facts, restart) as partial:

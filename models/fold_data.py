@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from configs.errors import UserError
+from configs.console import warn
+from configs.errors import UserError, list_some
 from configs.schema import TrainConfig
 from features.store import Store
 
@@ -39,6 +40,8 @@ def split(cfg: TrainConfig, folds: pd.DataFrame, store: Store, classes: tuple[st
         side = "train" if held_out.all() else "validate"
         raise UserError(f"fold {fold} has no clips to {side} on: {len(folds)} clips want fewer folds.n_folds")
     count = np.bincount(label[~held_out], minlength=len(classes))
+    if unknown := [name for name, n in zip(classes, count, strict=True) if n == 0]:
+        warn(f"fold {fold}: no training clip has the label, which its model cannot know: {list_some(unknown)}")
     weight = np.where(verified, 1.0, cfg.unverified_weight)
     if cfg.class_weights:
         weight = weight * (count.sum() / (len(classes) * np.maximum(count, 1)))[label]

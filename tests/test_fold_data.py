@@ -60,6 +60,12 @@ def test_a_side_without_clips_is_told(make_store: MakeStore) -> None:
         parts(make_store, fold=0, folds=FOLDS.assign(fold=0))
 
 
+def test_a_label_without_a_training_clip_is_named(make_store: MakeStore, capsys: pytest.CaptureFixture[str]) -> None:
+    parts(make_store)
+    told = "fold 0: no training clip has the label, which its model cannot know: unheard"
+    assert capsys.readouterr().err == f"warning: {told}\n"
+
+
 def test_a_clip_that_the_store_lacks_raises(make_store: MakeStore) -> None:
     with pytest.raises(KeyError, match=r"9\.wav"):
         parts(make_store, folds=FOLDS.assign(fname=["9.wav", *FOLDS["fname"][1:]]))

@@ -118,6 +118,7 @@ def test_training_says_what_it_does(trained: dict[str, tuple[Path, str, str]], d
             assert f"one fold {fold} epoch {epoch}/3: loss " in out
         assert f"one fold {fold}: out-of-fold MAP@3 " in out
     assert all(line.startswith(OURS) for line in err.splitlines()), err  # and no word of Lightning's
+    assert "predicted from what can be read of them, else by the class prior: 2: " in err
     assert "empty.wav (empty)" in err and "silent.wav (silent)" in err
     made = f"features: log-mel of {len(table)} clips"
     assert out.count(made) + trained["two"][1].count(made) == 1  # the second of the two waited for the first
@@ -164,6 +165,13 @@ def test_a_second_run_says_what_it_found_and_stops(work: Path, demo: Path) -> No
     assert not imported(found.stderr, *HEAVY)
     after = {file: file.stat().st_mtime_ns for file in work.rglob("*") if file.is_file() and file.suffix != ".lock"}
     assert before == after
+
+
+def test_finished_folds_are_found_without_their_features(own_work: Path, demo: Path) -> None:
+    shutil.rmtree(own_work / "features")
+    found = run("train_fold.py", "--fold", "0..1", *where(demo, own_work), *ONE)
+    assert found.stdout.count(": found, out-of-fold MAP@3 ") == 2, found.stderr
+    assert not (own_work / "features").exists()
 
 
 def test_stopped_at_any_moment_it_ends_with_the_same_bytes(work: Path, demo: Path, tmp_path: Path) -> None:
@@ -258,19 +266,25 @@ def test_submit_before_training_says_what_to_do(demo: Path, tmp_path: Path) -> N
         (["train.epoch=3"], "command line: unknown key 'train.epoch', did you mean 'train.epochs'?"),
         (["train.epochs=many"], "'train.epochs' is 'many'"),
         (["model.name=resnetish19"], "no network 'resnetish19'; known are"),
+        (["model.weights=none.pth"], "none.pth: cannot read the weights"),
+        (["train.device=cpu", "train.precision=fp16"], "train.precision=fp16 is for GPUs"),
         (["--fold", "0..2"], "folds go from 0 to 1"),
         (["--config", "configs/none.yaml"], "configs/none.yaml: cannot read the config"),
         (["--input", "/nowhere/at/all"], "/nowhere/at/all: no such folder: give the competition's folder"),
     ],
 )
 def test_what_cannot_be_trained_is_one_line_and_leaves_nothing(
-    work: Path, demo: Path, tmp_path: Path, words: list[str], told: str
+    demo: Path, tmp_path: Path, words: list[str], told: str
 ) -> None:
-    for part in ("features", "folds"):
-        shutil.copytree(work / part, tmp_path / part)
     given = [*where(demo, tmp_path), *ONE, "--fold", "0", *words]
     assert told in refused("train_fold.py", *given)
-    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "features").exists() and not (tmp_path / "runs").exists()
+
+
+def test_a_work_folder_that_cannot_be_written_is_one_line(demo: Path, tmp_path: Path) -> None:
+    (tmp_path / "work").write_text("a file")
+    told = refused("train_fold.py", "--fold", "0", *where(demo, tmp_path / "work"), *ONE)
+    assert told.startswith(f"error: {tmp_path}")
 
 
 def test_other_settings_do_not_overwrite_a_finished_fold(work: Path, demo: Path) -> None:

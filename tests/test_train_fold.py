@@ -16,7 +16,7 @@ from models.lit_tagger import finished_epochs
 from models.run_folder import CHECKPOINT
 from tests.conftest import MakeStore
 from tests.test_lit_tagger import lit_of, same
-from train_fold import PRECISIONS, check_training_clips, fit, parse_folds, reporter
+from train_fold import PRECISIONS, check_training_clips, fit, parse_folds, reporter, usable_clips
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,15 @@ def test_training_clips_without_sound_stop_or_are_named(
     check_training_clips(store, skip=True)
     assert "left out of training: 1.wav (empty)" in capsys.readouterr().err
     check_training_clips(make_store([np.ones((2, 2))]), skip=False)
+
+
+def test_a_label_that_loses_all_its_clips_is_named() -> None:
+    import pandas as pd
+
+    folds = pd.DataFrame({"fname": ["a", "b", "c", "d"], "label": ["Bark", "Bark", "Gong", "Meow"]})
+    assert list(usable_clips(folds, {"a": "empty"})["fname"]) == ["b", "c", "d"]
+    with pytest.raises(UserError, match="labels without a training clip that can be used: 2: Gong, Meow; repair"):
+        usable_clips(folds, {"a": "empty", "c": "silent", "d": "missing"})
 
 
 def test_the_report_of_an_epoch(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
