@@ -84,17 +84,20 @@ def blend(
         found = load_ensemble(folder)
         if was_asked(found, method, decide, unverified_weight) and is_current(found, candidates):
             say(f"{folder}: found, made from these predictions in this way; --force makes it again")
-            show(found)
+            show(found, own=predictions is None)
             return found
     ensemble = make_ensemble(candidates, method, decide=decide, unverified_weight=unverified_weight)
     save_ensemble(ensemble, folder, lambda partial: write_report(partial, ensemble, candidates))
-    show(ensemble)
+    show(ensemble, own=predictions is None)
     say(f"{ensemble.weights['method']} blend of {len(candidates.names)} models -> {folder} (look at report.html)")
     return ensemble
 
 
-def show(ensemble: "Ensemble") -> None:
-    """Out-of-fold MAP@3 of every model and, nested, of every method, and what to expect of the chosen one."""
+def show(ensemble: "Ensemble", own: bool) -> None:
+    """Out-of-fold MAP@3 of every model and, nested, of every method, and what to expect of the chosen one.
+
+    own: the models are runs of this kit, whose best epoch was chosen by their out-of-fold clips.
+    """
     known = ensemble.weights["models"]
     rows = [
         [name, f"{known[name]['weight']:.3f}", *_oof(one)] for name, one in ensemble.scores.items() if name in known
@@ -107,13 +110,15 @@ def show(ensemble: "Ensemble") -> None:
     say(f"* chosen. fitted, nested and differences: MAP@3 of the {about['rows']} rows that decide ({about['decide']})")
     if tried := about["unverified_weight"]:
         listed = ", ".join(f"{weight}: {score:.4f}" for weight, score in tried.items())
-        say(f"log_linear, nested, by the weight of unverified rows in the fit: {listed}")
+        say(f"log_linear, by the weight of unverified rows in the fit (offsets' spread chosen on all rows): {listed}")
     expected = about["expected"]
     low, high = expected["interval"]
     say(
         f"expected on {expected['clips']} test clips, if like the rows that decide: {expected['score']:.4f}, "
         f"with 95 % between {low:.4f} and {high:.4f}"
     )
+    if own:
+        say("a little flattered: each run's epoch is the one that scored best on its own out-of-fold clips")
 
 
 def _oof(found: dict[str, float]) -> list[str]:

@@ -78,12 +78,14 @@ def submit(paths: Paths, name: str, output: Path, truth_file: Path | None, predi
         competition = load_competition(paths.input, sound=False)
         candidates = candidates_from_runs(paths.runs, chosen, competition, lambda runs: predict_new(runs, paths))
     truth = read_truth(truth_file, candidates.classes) if truth_file else None
+    if truth is not None and (gone := sorted(set(truth["fname"]) - set(candidates.test_fnames))):
+        raise UserError(f"{truth_file}: scored clips that the submission would lack: {list_some(gone)}")
     if ensemble is not None and not by_default and made_from(ensemble, candidates):
         ensemble = applied(ensemble, candidates)  # the test clips may be others than when it was blended
     if ensemble is None or not is_current(ensemble, candidates):
         if not by_default:
             raise UserError(f"{folder}: its runs or the test clips changed since: python ensemble.py makes it again")
-        ensemble = make_ensemble(candidates, "arithmetic", by_default=True)
+        ensemble = make_ensemble(candidates, "arithmetic", by_default=True, decide="all")  # a mean needs no judge
         save_ensemble(ensemble, folder)
         say(f"blend, for want of a chosen one: the mean of {', '.join(candidates.names)} -> {folder}")
     else:

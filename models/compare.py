@@ -42,9 +42,9 @@ def compare(
     """The fit that is taken, its nested probabilities (clips, classes), and the comparison as JSON.
 
     The comparison: `methods`: per method fitted and nested scores with intervals and differences; `chosen`; `decide`
-    and how many rows do; `expected`: the interval for the test clips; `unverified_weight`: nested score per weight;
-    `greedy_path`: the models in order and the fitted score after each. AUTO compares all METHODS and stands beside
-    them as a method of its own, whose nested score pays for the choice too.
+    and how many rows do; `expected`: the interval for the test clips; `unverified_weight`: score per weight, see
+    `_by_unverified_weight`; `greedy_path`: the models in order and the fitted score after each. AUTO compares all
+    METHODS and stands beside them as a method of its own, whose score pays for most of the choice, see `nested_choice`.
     """
     c, (rows, judged) = candidates, rows_judged
     tried = list(METHODS) if method == AUTO else [name for name in METHODS if name in (*BASELINES, method)]
@@ -82,7 +82,8 @@ def _plain_rows(rows: FitRows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _by_unverified_weight(candidates: Candidates, found: Nested, judged: np.ndarray) -> dict[str, float]:
-    """Nested score of the log-linear pool per weight of the unverified rows; empty where all rows are alike."""
+    """Score of the log-linear pool per weight of the unverified rows; empty where all rows are alike. Each fold is
+    blended by a fit to the others, but not nested: to save time the offsets' spread is the one chosen on all rows."""
     c = candidates
     if c.verified.all() or not c.verified.any():
         return {}

@@ -1,7 +1,8 @@
 """What a blend is worth on clips that its weights have not seen: nested cross-validation, bootstrap, and the choice.
 
-The models' rows are out-of-fold already; here the blend is too: weights, temperatures and stackers, with every choice
-made inside them, are fitted on the other folds and judged on the held-out one.
+The models' rows are out-of-fold already; here the blend is too: weights, temperatures and stackers, with the choices
+that a method makes itself, are fitted on the other folds and judged on the held-out one. What was chosen before, such
+as the epoch of a run, is not chosen anew.
 """
 
 from collections.abc import Mapping, Sequence
@@ -64,6 +65,8 @@ def nested_choice(
     group: np.ndarray,
 ) -> np.ndarray:
     """(clips, classes) of `simplest` as a method of its own: each fold by the method that the other folds choose.
+
+    Not quite blind: the blends that the other folds choose by were fitted to rows of this fold among others.
 
     gains (clips,) and probs (clips, classes) per method, nested; judged (clips,) bool: the rows that decide.
     """

@@ -90,13 +90,14 @@ def _html(folder: Path, ensemble: Ensemble) -> str:
         f"<style>{STYLE}</style><h1>Blend of {n_models} models: {escape(compared['chosen'])}</h1>",
         f"<p>Expected MAP@3 on {expected['clips']} test clips, if like the {compared['rows']} rows that decide "
         f"({compared['decide']}): <b>{expected['score']:.4f}</b>, with 95 % between {low:.4f} and {high:.4f}. Nested: "
-        "the blend of a fold was fitted to the other folds, with every choice made inside.</p>",
+        "the blend of a fold was fitted to the other folds, its own settings chosen there too.</p>",
         _methods_table(compared),
     ]
     if tried := compared["unverified_weight"]:
         rows = [[weight, f"{score:.4f}"] for weight, score in tried.items()]
         parts.append(
-            "<h2>Noisy labels</h2><p>Log-linear pool, nested, by the weight of unverified rows in the fit.</p>"
+            "<h2>Noisy labels</h2><p>Log-linear pool, by the weight of unverified rows in the fit: each fold "
+            "by a fit to the others, but the spread of the offsets was chosen on all rows.</p>"
         )
         parts.append(_table(["weight", "MAP@3"], rows))
     for name, caption in CAPTIONS.items():

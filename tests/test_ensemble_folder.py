@@ -9,7 +9,7 @@ import pytest
 
 from configs.errors import UserError
 from configs.paths import Paths
-from ensemble import blend
+from ensemble import blend, show
 from models.blending import apply_blend, softmax
 from models.candidates import Candidates
 from models.ensemble_folder import is_current, load_ensemble, make_ensemble, save_ensemble, was_asked
@@ -101,7 +101,9 @@ def test_a_model_called_blend_is_refused() -> None:
         make_ensemble(replace(made(), names=("x", "blend", "z")), "arithmetic")
 
 
-def test_auto_compares_all_and_writes_a_whole_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_compares_all_and_writes_a_whole_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("models.blend_fitting.TRIALS", 10)
     c = made(clips=80, verified=0.8)
     e = make_ensemble(c, "auto")
@@ -110,6 +112,10 @@ def test_auto_compares_all_and_writes_a_whole_report(tmp_path: Path, monkeypatch
     assert e.weights["method"] == e.comparison["chosen"]
     low, high = e.comparison["expected"]["interval"]
     assert low < e.comparison["expected"]["score"] < high
+    show(e, own=True)
+    *_, by_weight, expected, flattered = capsys.readouterr().out.splitlines()
+    assert by_weight.startswith("log_linear, by the weight of unverified rows") and "nested" not in by_weight
+    assert expected.startswith("expected on 10 test clips") and flattered.startswith("a little flattered")
     save_ensemble(e, tmp_path / "e", lambda folder: write_report(folder, e, c))
     html = (tmp_path / "e" / "report.html").read_text()
     assert html.count("src='data:image/png;base64,") == len(CAPTIONS)
@@ -136,7 +142,9 @@ def test_from_predictions_to_a_submission(tmp_path: Path, capsys: pytest.Capture
     write_folder(made(), tmp_path / "theirs")
     paths, output = Paths(tmp_path / "none", tmp_path / "work"), tmp_path / "s.csv"
     blend(paths, [], "log_linear", "default", False, tmp_path / "theirs")
-    assert "expected on 10 test clips" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "expected on 10 test clips" in said
+    assert "epoch" not in said  # nobody knows how those were made
     blend(paths, [], "log_linear", "default", False, tmp_path / "theirs")
     assert "found" in capsys.readouterr().out
     submit(paths, "default", output, None, tmp_path / "theirs")
@@ -146,6 +154,12 @@ def test_from_predictions_to_a_submission(tmp_path: Path, capsys: pytest.Capture
     np.savez(tmp_path / "theirs" / "x.npz", oof=made().oof[1], test=made().test[1])
     with pytest.raises(UserError, match="changed since"):
         submit(paths, "default", output, None, tmp_path / "theirs")
+
+
+def test_the_default_mean_needs_no_verified_clips_to_judge_it(tmp_path: Path) -> None:
+    write_folder(replace(made(), verified=np.arange(160) == 3), tmp_path / "theirs")
+    submit(Paths(tmp_path / "none", tmp_path / "work"), "default", tmp_path / "s.csv", None, tmp_path / "theirs")
+    assert len((tmp_path / "s.csv").read_text().splitlines()) == 11
 
 
 @pytest.mark.skipif(not REAL.exists(), reason=f"{REAL} (real predictions, not in the repository) is absent")

@@ -199,6 +199,7 @@ def test_ensemble_and_submit(own_work: Path, demo: Path) -> None:
     assert not imported(blended.stderr, *HEAVY)
     first_words = [line.split()[0] for line in blended.stdout.splitlines() if line]
     assert {"model", "one", "two", "method", "arithmetic", "auto"} <= set(first_words)
+    assert "a little flattered: each run's epoch is the one that scored best" in blended.stdout
     assert (own_work / "ensembles/default/weights.json").exists()
     again = run("ensemble.py", *where(demo, own_work))
     assert again.returncode == 0 and "found" in again.stdout

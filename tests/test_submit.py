@@ -59,6 +59,16 @@ def test_a_missing_test_file_stops_unless_the_runs_were_to_skip_it(
         assert not output.exists()
 
 
+def test_a_scored_clip_that_is_not_submitted_stops_before_anything_is_written(paths: Paths, tmp_path: Path) -> None:
+    shutil.rmtree(paths.ensembles)
+    truth = paths.input / "test_labels.csv"
+    label = pd.read_csv(paths.input / "train.csv")["label"][0]
+    truth.write_text(f"{truth.read_text()}gone.wav,{label},Public\n")
+    with pytest.raises(UserError, match=r"test_labels\.csv: scored clips that the submission would lack: 1: gone\.wav"):
+        submit(paths, "default", tmp_path / "out.csv", truth)
+    assert not (tmp_path / "out.csv").exists() and not paths.ensembles.exists()
+
+
 def allow_missing(run: Path, skip: bool) -> None:
     """As if it had been trained with that input.skip_unreadable."""
     config, manifest = (json.loads((run / f"{name}.json").read_text()) for name in ("config", "manifest"))
