@@ -101,7 +101,7 @@ class Prepared(Data):
 def load_data(cfg: Config, paths: Paths) -> Data:
     """Competition and folds; the folds are made where they are not there. Raises UserError on bad input."""
     from features.store import sound_hash
-    from folds.assign import fold_hash, load_folds
+    from folds.assign import load_folds
     from input.competition import load_competition
 
     competition = load_competition(paths.input, cfg.input.skip_unreadable)
@@ -109,7 +109,6 @@ def load_data(cfg: Config, paths: Paths) -> Data:
     say(f"{paths.input}: {n_train} training clips, {n_test} test clips, {n_classes} classes")
     folds = load_folds(cfg.folds, competition.train, paths.folds)
     facts = {
-        "fold_hash": fold_hash(folds[~folds["fname"].isin(train.faults)]),
         "n_folds": cfg.folds.n_folds,
         "feature_hash": config_hash(cfg.features),
         "sound_hash": {"train": sound_hash(competition.train), "test": sound_hash(competition.test)},
@@ -121,6 +120,7 @@ def prepare(cfg: Config, data: Data, paths: Paths) -> Prepared:
     """Device, precision and features; features are made where they are not there. Raises UserError on bad input, and
     before features are made on a device, a precision or a network that cannot be had."""
     from features.store import open_features
+    from folds.assign import fold_hash
     from models.build import build_model
     from models.tagger import choose_device, choose_precision
 
@@ -134,7 +134,7 @@ def prepare(cfg: Config, data: Data, paths: Paths) -> Prepared:
     if test.faults:
         what = "test clips with a fault, predicted from what can be read of them, else by the class prior"
         warn(f"{what}: {told(test.faults)}")
-    facts = data.facts | {"skipped": train.faults, "test_faults": test.faults}
+    facts = data.facts | {"fold_hash": fold_hash(folds), "skipped": train.faults, "test_faults": test.faults}
     return Prepared(data.competition, folds, facts, train, test, device, precision)
 
 
@@ -161,11 +161,13 @@ def told(faults: dict[str, str]) -> str:
 
 def found_score(cfg: Config, data: Data, final: Path) -> float:
     """The score of a finished run. Raises UserError where it was made with other settings, folds or clips."""
+    from folds.assign import fold_hash
     from models.run_folder import read_run, refuse_other_data, refuse_other_settings
 
     refuse_other_settings(final / "config.json", cfg, f"{final} was made")
     run = read_run(final)
-    refuse_other_data(run.manifest, data.facts, f"{final} was made")
+    used = data.folds[~data.folds["fname"].isin(run.manifest["skipped"])]
+    refuse_other_data(run.manifest, data.facts | {"fold_hash": fold_hash(used)}, f"{final} was made")
     say(f"{final}: found, out-of-fold MAP@3 {run.scores['map3']:.4f}; --force trains it again")
     return run.scores["map3"]
 
