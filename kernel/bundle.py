@@ -16,7 +16,7 @@ from typing import Any
 from configs.console import run_command, say
 from configs.errors import UserError, list_some
 from configs.paths import Paths
-from kernel.script import MANIFEST_NAME, sha256
+from kernel.script import MANIFEST_NAME
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("configs", "input", "features", "models", "kernel")  # what prediction imports
@@ -133,8 +133,10 @@ def copy_wheels(wheels: Sequence[Path], target: Path) -> None:
 
 def write_manifest(folder: Path, about: dict[str, Any]) -> int:
     """kit_manifest.json with size and sha256 of every file; returns their bytes. UserError where they are too many."""
+    from models.run_folder import file_sha256
+
     files = sorted(file for file in folder.rglob("*") if file.is_file())
-    listed = {str(f.relative_to(folder)): {"bytes": f.stat().st_size, "sha256": sha256(f)} for f in files}
+    listed = {str(f.relative_to(folder)): {"bytes": f.stat().st_size, "sha256": file_sha256(f)} for f in files}
     size = sum(f.stat().st_size for f in files)
     if size > LIMIT:
         largest = [str(f.relative_to(folder)) for f in sorted(files, key=lambda f: -f.stat().st_size)]

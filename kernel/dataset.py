@@ -8,7 +8,7 @@ from pathlib import Path
 from configs.console import say
 from configs.errors import UserError
 from input.kaggle_client import Kaggle, KaggleFault
-from kernel.script import MANIFEST_NAME, sha256
+from kernel.script import MANIFEST_NAME
 
 POLL = 15.0  # seconds
 LIMIT = 2 * 3600.0  # seconds that Kaggle may take to unpack it
@@ -30,7 +30,7 @@ def push_dataset(kaggle: Kaggle, bundle: Path, dataset: str) -> None:
             say(f"{dataset}: version {before} is this bundle")
             return
         say(f"{dataset}: a new version after {before}")
-        create, notes = kaggle.api.dataset_create_version, f"{MANIFEST_NAME} {sha256(bundle / MANIFEST_NAME)[:12]}"
+        create, notes = kaggle.api.dataset_create_version, f"{MANIFEST_NAME} {digest_of(bundle)[:12]}"
         answer = kaggle.call(
             f"updating {dataset}", create, str(bundle), notes, quiet=False, dir_mode="zip", tries=1, bars=True
         )
@@ -38,6 +38,13 @@ def push_dataset(kaggle: Kaggle, bundle: Path, dataset: str) -> None:
         why = kaggle.redact(answer.error or "no reason given")
         raise UserError(f"{dataset}: Kaggle refuses it: {why}: another name with kernel.bundle --slug helps")
     say(f"{dataset}: version {wait_for_dataset(kaggle, dataset, before)} is ready")
+
+
+def digest_of(bundle: Path) -> str:
+    """sha256 of the manifest, which names every file of the bundle."""
+    from models.run_folder import file_sha256
+
+    return file_sha256(bundle / MANIFEST_NAME)
 
 
 def dataset_version(kaggle: Kaggle, dataset: str) -> tuple[str, int] | None:
@@ -78,5 +85,4 @@ def is_current(kaggle: Kaggle, bundle: Path, dataset: str) -> bool:
             if fault.status == 404:
                 return False
             raise
-        manifest = Path(folder, MANIFEST_NAME)
-        return manifest.exists() and sha256(manifest) == sha256(bundle / MANIFEST_NAME)
+        return Path(folder, MANIFEST_NAME).exists() and digest_of(Path(folder)) == digest_of(bundle)

@@ -13,7 +13,7 @@ from typing import Any
 
 from configs.console import run_command, say
 from configs.errors import UserError, list_some
-from kernel.script import MANIFEST_NAME, folders_with, sha256
+from kernel.script import MANIFEST_NAME, folders_with
 
 SAMPLE = "sample_submission.csv"
 
@@ -41,7 +41,7 @@ def predict(bundle: Path, inputs: Path, slug: str, output: Path, scratch: Path) 
     from input.competition import read_test_clips
     from models.blending import apply_blend
     from models.predict import predict_test
-    from models.run_folder import Predictions, mean_of_folds, read_trained
+    from models.run_folder import Predictions, file_sha256, mean_of_folds, read_trained
     from models.submission import write_submission
 
     weights = json.loads((bundle / "weights.json").read_text())
@@ -55,7 +55,7 @@ def predict(bundle: Path, inputs: Path, slug: str, output: Path, scratch: Path) 
     means = {name: mean_of_folds([probs[folder].probs for folder in folds]) for name, folds in runs.items()}
     blend = apply_blend(weights, means).astype(np.float32)
     write_submission(output, Predictions(tuple(clips["fname"]), blend), tuple(weights["classes"]))
-    report = {"manifest_sha256": sha256(bundle / MANIFEST_NAME), "clips": len(clips)}
+    report = {"manifest_sha256": file_sha256(bundle / MANIFEST_NAME), "clips": len(clips)}
     report |= {"runs": {name: len(folds) for name, folds in runs.items()}}
     heard = open_features(read_trained(folders[0]).config.features, clips, scratch / "features")
     report["clips_without_usable_sound"] = heard.faults

@@ -17,8 +17,8 @@ from configs.paths import Paths
 from input.kaggle_client import Kaggle
 from kernel import script
 from kernel.bundle import METADATA, title_of
-from kernel.dataset import push_dataset
-from kernel.script import MANIFEST_NAME, sha256
+from kernel.dataset import digest_of, push_dataset
+from kernel.script import MANIFEST_NAME
 from kernel.upload import check_allowance, submit_file
 
 MACHINE = "NvidiaTeslaT4"  # two of them; the faster P100 is no longer offered
@@ -58,7 +58,7 @@ def push(paths: Paths, machine: str = MACHINE, submit: bool = False, message: st
     shutil.copyfile(output / "submission.csv", submission)
     say(f"{kernel}: complete -> {submission}")
     if submit:
-        submit_file(kaggle, competition, submission, message or f"{dataset} {sha256(bundle / MANIFEST_NAME)[:12]}")
+        submit_file(kaggle, competition, submission, message or f"{dataset} {digest_of(bundle)[:12]}")
     return submission
 
 
@@ -79,7 +79,7 @@ def write_kernel(folder: Path, bundle: Path, dataset: str, competition: str, mac
     owner, slug = dataset.split("/")
     kernel = f"{owner}/{slug[:42].strip('-')}-predict"
     text = Path(script.__file__).read_text()
-    for name, value in (("MANIFEST_SHA256", sha256(bundle / MANIFEST_NAME)), ("COMPETITION", competition)):
+    for name, value in (("MANIFEST_SHA256", digest_of(bundle)), ("COMPETITION", competition)):
         empty = f'{name} = ""\n'
         assert text.count(empty) == 1
         text = text.replace(empty, f'{name} = "{value}"\n')
@@ -163,7 +163,7 @@ def check_output(output: Path, bundle: Path, competition_folder: Path) -> None:
         report: dict[str, Any] = json.loads((output / "report.json").read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{output}: no report of the kernel ({error}): run kernel.push again") from None
-    if report.get("manifest_sha256") != sha256(bundle / MANIFEST_NAME):
+    if report.get("manifest_sha256") != digest_of(bundle):
         raise UserError(f"{output}: made from another bundle than {bundle}: run kernel.push again")
     competition = load_competition(competition_folder, sound=False)
     validate_submission(output / "submission.csv", tuple(competition.test["fname"]), competition.classes)
