@@ -58,7 +58,7 @@ def predict(bundle: Path, inputs: Path, slug: str, output: Path, scratch: Path) 
     report = {"manifest_sha256": file_sha256(bundle / MANIFEST_NAME), "clips": len(clips)}
     report |= {"runs": {name: len(folds) for name, folds in runs.items()}}
     heard = open_features(read_trained(folders[0]).config.features, clips, scratch / "features")
-    report["clips_without_usable_sound"] = heard.faults
+    report["clips_with_a_fault"] = heard.faults
     report |= {"seconds": round(time.monotonic() - started), **surroundings}
     output.with_name("report.json").write_text(json.dumps(report, indent=1) + "\n")
     say(f"{len(clips)} clips in {report['seconds']} s -> {output}")

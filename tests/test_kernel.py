@@ -89,7 +89,7 @@ def test_kernel_writes_the_bytes_that_submit_writes(
     manifest = received.datasets["tester/tiny-tagging-kit"].versions[-1]["kit_manifest.json"]
     assert report["manifest_sha256"] == hashlib.sha256(manifest).hexdigest()
     assert report["runs"] == {"demo_resnetish": 2, "demo_vggish": 2}
-    assert report["clips_without_usable_sound"] == {"empty.wav": "empty", "silent.wav": "silent"}
+    assert report["clips_with_a_fault"] == {"empty.wav": "empty", "silent.wav": "silent"}
     assert done.stdout.splitlines()[1].startswith("python 3.")
 
 

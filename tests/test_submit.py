@@ -54,7 +54,7 @@ def test_a_missing_test_file_stops_unless_the_runs_were_to_skip_it(
         assert "gone.wav (missing)" in capsys.readouterr().err
         assert json.loads((paths.work / "new.report.json").read_text())["clips_with_a_fault"]["gone.wav"] == "missing"
     else:
-        with pytest.raises(UserError, match=r"test files are missing: 1: gone\.wav: complete"):
+        with pytest.raises(UserError, match=r"test files are missing: gone\.wav: complete"):
             submit(paths, "default", output, None)
         assert not output.exists()
 
