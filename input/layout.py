@@ -39,7 +39,8 @@ def find_layout(folder: Path, sound: bool = True) -> Layout:
     the folder is missing, is no competition, or lacks a needed part.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder: give the competition's folder with --input DIR")
+        remedy = "give the competition's folder with --input DIR, or fetch it with python -m input.download"
+        raise UserError(f"{folder}: no such folder: {remedy}")
     if sound or _name_parts(folder).lacking(sound):
         unpack_zips(folder)
     layout = _name_parts(folder)
