@@ -25,6 +25,9 @@ mount -o remount,bind,ro "$root/kaggle/src"
 exec chroot "$root" /usr/bin/env -i -C /kaggle/working PATH="$PATH" $VARIABLES "$@"
 """
 
+# mount, chroot and ip may lie where an ordinary user's PATH does not look.
+TOOLS = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+
 # Without namespaces, the script's main is called with the folders' real places.
 BARE = "import runpy, sys; from pathlib import Path; main = runpy.run_path(sys.argv[1])['main']; "
 BARE += "main(Path(sys.argv[2]), Path(sys.argv[3]))"
@@ -35,7 +38,9 @@ def why_not() -> str:
     """'' where namespaces are permitted, else the reason."""
     probe = "mount -t tmpfs none /mnt && ip link show lo"
     try:
-        done = subprocess.run(["unshare", "-rnm", "sh", "-c", probe], capture_output=True, text=True)
+        done = subprocess.run(
+            ["unshare", "-rnm", "sh", "-c", probe], capture_output=True, text=True, env={"PATH": TOOLS}
+        )
     except OSError as error:
         return str(error)
     return "" if done.returncode == 0 else done.stderr.strip() or "unshare failed"
@@ -52,6 +57,6 @@ def run_kernel(
         return subprocess.run(command, capture_output=True, text=True, env=env, cwd=working)
     places = {"INPUT": str(inputs), "WORKING": str(working), "SOURCE": str(script.parent)}
     told = " ".join(f"{key}={value}" for key, value in variables.items())
-    env = {"PATH": os.environ["PATH"], "VARIABLES": told, **places}
+    env = {"PATH": TOOLS, "VARIABLES": told, **places}
     command = ["unshare", "-rnm", "sh", "-c", ENTER, "sh", sys.executable, f"/kaggle/src/{script.name}"]
     return subprocess.run(command, capture_output=True, text=True, env=env)
