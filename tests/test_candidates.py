@@ -103,9 +103,7 @@ def test_experiments_from_other_labels_are_not_blended(runs: Path, competition: 
 
 def test_folds_trained_with_other_settings_are_not_one_experiment(runs: Path, competition: Competition) -> None:
     again(runs, competition, "b", 1, Config(name="b", train=TrainConfig(epochs=3)))
-    with pytest.raises(
-        UserError, match=r"b/fold1: trained with other settings than fold0 \(train\.epochs: 60 -> 3\)"
-    ):
+    with pytest.raises(UserError, match=r"b/fold1: trained with other settings than fold0 \(train\.epochs: 60 -> 3\)"):
         candidates_from_runs(runs, [], competition)
 
 
