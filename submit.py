@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.console import run_command, say, table, warn
-from configs.errors import UserError, list_some
+from configs.errors import UserError, list_faults, list_some
 from configs.paths import Paths
 
 if TYPE_CHECKING:
@@ -94,8 +94,8 @@ def submit(paths: Paths, name: str, output: Path, truth_file: Path | None, predi
     report = output.with_name(output.stem + ".report.json")
     write_report(report, folder, candidates.test_faults, len(ensemble.test.fnames))
     if candidates.test_faults:
-        told = list_some(f"{fname} ({reason})" for fname, reason in candidates.test_faults.items())
-        warn(f"test clips with a fault, kept with what is heard of them, or with the class prior: {told}")
+        what = "test clips with a fault, kept with what is heard of them, or with the class prior"
+        warn(f"{what}: {list_faults(candidates.test_faults)}")
     if truth is not None:
         show_scores(ensemble, candidates, truth)
     say(f"{len(ensemble.test.fnames)} clips -> {output}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.console import progress, run_command, say, warn
-from configs.errors import UserError, list_some
+from configs.errors import UserError, list_faults, list_some
 from configs.paths import Paths
 from configs.schema import Config, config_hash
 
@@ -133,7 +133,7 @@ def prepare(cfg: Config, data: Data, paths: Paths) -> Prepared:
     test = open_features(cfg.features, data.competition.test, paths.features)
     if test.faults:
         what = "test clips with a fault, predicted from what can be read of them, else by the class prior"
-        warn(f"{what}: {told(test.faults)}")
+        warn(f"{what}: {list_faults(test.faults)}")
     facts = data.facts | {"fold_hash": fold_hash(folds), "skipped": train.faults, "test_faults": test.faults}
     return Prepared(data.competition, folds, facts, train, test, device, precision)
 
@@ -142,9 +142,9 @@ def check_training_clips(store: "Store", skip: bool) -> None:
     """Raises UserError that lists empty, silent and unreadable clips, or warns of them where they are to be skipped."""
     if store.faults and not skip:
         remedy = "repair them, or leave them out with input.skip_unreadable=true"
-        raise UserError(f"training clips that cannot be used: {told(store.faults)}; {remedy}")
+        raise UserError(f"training clips that cannot be used: {list_faults(store.faults)}; {remedy}")
     if store.faults:
-        warn(f"left out of training: {told(store.faults)}")
+        warn(f"left out of training: {list_faults(store.faults)}")
 
 
 def usable_clips(folds: "pd.DataFrame", faults: dict[str, str]) -> "pd.DataFrame":
@@ -153,10 +153,6 @@ def usable_clips(folds: "pd.DataFrame", faults: dict[str, str]) -> "pd.DataFrame
     if lost := sorted(set(folds["label"]) - set(usable["label"])):
         raise UserError(f"labels without a training clip that can be used: {list_some(lost)}; repair one clip of each")
     return usable
-
-
-def told(faults: dict[str, str]) -> str:
-    return list_some(f"{fname} ({reason})" for fname, reason in faults.items())
 
 
 def found_score(cfg: Config, data: Data, final: Path) -> float:

@@ -1,6 +1,6 @@
 """The one exception that a person is meant to read."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class UserError(ValueError):
@@ -14,3 +14,8 @@ def list_some(items: Iterable[object], most: int = 10) -> str:
         return names[0] if names else "none"
     rest = f", ... and {len(names) - most} more" if len(names) > most else ""
     return f"{len(names)}: {', '.join(names[:most])}{rest}"
+
+
+def list_faults(faults: Mapping[str, str]) -> str:
+    """'2: a.wav (empty), b.wav (silent)' of fname -> reason, cut short like `list_some`."""
+    return list_some(f"{fname} ({reason})" for fname, reason in faults.items())

@@ -36,7 +36,7 @@ def load_competition(folder: Path, skip_missing: bool = False, sound: bool = Tru
     train = _read_train(layout.train_csv, layout.train_details)
     test_list = layout.sample_submission or layout.test_table
     assert test_list is not None  # find_layout saw to it
-    test = _read_names(test_list)[["fname"]].copy()
+    test = read_names(test_list)[["fname"]].copy()
     classes = tuple(sorted(set(train["label"])))
     if len(classes) < 3:
         raise UserError(f"{layout.train_csv}: has {len(classes)} classes, but a submission names three of them a clip")
@@ -54,7 +54,7 @@ def read_test_clips(table: Path, audio: Path, skip_missing: bool = False) -> pd.
 
     The path of a missing file is None with skip_missing. Raises UserError as `load_competition`.
     """
-    test = _read_names(table)[["fname"]].copy()
+    test = read_names(table)[["fname"]].copy()
     test["path"] = _locate(test["fname"], audio)
     if not skip_missing:
         _refuse_missing((audio, test))
@@ -67,7 +67,7 @@ def read_truth(path: Path, classes: tuple[str, ...]) -> pd.DataFrame:
     Clips that do not count (label None or usage Ignored) are left out. Raises UserError on an unreadable table, on
     labels that no training clip has, and where no clip counts.
     """
-    table = _read_names(path, ("label",))
+    table = read_names(path, ("label",))
     if "usage" not in table:
         table["usage"] = "scored"
     table = table[(table["label"] != UNSCORED) & (table["usage"] != "Ignored")]
@@ -91,8 +91,11 @@ def read_table(path: Path, needed: tuple[str, ...]) -> pd.DataFrame:
     return table
 
 
-def _read_names(path: Path, needed: tuple[str, ...] = ()) -> pd.DataFrame:
-    """A table with one row per clip, keyed by a plain file name."""
+def read_names(path: Path, needed: tuple[str, ...] = ()) -> pd.DataFrame:
+    """A table with one row per clip, keyed by a bare file name, every value as text.
+
+    Raises UserError where a needed column or any row is absent, and on an fname that stands twice or is a path.
+    """
     table = read_table(path, ("fname", *needed))
     names = table["fname"]
     if table.empty:
@@ -105,7 +108,7 @@ def _read_names(path: Path, needed: tuple[str, ...] = ()) -> pd.DataFrame:
 
 
 def _read_train(path: Path, details: Path | None) -> pd.DataFrame:
-    train = _read_names(path, ("label",))
+    train = read_names(path, ("label",))
     bad = train["label"].isin(["", UNSCORED]) | train["label"].str.contains(r"\s", regex=True)
     if bad.any():
         rows = train[bad]
@@ -124,7 +127,7 @@ def _read_train(path: Path, details: Path | None) -> pd.DataFrame:
 
 def _add_details(train: pd.DataFrame, details: Path) -> pd.DataFrame:
     """Columns of the table published later that train.csv lacks, joined by fname."""
-    extra = _read_names(details)
+    extra = read_names(details)
     columns = ["fname", *(c for c in extra if c not in train and c not in ("manually_verified", "path"))]
     merged = train.merge(extra[columns], on="fname", how="left", validate="one_to_one")
     if lacking := sorted(set(train["fname"]) - set(extra["fname"])):

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from configs.errors import UserError, list_some
-from input.competition import read_table
+from input.competition import read_names
 from models.candidates import Candidates, group_numbers
 
 TABLES = ("classes.txt", "train.csv", "sample_submission.csv")
@@ -31,7 +31,7 @@ def candidates_from_predictions(folder: Path, names: Sequence[str] = ()) -> Cand
         raise UserError(f"{folder}: lacks {list_some(lacking)}: give a folder of predictions")
     columns = (folder / "classes.txt").read_text().split()
     train = _read_train(folder / "train.csv", columns)
-    test_fnames = tuple(_names(folder / "sample_submission.csv", read_table(folder / TABLES[2], ("fname",))))
+    test_fnames = tuple(read_names(folder / TABLES[2])["fname"])
     files = _files(folder, names)
     order = np.argsort(columns)
     shapes = {"oof": (len(train), len(columns)), "test": (len(test_fnames), len(columns))}
@@ -63,17 +63,8 @@ def _files(folder: Path, names: Sequence[str]) -> list[Path]:
     return [file for name, file in there.items() if not names or name in names]
 
 
-def _names(file: Path, table: pd.DataFrame) -> list[str]:
-    if table.empty:
-        raise UserError(f"{file}: has no rows")
-    if twice := sorted(set(table["fname"][table["fname"].duplicated()])):
-        raise UserError(f"{file}: fname stands more than once: {list_some(twice)}")
-    return list(table["fname"])
-
-
 def _read_train(file: Path, columns: list[str]) -> pd.DataFrame:
-    train = read_table(file, ("fname", "label", "manually_verified", "fold"))
-    _names(file, train)
+    train = read_names(file, ("label", "manually_verified", "fold"))
     if len(set(columns)) < max(3, len(columns)):
         raise UserError(
             f"{file.with_name('classes.txt')}: needs three or more labels, each once; it has {len(columns)}"
