@@ -16,9 +16,11 @@ def _require(condition: bool, key: str, fact: str) -> None:
 
 @dataclass(frozen=True)
 class InputConfig:
-    """What to do with the competition's own faults."""
+    """What to do with clips that are faulty, short or wrongly labelled."""
 
     skip_unreadable: bool = False  # leave out empty, silent, missing or unreadable training clips instead of stopping
+    padding: Literal["silence", "repeat"] = "silence"  # what fills a clip that is shorter than a crop or a window
+    corrections: str | None = None  # CSV of fname,label: heard labels, for training only; no label leaves a clip out
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,10 @@ class FeatureConfig:
     n_mels: int = 64
     f_min: float = 0.0  # Hz
     f_max: float = 22_050.0  # Hz
+    mel_scale: Literal["htk", "slaney"] = "htk"  # slaney: librosa's, with filters of equal area, as PANNs has it
     log_floor: float = 1e-6  # added to the mel power, so that digital silence is log(1e-6) and not -inf
     trim_db: float | None = None  # cut leading and trailing frames this many dB below the loudest; null keeps them
+    speed: float = 1.0  # the wave is played at this speed, its pitch with it: train.speeds makes copies of clips with it
 
     def __post_init__(self) -> None:
         _require(self.sample_rate > 0, "sample_rate", "must be above 0")
@@ -47,6 +51,7 @@ class FeatureConfig:
         )
         _require(self.log_floor > 0, "log_floor", "must be above 0: silence would give -inf")
         _require(self.trim_db is None or self.trim_db > 0, "trim_db", "must be above 0, or null")
+        _require(0.5 <= self.speed <= 2, "speed", "must lie in 0.5 to 2")
 
 
 @dataclass(frozen=True)
@@ -65,8 +70,11 @@ class FoldConfig:
 class ModelConfig:
     """The backbone."""
 
-    name: str = "resnetish18"  # resnetish10/18/34/50, vggish, alexnet, or timm:<network>
-    width: int = 64  # channels of the first stage, a multiple of 8; ignored by timm networks
+    name: str = "resnetish18"  # resnetish10/18/34/50, vggish, alexnet, cnn14, or timm:<network>
+    width: int = 64  # channels of the first stage, a multiple of 8; timm networks have their own
+    pooling: Literal["grid", "avg_max", "attention"] = "grid"  # what a ResNetish or VGGish does before its last layers
+    deltas: int = 0  # 1 adds the slope of the log-mel over time as an input channel, 2 its slope as well
+    frequency_channel: bool = False  # an input channel that tells each mel band its place
     dropout: float = 0.0  # before the last layer
     pretrained: bool = False  # timm networks only: timm's own download
     weights: str | None = None  # a local .safetensors or .pth file to start from
@@ -75,7 +83,13 @@ class ModelConfig:
         # At a width of 4 training in channels_last on a CPU (torch 2.14) died of corrupted memory.
         _require(self.width > 0 and self.width % 8 == 0, "width", "must be a multiple of 8")
         _require(0 <= self.dropout < 1, "dropout", "must lie in [0, 1)")
+        _require(0 <= self.deltas <= 2, "deltas", "must be 0, 1 or 2")
         _require(not (self.pretrained and self.weights), "pretrained", "and weights exclude each other")
+
+    @property
+    def channels(self) -> int:
+        """Input channels of the backbone."""
+        return 1 + self.deltas + self.frequency_channel
 
 
 @dataclass(frozen=True)
@@ -83,6 +97,11 @@ class AugmentConfig:
     """Batch augmentation in training; validation and prediction have none."""
 
     mixup_alpha: float = 0.0  # lambda ~ Beta(alpha, alpha); 0 turns mixup off
+    concat_mix: float = 0.0  # share of clips whose end gives way to another clip's, labels by length
+    resized_crop: float = 0.0  # 0.2: a part of 80 to 100 % of mels and frames, stretched to the whole
+    roll: bool = False  # turn each crop in time by a random number of frames
+    freq_shift: int = 0  # shift each crop by up to so many mel bands, up or down
+    erasing: float = 0.0  # share of clips that lose a rectangle
     time_masks: int = 0  # per clip
     time_mask_frames: int = 25  # widest mask, frames
     freq_masks: int = 0  # per clip
@@ -90,8 +109,11 @@ class AugmentConfig:
     gain: float = 0.0  # standard deviation of a per-clip offset in log-mel
 
     def __post_init__(self) -> None:
-        for key in ("mixup_alpha", "time_masks", "time_mask_frames", "freq_masks", "freq_mask_mels", "gain"):
-            _require(getattr(self, key) >= 0, key, "must not be negative")
+        for key, value in vars(self).items():
+            _require(value >= 0, key, "must not be negative")
+        for key in ("concat_mix", "erasing"):
+            _require(getattr(self, key) <= 1, key, "must lie in 0 to 1")
+        _require(self.resized_crop < 1, "resized_crop", "must lie in [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -101,13 +123,24 @@ class TrainConfig:
     epochs: int = 60
     batch_size: int = 64
     crop_seconds: float = 5.0  # length of a random training crop
+    crop_seconds_min: float | None = None  # given, every batch draws its length from here to crop_seconds
+    speeds: tuple[float, ...] = ()  # of further copies of the clips, [0.9, 1.1] say, among which each crop chooses
     lr: float = 1e-3  # peak of the one-cycle schedule
     weight_decay: float = 1e-2
     warmup: float = 0.1  # share of all steps before the peak
     label_smoothing: float = 0.0
     class_weights: bool = False  # weight classes by the inverse of their count
+    balanced: bool = False  # draw every class equally often instead of every clip once an epoch
     unverified_weight: float = 1.0  # weight of a clip whose label nobody verified
-    normalise: Literal["global", "per_mel"] = "per_mel"  # statistics of the training folds only
+    unverified_loss: Literal["plain", "bootstrap", "truncate"] = "plain"  # bootstrap: labels mixed with predictions
+    bootstrap: float = 0.3  # share of the prediction in the label of an unverified clip, with the loss of that name
+    truncate: float = 0.8  # an unverified clip above this share of the batch's largest loss is dropped, likewise
+    finetune_epochs: int = 0  # a second stage, on verified clips alone, without mixing
+    finetune_lr: float = 1e-4  # peak of its own schedule
+    ema: float = 0.0  # decay per step of an average of the weights that stands for them; 0.99 say, 0 turns it off
+    average_epochs: int = 1  # keep the mean of the weights of so many last epochs
+    keep: Literal["last", "best"] = "last"  # best: of the epoch that scored best, which flatters the score of the fold
+    normalise: Literal["global", "per_mel", "decibel"] = "per_mel"  # of the training folds only; decibel: no statistics
     seed: int = 0
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: bf16 or fp16 where the hardware gains from it
     channels_last: bool = True
@@ -115,12 +148,21 @@ class TrainConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     def __post_init__(self) -> None:
-        for key in ("epochs", "batch_size", "crop_seconds", "lr"):
+        for key in ("epochs", "batch_size", "crop_seconds", "lr", "finetune_lr", "average_epochs"):
             _require(getattr(self, key) > 0, key, "must be above 0")
+        least = self.crop_seconds_min
+        _require(least is None or 0 < least <= self.crop_seconds, "crop_seconds_min", "must lie in 0 to crop_seconds")
+        _require(all(0.5 <= speed <= 2 and speed != 1 for speed in self.speeds), "speeds", "must lie in 0.5 to 2")
+        _require(len(set(self.speeds)) == len(self.speeds), "speeds", "must differ")
         _require(self.weight_decay >= 0, "weight_decay", "must not be negative")
         _require(0 <= self.warmup < 1, "warmup", "must lie in [0, 1)")
         _require(0 <= self.label_smoothing < 1, "label_smoothing", "must lie in [0, 1)")
-        _require(0 <= self.unverified_weight <= 1, "unverified_weight", "must lie in [0, 1]")
+        for key in ("unverified_weight", "bootstrap", "truncate"):
+            _require(0 <= getattr(self, key) <= 1, key, "must lie in [0, 1]")
+        _require(0 <= self.ema < 1, "ema", "must lie in [0, 1)")
+        _require(self.finetune_epochs >= 0, "finetune_epochs", "must not be negative")
+        _require(self.average_epochs <= self.epochs, "average_epochs", "must not exceed epochs")
+        _require(self.average_epochs == 1 or self.keep == "last", "average_epochs", "wants keep=last")
         _require(self.seed >= 0, "seed", "must not be negative")
 
 
@@ -129,11 +171,28 @@ class PredictConfig:
     """Prediction over all windows of a clip: validation, out-of-fold, test and kernel alike."""
 
     window_seconds: float = 5.0
+    more_window_seconds: tuple[float, ...] = ()  # further lengths; the mean over lengths counts
+    overlap: float = 0.0  # share of a window that the next one covers again, at least
     batch_size: int = 64  # windows
 
     def __post_init__(self) -> None:
         _require(self.window_seconds > 0, "window_seconds", "must be above 0")
+        _require(all(seconds > 0 for seconds in self.more_window_seconds), "more_window_seconds", "must be above 0")
+        _require(0 <= self.overlap < 1, "overlap", "must lie in [0, 1)")
         _require(self.batch_size > 0, "batch_size", "must be above 0")
+
+
+@dataclass(frozen=True)
+class PseudoConfig:
+    """Training on test clips too, with labels that finished experiments gave them, fold by fold."""
+
+    runs: tuple[str, ...] = ()  # experiments whose model of the same fold votes, by geometric mean; none turns it off
+    min_confidence: float = 0.7  # a clip whose largest mean probability is below is not used
+    weight: float = 0.5  # of such a clip in the loss
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.min_confidence <= 1, "min_confidence", "must lie in [0, 1]")
+        _require(0 < self.weight <= 1, "weight", "must lie in (0, 1]")
 
 
 @dataclass(frozen=True)
@@ -148,6 +207,7 @@ class Config:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     predict: PredictConfig = field(default_factory=PredictConfig)
+    pseudo: PseudoConfig = field(default_factory=PseudoConfig)
 
     def __post_init__(self) -> None:
         plain = self.name.replace("-", "").replace("_", "").replace(".", "")
@@ -157,7 +217,9 @@ class Config:
         hop = self.features.hop_length / self.features.sample_rate
         for key, seconds in (
             ("train.crop_seconds", self.train.crop_seconds),
+            ("train.crop_seconds_min", self.train.crop_seconds_min or self.train.crop_seconds),
             ("predict.window_seconds", self.predict.window_seconds),
+            ("predict.more_window_seconds", min(self.predict.more_window_seconds, default=hop)),
         ):
             _require(round(seconds / hop) > 0, key, f"is shorter than a frame of the features: {seconds:g} < {hop:g} s")
 
@@ -173,7 +235,8 @@ def from_dict(values: dict[str, Any], kind: type = Config) -> Any:
     known = {f.name for f in fields(kind)}
     if extra := sorted(set(values) - known):
         raise ValueError(f"{kind.__name__} has no setting {extra[0]!r}: was it written by another version of the kit?")
-    return kind(**{k: from_dict(v, hints[k]) if is_dataclass(hints[k]) else v for k, v in values.items()})
+    parts = {k: from_dict(v, hints[k]) if is_dataclass(hints[k]) else v for k, v in values.items()}
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in parts.items()})  # JSON knows no tuples
 
 
 def config_hash(part: Any) -> str:
