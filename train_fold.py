@@ -34,16 +34,27 @@ def main() -> None:
     )
     parser.add_argument("--fold", required=True, metavar="FOLDS", help="which folds: 3, 0..4 or 0,2,4")
     parser.add_argument("--config", type=Path, metavar="FILE", help="experiment file (configs/resnetish18.yaml)")
+    parser.add_argument("--only", metavar="NAMES", help="of a file with several experiments these: a or a,b")
     parser.add_argument("--input", type=Path, metavar="DIR", default=Paths.input, help="the competition (%(default)s)")
     parser.add_argument("--work", type=Path, metavar="DIR", default=Paths.work, help="all that is made (%(default)s)")
     parser.add_argument("--force", action="store_true", help="train again what is finished or was begun")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a config value: train.epochs=3")
     args = parser.parse_intermixed_args()
 
-    from configs.load import load_config
+    from configs.load import load_configs
 
-    cfg = load_config(args.config or DEFAULT, args.overrides)
-    train_folds(cfg, parse_folds(args.fold, cfg.folds.n_folds), Paths(args.input, args.work), args.force)
+    experiments = load_configs(args.config or DEFAULT, args.overrides)
+    for cfg in chosen(experiments, args.only) if args.only else experiments:
+        train_folds(cfg, parse_folds(args.fold, cfg.folds.n_folds), Paths(args.input, args.work), args.force)
+
+
+def chosen(experiments: list[Config], names: str) -> list[Config]:
+    """The experiments whose names 'a,b' lists. Raises UserError on a name that is not among them."""
+    known = {cfg.name: cfg for cfg in experiments}
+    wanted = names.split(",")
+    if unknown := [name for name in wanted if name not in known]:
+        raise UserError(f"--only: no experiment {list_some(unknown)} in the file; there are {list_some(known)}")
+    return [known[name] for name in wanted]
 
 
 def parse_folds(text: str, n_folds: int) -> list[int]:

@@ -1,7 +1,8 @@
 """YAML file + key=value overrides -> Config. A typo fails here and names the file, the line and the key."""
 
+import copy
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,58 @@ Places = dict[tuple[str, ...], str]  # where a key was given: 'file.yaml:3' or '
 
 
 def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """The one experiment of a file, see `load_configs`. Raises UserError as that does, and where there are several."""
+    first, *more = load_configs(path, overrides)
+    if more:
+        raise UserError(f"{path}: holds {1 + len(more)} experiments, but one is wanted here: give a file of one")
+    return first
+
+
+def load_configs(path: Path | None = None, overrides: Sequence[str] = ()) -> list[Config]:
     """The defaults, changed by the YAML file, changed by 'train.epochs=3' strings.
 
-    The experiment is named after the file unless `name` is given. Raises UserError on an unknown key, a value of the
-    wrong type or out of bounds, a missing or malformed file.
+    An experiment is named after the file unless `name` is given. A file with the key `experiments`, a mapping of names
+    to what each has of its own, holds several, which share all else in it. Raises UserError on an unknown key, a value
+    of the wrong type or out of bounds, a missing or malformed file.
     """
     values: dict[str, Any] = {}
     places: Places = {}
     if path is not None:
         values, places = _read_yaml(path)
         values.setdefault("name", path.stem)
+    if "experiments" not in values:
+        return [_build(values, overrides, places, path)]
+    return [
+        _build(own, overrides, own_places, path) for own, own_places in _experiments(values, overrides, places, path)
+    ]
+
+
+def _experiments(
+    values: dict[str, Any], overrides: Sequence[str], places: Places, path: Path | None
+) -> Iterator[tuple[dict[str, Any], Places]]:
+    """What each experiment of a file is made of: what they share, changed by its own."""
+    own = values.pop("experiments")
+    where = places.get(("experiments",), path)
+    if not isinstance(own, dict) or not own:
+        raise UserError(f"{where}: 'experiments' is a mapping of names to settings, like 'small: {{model: {{...}}}}'")
+    if ("name",) in places or any(override.startswith("name=") for override in overrides):
+        raise UserError(f"{where}: the experiments of this file have names of their own: leave out 'name'")
+    for name, changes in own.items():
+        at = ("experiments", str(name))
+        if not isinstance(changes, dict | None):
+            raise UserError(f"{places[at]}: 'experiments.{name}' is {changes!r}: settings are wanted")
+        inside = {key[2:]: place for key, place in places.items() if key[:2] == at and len(key) > 2}
+        yield _merged(values, {**(changes or {}), "name": str(name)}), places | inside | {("name",): places[at]}
+
+
+def _merged(values: Any, changes: Any) -> Any:
+    """Nested mappings, `changes` over `values`; neither is touched."""
+    if not (isinstance(values, dict) and isinstance(changes, dict)):
+        return copy.deepcopy(changes)
+    return copy.deepcopy(values) | {key: _merged(values.get(key), value) for key, value in changes.items()}
+
+
+def _build(values: dict[str, Any], overrides: Sequence[str], places: Places, path: Path | None) -> Config:
     for override in overrides:
         _override(values, places, override)
     try:
@@ -60,7 +103,7 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], Places]:
 
 
 def _collect_places(node: Any, at: tuple[str, ...], path: Path, places: Places) -> None:
-    if not isinstance(node, yaml.MappingNode) or len(at) > 2:  # deeper lies no key of ours, but maybe a cycle
+    if not isinstance(node, yaml.MappingNode) or len(at) > 4:  # deeper lies no key of ours, but maybe a cycle
         return
     for key, value in node.value:
         here = (*at, str(key.value))

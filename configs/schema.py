@@ -36,7 +36,7 @@ class FeatureConfig:
     mel_scale: Literal["htk", "slaney"] = "htk"  # slaney: librosa's, with filters of equal area, as PANNs has it
     log_floor: float = 1e-6  # added to the mel power, so that digital silence is log(1e-6) and not -inf
     trim_db: float | None = None  # cut leading and trailing frames this many dB below the loudest; null keeps them
-    speed: float = 1.0  # the wave is played at this speed, its pitch with it: train.speeds makes copies of clips with it
+    speed: float = 1.0  # the wave is played at this speed, its pitch with it; train.speeds makes such copies
 
     def __post_init__(self) -> None:
         _require(self.sample_rate > 0, "sample_rate", "must be above 0")

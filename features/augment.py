@@ -32,7 +32,8 @@ class Augment:
 
     @classmethod
     def from_config(cls, cfg: AugmentConfig, fill: Tensor) -> "Augment":
-        return cls(fill, **vars(cfg))
+        known = ("mixup_alpha", "time_masks", "time_mask_frames", "freq_masks", "freq_mask_mels", "gain")
+        return cls(fill, **{key: getattr(cfg, key) for key in known})
 
     def __call__(self, x: Tensor, y: Tensor, w: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         if self.gain:

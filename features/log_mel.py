@@ -43,7 +43,7 @@ class LogMel:
 
     @classmethod
     def from_config(cls, cfg: FeatureConfig) -> "LogMel":
-        return cls(**vars(cfg))
+        return cls(**{key: value for key, value in vars(cfg).items() if key not in ("mel_scale", "speed")})
 
     @property
     def silence(self) -> float:

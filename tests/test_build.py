@@ -7,12 +7,12 @@ import torch
 from safetensors.torch import save_file
 
 from configs.errors import UserError
-from configs.load import load_config
-from configs.schema import ModelConfig
+from configs.load import load_configs
+from configs.schema import Config, ModelConfig
 from models.build import build_model
 from models.resnetish import ResNetish
 
-CONFIGS = sorted(Path("configs").glob("*.yaml"))
+CONFIGS = [cfg for file in sorted(Path("configs").glob("*.yaml")) for cfg in load_configs(file)]
 SMALL = ModelConfig(name="resnetish10", width=8)
 
 
@@ -25,9 +25,8 @@ def started_from(file: Path, n_classes: int, name: str = "resnetish10") -> torch
     return build_model(ModelConfig(name=name, width=8, weights=str(file)), n_classes)
 
 
-@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
-def test_every_config_builds_its_model(file: Path) -> None:
-    cfg = load_config(file)
+@pytest.mark.parametrize("cfg", CONFIGS, ids=lambda cfg: cfg.name)
+def test_every_config_builds_its_model(cfg: Config) -> None:
     model = build_model(cfg.model, 41, start=False).eval()
     frames_per_second = cfg.features.sample_rate / cfg.features.hop_length
     lengths = {round(s * frames_per_second) for s in (cfg.train.crop_seconds, cfg.predict.window_seconds, 1.0)}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from configs.errors import UserError
-from configs.load import load_config
+from configs.load import load_config, load_configs
 from configs.schema import Config
 
 CONFIGS = sorted(Path(__file__).parents[1].glob("configs/*.yaml"))
@@ -172,10 +172,58 @@ def test_an_override_takes_no_blame_for_the_file(write):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_loads_and_opens_with_its_command(path):
-    cfg = load_config(path)
-    assert cfg.name == path.stem
+    names = [cfg.name for cfg in load_configs(path)]
+    assert len(names) > 1 or names == [path.stem]
     assert f"--config configs/{path.name}" in path.read_text().splitlines()[0]
 
 
 def test_there_are_configs():
     assert CONFIGS
+
+
+# Several experiments in a file
+
+
+SEVERAL = """train: {epochs: 3, lr: 0.1}
+experiments:
+  one:
+  two: {train: {epochs: 4}, model: {name: vggish}}
+"""
+
+
+def test_experiments_share_what_stands_beside_them(write):
+    one, two = load_configs(write(SEVERAL), ["train.seed=7"])
+    assert (one.name, one.train.epochs, one.train.lr, one.train.seed) == ("one", 3, 0.1, 7)
+    assert (two.name, two.train.epochs, two.train.lr, two.train.seed) == ("two", 4, 0.1, 7)
+    assert (one.model.name, two.model.name) == (Config().model.name, "vggish")
+
+
+def test_a_file_of_one_experiment_is_a_list_of_one(write):
+    assert load_configs(write("train: {epochs: 3}\n")) == [load_config(write("train: {epochs: 3}\n"))]
+
+
+def test_where_one_experiment_is_wanted_several_are_refused(write):
+    file = write(SEVERAL)
+    assert refusal(file) == f"{file}: holds 2 experiments, but one is wanted here: give a file of one"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "told"),
+    [
+        ("experiments:\n  a:\n    train:\n      epoch: 3", 4, "unknown key 'train.epoch', did you mean"),
+        ("train: {epochs: 0}\nexperiments:\n  a:\n", 1, "train.epochs must be above 0"),
+        ("train: {epochs: 3}\nexperiments:\n  a: {train: {epochs: 0}}", 3, "train.epochs must be above 0"),
+        ("experiments:\n  a b: {}", 2, "name takes letters"),
+        ("experiments:\n  a: 3", 2, "'experiments.a' is 3: settings are wanted"),
+        ("train: {epochs: 3}\nexperiments: []", 2, "'experiments' is a mapping of names"),
+        ("experiments:\n  a: {}\n  a: {}", 3, "key 'experiments.a' stands twice"),
+        ("name: x\nexperiments:\n  a: {}", 2, "the experiments of this file have names of their own"),
+    ],
+)
+def test_a_fault_in_one_of_several_experiments_names_its_line(write, text, line, told):
+    file = write(text)
+    assert refusal(file).startswith(f"{file}:{line}: {told}")
+
+
+def test_a_name_from_the_command_line_would_be_that_of_all_experiments(write):
+    assert "leave out 'name'" in refusal(write(SEVERAL), "name=x")
