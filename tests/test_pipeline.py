@@ -21,6 +21,7 @@ TINY = [
 ]
 ONE = ["--config", "configs/demo_resnetish.yaml", "name=one", *TINY]
 TWO = ["--config", "configs/demo_vggish.yaml", "name=two", *TINY]
+MANY_JOBS: list[object] = ["--jobs", 64]  # a thread each, however many cores there are
 SAME = [name for name in FILES if name != "config.json"]  # bytes that seeds fix
 HEAVY = ("torch", "pytorch_lightning", "timm")
 OURS = "warning: "  # how the kit's own warnings begin; Python's begin with a file's name
@@ -74,9 +75,10 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, str, str]]:
-    """work folder, stdout and stderr of three trainings at once: one and two share a work folder, again has its own."""
+    """work folder, stdout and stderr of three trainings at once: one and two share a work folder, again has its own and
+    a process per fold."""
     work = tmp_path_factory.mktemp("work")
-    jobs = {"one": (ONE, work / "a"), "two": (TWO, work / "a"), "again": (ONE, work / "b")}
+    jobs = {"one": (ONE, work / "a"), "two": (TWO, work / "a"), "again": ([*MANY_JOBS, *ONE], work / "b")}
     running = {
         name: start("train_fold.py", "--fold", "0..1", "--input", demo, "--work", folder, *words)
         for name, (words, folder) in jobs.items()
@@ -191,6 +193,23 @@ def test_stopped_at_any_moment_it_ends_with_the_same_bytes(work: Path, demo: Pat
     assert last.returncode == 0, last.stderr
     assert same_bytes(work / "runs/one/fold0", tmp_path / "runs/one/fold0")
     assert sorted(f.name for f in (tmp_path / "runs/one").iterdir()) == [".fold0.lock", "fold0"]
+
+
+def test_folds_side_by_side_stop_and_go_on(work: Path, demo: Path, tmp_path: Path) -> None:
+    words = ["train_fold.py", "--fold", "0..1", *MANY_JOBS, *where(demo, tmp_path), *ONE]
+    process = start(*words)
+    out, err = stop_at(process, "epoch 1/3", signal.SIGINT)
+    assert process.returncode == 130, out + err
+    assert "interrupted: the same command goes on from here" in err
+    assert run(*words).returncode == 0
+    for fold in ("fold0", "fold1"):
+        assert same_bytes(tmp_path / "runs" / "one" / fold, work / "runs" / "one" / fold)
+
+
+def test_folds_side_by_side_tell_a_fault_once(demo: Path, tmp_path: Path) -> None:
+    words = ["train_fold.py", "--fold", "0..1", *MANY_JOBS, *where(demo, tmp_path), *ONE]
+    assert "no network 'none'" in refused(*words, "model.name=none")
+    assert "--jobs 0: at least 1" in refused("train_fold.py", "--fold", 0, "--jobs", 0, *where(demo, tmp_path))
 
 
 def test_ensemble_and_submit(own_work: Path, demo: Path) -> None:
