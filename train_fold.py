@@ -270,7 +270,7 @@ def fresh_score(cfg: Config, fold: int, data: Prepared, final: Path, restart: bo
         tagger = lit.tagger.to(device)  # Lightning leaves it on the CPU
         tagger.load_state_dict(lit.best)
         oof = Predictions(parts.val_fnames, predict_clips(tagger, lit.batches, parts.val, cfg.predict, precision))
-        batches, rows = Batches(data.test, device), np.arange(len(data.test.fnames))
+        batches, rows = Batches(data.test, device, cfg.input.padding), np.arange(len(data.test.fnames))
         test = Predictions(data.test.fnames, predict_clips(tagger, batches, rows, cfg.predict, precision))
         found = scores(oof.probs, parts.labels[parts.val], parts.val_verified) | {"best_epoch": lit.best_epoch + 1}
         facts = {"experiment": cfg.name, "fold": fold, "config_hash": config_hash(cfg), "seed": cfg.train.seed}

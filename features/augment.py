@@ -6,19 +6,28 @@ from torch import Tensor
 
 from configs.schema import AugmentConfig
 
+Batch = tuple[Tensor, Tensor, Tensor]
+
 
 class Augment:
     """Call it with log-mel x (batch, 1, n_mels, n_frames), soft labels y (batch, classes), loss weights w (batch,).
 
-    Returns the three, changed. mixup: H. Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018, one
-    lambda per clip. Masks: D. Park et al., "SpecAugment", 2019; `fill` (n_mels,) is what a mask shows: the training
-    mean, since a zero in the log domain would be loud. gain: a random offset in log-mel, which is a random loudness.
+    Returns the three, changed; what is given stays as it was. First comes what changes the sound of one clip, so that
+    two partners of a mixture were changed differently; then mixing; masks come last, or the fill of one clip would
+    shine through another. `fill` (n_mels,) is what a mask shows and what a shift lets in: the training mean, since a
+    zero in the log domain would be loud. The stretch comes before the shift, or it would move fill to other bands.
+    gain: a random offset in log-mel, which is a random loudness.
     """
 
     def __init__(
         self,
         fill: Tensor,
         mixup_alpha: float = 0.0,
+        concat_mix: float = 0.0,
+        resized_crop: float = 0.0,
+        roll: bool = False,
+        freq_shift: int = 0,
+        erasing: float = 0.0,
         time_masks: int = 0,
         time_mask_frames: int = 25,
         freq_masks: int = 0,
@@ -26,47 +35,145 @@ class Augment:
         gain: float = 0.0,
     ) -> None:
         self.fill = fill.view(1, 1, -1, 1)
-        self.mixup_alpha, self.gain = mixup_alpha, gain
+        self.gain, self.roll, self.resized_crop, self.freq_shift = gain, roll, resized_crop, freq_shift
+        self.concat_mix, self.mixup_alpha = concat_mix, mixup_alpha
         self.time_masks, self.time_mask_frames = time_masks, time_mask_frames
         self.freq_masks, self.freq_mask_mels = freq_masks, freq_mask_mels
+        self.erasing = erasing
 
     @classmethod
     def from_config(cls, cfg: AugmentConfig, fill: Tensor) -> "Augment":
         known = ("mixup_alpha", "time_masks", "time_mask_frames", "freq_masks", "freq_mask_mels", "gain")
         return cls(fill, **{key: getattr(cfg, key) for key in known})
 
-    def __call__(self, x: Tensor, y: Tensor, w: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        if self.gain:
-            x = x + _on(x, rng.normal(0, self.gain, (len(x), 1, 1, 1)))
+    def __call__(self, x: Tensor, y: Tensor, w: Tensor, rng: np.random.Generator) -> Batch:
+        fill = self.fill.to(x)
+        x = self._sound(x, fill, rng)
+        if self.concat_mix:
+            x, y, w = concat_mix(x, y, w, self.concat_mix, rng)
         if self.mixup_alpha:
             x, y, w = mixup(x, y, w, self.mixup_alpha, rng)
         for _ in range(self.time_masks):
-            x = self._mask(x, 3, self.time_mask_frames, rng)
+            x = mask(x, 3, self.time_mask_frames, fill, rng)
         for _ in range(self.freq_masks):
-            x = self._mask(x, 2, self.freq_mask_mels, rng)
+            x = mask(x, 2, self.freq_mask_mels, fill, rng)
+        if self.erasing:
+            x = erase(x, self.erasing, fill, rng)
         return x, y, w
 
-    def _mask(self, x: Tensor, dim: int, widest: int, rng: np.random.Generator) -> Tensor:
-        """One mask per clip, 0 to `widest` wide, anywhere along the dimension."""
-        size = x.shape[dim]
-        width = rng.integers(0, min(widest, size) + 1, len(x))
-        first = _on(x, rng.integers(0, size - width + 1)).view(-1, 1)
-        place = torch.arange(size, device=x.device)[None]
-        masked = (place >= first) & (place < first + _on(x, width).view(-1, 1))
-        shape = (-1, 1, 1, size) if dim == 3 else (-1, 1, size, 1)
-        return torch.where(masked.view(shape), self.fill.to(x), x)
+    def _sound(self, x: Tensor, fill: Tensor, rng: np.random.Generator) -> Tensor:
+        if self.gain:
+            x = x + _on(x, rng.normal(0, self.gain, (len(x), 1, 1, 1)))
+        if self.roll:
+            x = roll(x, rng)
+        if self.resized_crop:
+            x = resized_crop(x, self.resized_crop, rng)
+        if self.freq_shift:
+            x = freq_shift(x, self.freq_shift, fill, rng)
+        return x
 
 
-def mixup(x: Tensor, y: Tensor, w: Tensor, alpha: float, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Each clip mixed with another of the batch by lambda ~ Beta(alpha, alpha); labels and weights likewise."""
+def roll(x: Tensor, rng: np.random.Generator) -> Tensor:
+    """Each clip turned in time by 0 to n_frames - 1 frames: what leaves at the end enters at the start."""
+    n_frames = x.shape[3]
+    shift = _on(x, rng.integers(0, n_frames, (len(x), 1, 1, 1)))
+    source = (torch.arange(n_frames, device=x.device) - shift) % n_frames
+    return x.gather(3, source.expand(x.shape))
+
+
+def resized_crop(x: Tensor, most: float, rng: np.random.Generator) -> Tensor:
+    """A random part of each clip, stretched to the whole by bilinear interpolation: 1 - `most` to 1 of its mels, and
+    independently of its frames. Nothing from outside the clip enters."""
+    mel, frame = (_on(x, _stretch(len(x), size, most, rng)) for size in x.shape[2:])
+    shape = (len(x), *x.shape[2:])
+    grid = torch.stack([frame[:, None, :].expand(shape), mel[:, :, None].expand(shape)], dim=3)
+    # border: a place may lie outside by a rounding error. Autocast leaves grid_sample and all above in full precision;
+    # affine_grid would be a matrix product, which it does not.
+    return torch.nn.functional.grid_sample(x, grid, padding_mode="border", align_corners=True)
+
+
+def _stretch(n: int, size: int, most: float, rng: np.random.Generator) -> np.ndarray:
+    """(n, size): the places of a part, evenly spaced, where -1 is the first row or column and 1 the last."""
+    part = rng.uniform(1 - most, 1, (n, 1))
+    first = rng.uniform(-1, 1, (n, 1)) * (1 - part) - part
+    return first + part * np.linspace(0, 2, size)
+
+
+def freq_shift(x: Tensor, most: int, fill: Tensor, rng: np.random.Generator) -> Tensor:
+    """Each clip moved by -most to most mel bands (up is above 0); what enters is the fill (1, 1, n_mels, 1)."""
+    n, _, n_mels, n_frames = x.shape
+    most = min(most, n_mels - 1)  # one band at least stays
+    shift = _on(x, rng.integers(-most, most + 1, (n, 1)))
+    source = torch.arange(n_mels, device=x.device) - shift  # (batch, n_mels)
+    inside = (source >= 0) & (source < n_mels)
+    row = source.clamp(0, n_mels - 1) + n_mels * torch.arange(n, device=x.device)[:, None]
+    moved = x.reshape(-1, n_frames).index_select(0, row.flatten()).view(x.shape)
+    return torch.where(inside[:, None, :, None], moved, fill)
+
+
+def mixup(x: Tensor, y: Tensor, w: Tensor, alpha: float, rng: np.random.Generator) -> Batch:
+    """Each clip mixed with another of the batch by lambda ~ Beta(alpha, alpha); labels and weights likewise.
+
+    Source: H. Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018, here with one lambda per clip.
+    """
     lam = _on(x, rng.beta(alpha, alpha, len(x)))
-    other = torch.from_numpy(rng.permutation(len(x))).to(x.device)
+    other = _on(x, rng.permutation(len(x)))
+    return _blend(x, lam, other), _blend(y, lam, other), _blend(w, lam, other)
 
-    def mix(v: Tensor) -> Tensor:
-        share = lam.view(-1, *[1] * (v.dim() - 1))
-        return share * v + (1 - share) * v[other]
 
-    return mix(x), mix(y), mix(w)
+def concat_mix(x: Tensor, y: Tensor, w: Tensor, chance: float, rng: np.random.Generator) -> Batch:
+    """From a random frame on, each clip gives way to the same frames of another, with this chance; labels and weights
+    are mixed by share of frames. Each clip follows one other: only a batch of one meets itself."""
+    n, n_frames = len(x), x.shape[3]
+    chosen = rng.random(n) < chance
+    own = np.where(chosen, rng.integers(1, max(n_frames, 2), n), n_frames)  # frames that stay, 1 at least
+    circle = rng.permutation(n)
+    other = np.empty_like(circle)
+    other[circle] = np.roll(circle, 1)
+    lam, follows = _on(x, own / n_frames), _on(x, other)
+    stays = torch.arange(n_frames, device=x.device) < _on(x, own)[:, None]
+    mixed = torch.where(stays[:, None, None, :], x, x[follows])
+    return mixed, _blend(y, lam, follows), _blend(w, lam, follows)
+
+
+def _blend(v: Tensor, lam: Tensor, other: Tensor) -> Tensor:
+    share = lam.view(-1, *[1] * (v.dim() - 1))
+    return share * v + (1 - share) * v[other]
+
+
+def mask(x: Tensor, dim: int, widest: int, fill: Tensor, rng: np.random.Generator) -> Tensor:
+    """One mask per clip, 0 to `widest` wide, anywhere along the dimension.
+
+    Source: D. Park et al., "SpecAugment", 2019.
+    """
+    width = rng.integers(0, min(widest, x.shape[dim]) + 1, len(x))
+    return torch.where(_span(x, dim, width, rng), fill, x)
+
+
+def erase(x: Tensor, chance: float, fill: Tensor, rng: np.random.Generator) -> Tensor:
+    """One rectangle per clip shows the fill, with this chance: 2 to 40 % of the area, up to 3.3 times as much of one
+    side as of the other; where it would leave the clip, that side is masked whole.
+
+    Source: Z. Zhong et al., "Random Erasing Data Augmentation", 2020; there one draws again until it fits.
+    """
+    n = len(x)
+    chosen = rng.random(n) < chance
+    area = rng.uniform(0.02, 0.4, n)
+    aspect = np.exp(rng.uniform(np.log(0.3), -np.log(0.3), n))  # log: as often wide as high
+    sides = [np.sqrt(area * aspect), np.sqrt(area / aspect)]
+    size = [np.clip(np.round(side * full), 1, full) for side, full in zip(sides, x.shape[2:], strict=True)]
+    height, width = (np.where(chosen, s, 0).astype(np.int64) for s in size)
+    return torch.where(_span(x, 2, height, rng) & _span(x, 3, width, rng), fill, x)
+
+
+def _span(x: Tensor, dim: int, width: np.ndarray, rng: np.random.Generator) -> Tensor:
+    """True where a span lies that is as wide as `width` (batch,) says, anywhere along the dimension; like x, but of
+    size 1 in all other dimensions than the batch."""
+    size = x.shape[dim]
+    first = _on(x, rng.integers(0, size - width + 1)).view(-1, 1)
+    place = torch.arange(size, device=x.device)[None]
+    within = (place >= first) & (place < first + _on(x, width).view(-1, 1))
+    return within.view((-1, 1, 1, size) if dim == 3 else (-1, 1, size, 1))
 
 
 def _on(x: Tensor, values: np.ndarray) -> Tensor:

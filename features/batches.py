@@ -1,5 +1,7 @@
 """From the store to the network: crops and windows of many clips at once, gathered on the device that trains."""
 
+from typing import Literal
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,34 +12,40 @@ from features.store import Store
 class Batches:
     """The store's frames on a device, or mapped from disk where they would not fit.
 
-    Both calls return (batch, 1, n_mels, n_frames) float32 on `device`; what a clip lacks is the log-mel of silence.
+    Both calls return (batch, 1, n_mels, n_frames) float32 on `device`. What a clip lacks is the log-mel of silence, or
+    with padding "repeat" the clip again, before its start too; a clip without a frame is silence either way.
     """
 
-    def __init__(self, store: Store, device: torch.device | str = "cpu") -> None:
-        self.store = store
+    def __init__(
+        self, store: Store, device: torch.device | str = "cpu", padding: Literal["silence", "repeat"] = "silence"
+    ) -> None:
+        self.store, self.padding = store, padding
         self.device = torch.device(device)
         frames = torch.from_numpy(store.frames)
         self._home = self.device if self._fits(frames) else torch.device("cpu")
         self._frames = frames.to(self._home)
 
     def crop(self, rows: np.ndarray, n_frames: int, rng: np.random.Generator) -> Tensor:
-        """One random crop of every clip in rows; a shorter clip is placed at random within the silence."""
-        room = self.store.length[rows] - n_frames  # negative: frames of silence to add
+        """One random crop of every clip in rows; a shorter clip is placed at random within its padding."""
+        room = self.store.length[rows] - n_frames  # negative: frames of padding to add
         draw = rng.integers(0, np.abs(room) + 1)
         return self.at(rows, np.where(room >= 0, draw, -draw), n_frames)
 
     def at(self, rows: np.ndarray, first: np.ndarray, n_frames: int) -> Tensor:
         """The n_frames of each clip from its frame `first` on, which may lie before its start."""
         end = self.store.length[rows]
-        frame = self._to_home(first)[:, None] + torch.arange(
-            n_frames, device=self._home
-        )  # (batch, n_frames), of the clip
+        frame = self._to_home(first)[:, None] + torch.arange(n_frames, device=self._home)  # (batch, n_frames)
+        # Asked on the host: a batch of whole clips is spared what follows.
+        leaves = bool((first < 0).any() or (first + n_frames > end).any())
+        if leaves and self.padding == "repeat":
+            frame %= self._to_home(np.maximum(end, 1))[:, None]
+            leaves = bool((end == 0).any())
         flat = (self._to_home(self.store.start[rows])[:, None] + frame).clamp_(0, max(len(self._frames) - 1, 0))
         x = torch.empty(len(rows), 1, self._frames.shape[1], n_frames, device=self._home)
         if len(self._frames):  # else a store of unreadable clips only
             clips = self._frames.index_select(0, flat.flatten()).view(len(rows), n_frames, -1)
             x[:, 0].copy_(clips.transpose(1, 2))  # turns and converts in one pass
-        if (first < 0).any() or (first + n_frames > end).any():  # asked on the host: a full batch is spared the pass
+        if leaves:
             inside = (frame >= 0) & (frame < self._to_home(end)[:, None])
             x.masked_fill_(~inside[:, None, None], self.store.silence)
         return x.to(self.device, non_blocking=True)
@@ -52,14 +60,22 @@ class Batches:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self._home)
 
 
-def windows(length: np.ndarray, n_frames: int) -> tuple[np.ndarray, np.ndarray]:
+def draw_length(shortest: int, longest: int, rng: np.random.Generator) -> int:
+    """The frames of a batch's crops, from shortest to longest; no draw where there is no choice."""
+    return shortest if shortest == longest else int(rng.integers(shortest, longest + 1))
+
+
+def windows(length: np.ndarray, n_frames: int, overlap: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     """Evenly spaced windows that cover every clip: (clip, first frame) of each, both (n_windows,).
 
     A clip of up to n_frames + 1 frames has one window (5.000 s are 501 frames, the last centred on the end), centred
-    if it is shorter; a longer one has ceil((length - 1) / n_frames), the first at its start, the last at its end. Only
-    a clip of k * n_frames + 1 frames leaves one of them out, whose sound its neighbours hold all the same.
+    if it is shorter; a longer one has as few as will do, the first at its start, the last at its end. Of a window the
+    next one covers `overlap` again, or more, as far as it still begins a frame later. Without overlap a clip of
+    k * n_frames + 1 frames leaves one of them out, whose sound its neighbours hold all the same.
     """
-    count = np.maximum(1, -(-(length - 1) // n_frames))
+    step = max(1, int(n_frames * (1 - overlap) + 1e-6))  # from window to window, at most; 1e-6: 0.9 of 500 is 450
+    spare = 0 if overlap else 1  # the frame that may be left out
+    count = 1 + np.where(length > n_frames + 1, -(-(length - spare - n_frames) // step), 0)
     clip = np.repeat(np.arange(len(length)), count)
     nth = np.arange(len(clip)) - np.repeat(np.cumsum(count) - count, count)
     room = (length - n_frames)[clip]

@@ -16,7 +16,7 @@ from torch import Tensor
 from configs.errors import UserError
 from configs.schema import Config, TrainConfig
 from features.augment import Augment
-from features.batches import Batches
+from features.batches import Batches, draw_length
 from features.store import Store
 from models.fold_data import FoldData
 from models.metrics import scores
@@ -52,7 +52,8 @@ class LitTagger(pl.LightningModule):
         self.augment, self.validate, self.seed = augment, validate, seed
         self._network = (torch.compile(tagger) if cfg.compile else tagger,)  # a tuple hides it: one copy in the state
         self.labels, self.weights = torch.from_numpy(parts.labels), torch.from_numpy(parts.weights).float()
-        self.n_frames = round(cfg.crop_seconds * batches.store.frame_rate)
+        shortest = cfg.crop_seconds_min or cfg.crop_seconds
+        self.shortest, self.longest = (round(s * batches.store.frame_rate) for s in (shortest, cfg.crop_seconds))
         self.history: list[Scores] = []
         self.best: dict[str, Tensor] = {}
         self.best_epoch = -1
@@ -69,7 +70,7 @@ class LitTagger(pl.LightningModule):
         return math.ceil(len(self.parts.train) / self.cfg.batch_size)
 
     def training_step(self, rows: np.ndarray, batch_idx: int) -> Tensor:
-        x = self.batches.crop(rows, self.n_frames, self.rng)
+        x = self.batches.crop(rows, draw_length(self.shortest, self.longest, self.rng), self.rng)
         y = torch.nn.functional.one_hot(self.labels[rows], len(self.parts.prior)).float().to(x.device)
         x, y, w = self.augment(x, y, self.weights[rows].to(x.device), self.rng)
         loss = soft_cross_entropy(self._network[0](x).float(), y, w, self.cfg.label_smoothing)
@@ -140,7 +141,7 @@ def build_lit_tagger(
     torch.manual_seed(1000 * cfg.train.seed + fold)  # initial weights
     mean, std = normalisation(store, parts.train, cfg.train.normalise == "per_mel")
     tagger = build_tagger(cfg, parts.prior, mean, std)
-    batches = Batches(store, device)
+    batches = Batches(store, device, cfg.input.padding)
 
     def validate(tagger: Tagger) -> Scores:
         probs = predict_clips(tagger, batches, parts.val, cfg.predict, precision)

@@ -28,33 +28,40 @@ def predict_clips(
     precision: str,
     advance: Advance | None = None,
 ) -> np.ndarray:
-    """(clips, classes) float32 probabilities: the mean over all windows of each clip.
+    """(clips, classes) float32 probabilities: the mean over all windows of each clip, then over the window lengths.
 
     Windows of many clips share a batch. A clip without a frame (empty, unreadable, missing) gets the tagger's prior.
     Leaves the tagger in the mode it came in.
     """
-    n_frames = round(cfg.window_seconds * batches.store.frame_rate)
-    length = batches.store.length[rows]
-    heard = np.flatnonzero(length > 0)
-    clip, first = windows(length[heard], n_frames)
-    found = []
+    heard = np.flatnonzero(batches.store.length[rows] > 0)
+    out = np.tile(tagger.prior.cpu().numpy(), (len(rows), 1))
     training = tagger.training
     tagger.eval()
     try:
         with torch.inference_mode(), autocast(precision, batches.device):
-            for i in range(0, len(clip), cfg.batch_size):
-                part = slice(i, i + cfg.batch_size)
-                x = batches.at(rows[heard[clip[part]]], first[part], n_frames)
-                found.append(tagger(x).float().softmax(dim=1))
-                if advance:
-                    advance(len(x))
+            if len(heard):
+                lengths = (cfg.window_seconds, *cfg.more_window_seconds)
+                frames = [round(seconds * batches.store.frame_rate) for seconds in lengths]
+                out[heard] = np.mean([_over_windows(tagger, batches, rows[heard], n, cfg, advance) for n in frames], 0)
     finally:
         tagger.train(training)
-    out = np.tile(tagger.prior.cpu().numpy(), (len(rows), 1))
-    if len(heard):
-        count = np.bincount(clip)
-        out[heard] = np.add.reduceat(torch.cat(found).cpu().numpy(), np.cumsum(count) - count) / count[:, None]
     return out
+
+
+def _over_windows(
+    tagger: Tagger, batches: Batches, rows: np.ndarray, n_frames: int, cfg: PredictConfig, advance: Advance | None
+) -> np.ndarray:
+    """(clips, classes) float64 probabilities of clips with sound: the mean over windows of one length."""
+    clip, first = windows(batches.store.length[rows], n_frames, cfg.overlap)
+    found = []
+    for i in range(0, len(clip), cfg.batch_size):
+        part = slice(i, i + cfg.batch_size)
+        x = batches.at(rows[clip[part]], first[part], n_frames)
+        found.append(tagger(x).float().softmax(dim=1))
+        if advance:
+            advance(len(x))
+    count = np.bincount(clip)
+    return np.add.reduceat(torch.cat(found).cpu().numpy(), np.cumsum(count) - count) / count[:, None]
 
 
 def predict_test(folders: Sequence[Path], clips: "pd.DataFrame", features: Path) -> list[Predictions]:
@@ -93,7 +100,7 @@ def predict_store(run: Trained, store: Store, device: torch.device) -> np.ndarra
     precision = suits if cfg.train.precision in {"auto", *emulated} else cfg.train.precision
     tagger = load_tagger(cfg, run.weights).to(device)
     rows = np.arange(len(store.fnames))
-    return predict_clips(tagger, Batches(store, device), rows, cfg.predict, precision)
+    return predict_clips(tagger, Batches(store, device, cfg.input.padding), rows, cfg.predict, precision)
 
 
 def prediction_devices() -> list[torch.device]:
