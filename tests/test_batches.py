@@ -1,4 +1,6 @@
-"""Crops and windows: exact slices of the store, silence where a clip has none, and every frame heard."""
+"""Crops and windows: exact slices of the store, silence or the clip again where it ends, and every frame heard."""
+
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -7,7 +9,7 @@ import soundfile
 import torch
 
 from configs.schema import FeatureConfig
-from features.batches import Batches, windows
+from features.batches import Batches, draw_length, windows
 from features.log_mel import LogMel
 from features.store import Store, open_features
 
@@ -135,6 +137,60 @@ def test_the_generator_decides():
     assert not torch.equal(one, batches.crop(rows, 8, rng(2)))
 
 
+# Padding "repeat"
+
+
+def test_a_short_clip_is_repeated_before_its_start_and_behind_its_end():
+    x = Batches(made_store([3, 4, 1]), padding="repeat").at(np.array([0, 1, 2, 0]), np.array([-4, 1, 0, 5]), 8)
+    assert times(x) == [
+        [2, 0, 1, 2, 0, 1, 2, 0],
+        [101, 102, 103, 100, 101, 102, 103, 100],
+        [200] * 8,
+        [2, 0, 1, 2, 0, 1, 2, 0],
+    ]
+    assert x[0, 0, 1].tolist() == [-v for v in times(x)[0]] and (x[:, 0, 2] == 1).all()
+
+
+def test_a_clip_without_frames_stays_silent_beside_one_that_is_repeated():
+    x = Batches(made_store([2, 0, 2]), padding="repeat").at(np.array([1, 0, 1]), np.array([-2, -1, 0]), 4)
+    assert times(x) == [[SILENCE] * 4, [1, 0, 1, 0], [SILENCE] * 4] and (x[0] == SILENCE).all()
+    assert (Batches(made_store([0, 0]), padding="repeat").at(np.array([0, 1]), np.array([0, -2]), 4) == SILENCE).all()
+
+
+def test_a_short_crop_is_the_clip_in_a_circle_from_random_places():
+    rows = times(Batches(made_store([3]), padding="repeat").crop(np.zeros(500, dtype=np.int64), 8, rng()))
+    assert all(b == (a + 1) % 3 for row in rows for a, b in pairwise(row))
+    assert {row[0] for row in rows} == {0, 1, 2}
+
+
+def test_padding_leaves_long_clips_and_the_generator_alone():
+    """Both kinds of padding draw alike and differ nowhere but in the padding."""
+    store, rows = made_store([2, 50, 8, 30, 7]), np.array([4, 3, 2, 1, 0] * 20)
+    silent, again = (Batches(store, padding=padding).crop(rows, 8, rng(1)) for padding in ("silence", "repeat"))
+    padded = silent == SILENCE
+    assert padded.any() and torch.equal(silent[~padded], again[~padded]) and not (again == SILENCE).any()
+
+
+def test_windows_of_a_short_clip_are_filled_likewise():
+    """5 frames centred in 8: the window begins a frame and a half before, which is two."""
+    store = made_store([5])
+    clip, first = windows(store.length, 8)
+    assert times(Batches(store, padding="repeat").at(clip, first, 8)) == [[3, 4, 0, 1, 2, 3, 4, 0]]
+
+
+# Lengths of crops
+
+
+def test_lengths_of_crops_are_drawn_from_the_shortest_to_the_longest():
+    draw = rng()
+    assert {draw_length(3, 6, draw) for _ in range(200)} == {3, 4, 5, 6}
+
+
+def test_a_length_without_choice_leaves_the_generator_alone():
+    draw = rng()
+    assert draw_length(5, 5, draw) == 5 and draw.random() == rng().random()
+
+
 # windows
 
 
@@ -191,6 +247,44 @@ def test_windows_cover_every_frame_evenly(n_frames):
         elif length <= n_frames:
             before, behind = -of_clip[0], of_clip[0] + n_frames - length
             assert abs(before - behind) <= 1, "a short clip lies in the middle"
+
+
+@pytest.mark.parametrize(
+    ("length", "overlap", "first"),
+    [
+        (501, 0.5, [0]),
+        (502, 0.5, [0, 2]),
+        (300, 0.9, [-100]),
+        (750, 0.5, [0, 250]),
+        (1000, 0.5, [0, 250, 500]),
+        (1001, 0.5, [0, 167, 334, 501]),  # two steps of 250 would leave one of the 501 frames to go
+        (950, 0.1, [0, 450]),
+        (1000, 0.1, [0, 250, 500]),
+        (0, 0.5, [-250]),
+    ],
+)
+def test_overlapping_windows_by_hand(length, overlap, first):
+    clip, found = windows(np.array([length]), 500, overlap)
+    assert found.tolist() == first and clip.tolist() == [0] * len(first)
+
+
+@pytest.mark.parametrize("overlap", [0.01, 0.1, 0.25, 1 / 3, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("n_frames", [1, 2, 7, 50])
+def test_the_next_window_covers_a_share_again(n_frames, overlap):
+    lengths = np.arange(0, 420)
+    clip, first = windows(lengths, n_frames, overlap)
+    assert (np.bincount(clip) >= np.bincount(windows(lengths, n_frames)[0])).all()
+    for i, length in enumerate(lengths):
+        of_clip = first[clip == i]
+        if length <= n_frames + 1:
+            assert len(of_clip) == 1
+            continue
+        steps = np.diff(of_clip)
+        assert of_clip[0] == 0 and of_clip[-1] == length - n_frames and steps.max() - steps.min() <= 1
+        again = (n_frames - steps) / n_frames
+        assert (again >= overlap - 1e-9).all() or steps.max() == 1, "a share, or all but one frame"
+        wide = max(1, np.floor(n_frames * (1 - overlap) + 1e-9))
+        assert (len(of_clip) - 2) * wide < length - n_frames, "no window more than needed"
 
 
 # With a real store

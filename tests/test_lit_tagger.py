@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 
 from configs.errors import UserError
-from configs.schema import AugmentConfig, Config, ModelConfig, PredictConfig, TrainConfig
+from configs.schema import AugmentConfig, Config, InputConfig, ModelConfig, PredictConfig, TrainConfig
 from models import lit_tagger as module
 from models.fold_data import split
 from models.lit_tagger import (
@@ -123,6 +123,26 @@ def test_one_cycle_of_few_steps_stays_between_0_and_1(total: int, warmup: float)
     shares = [one_cycle(step, total, warmup) for step in range(total + 1)]
     assert all(0 <= s <= 1 for s in shares)
     assert max(shares[:total]) == 1
+
+
+def test_every_batch_draws_the_length_of_its_crops(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    lit = lit_of(make_store, train_config(crop_seconds_min=0.8))  # at 10 frames a second: 8, 9 or 10
+    lengths: list[int] = []
+
+    def listen(x: torch.Tensor) -> torch.Tensor:
+        lengths.append(x.shape[3])
+        return torch.zeros(len(x), 3)
+
+    lit.rng = np.random.default_rng(0)
+    monkeypatch.setattr(lit, "_network", (listen,))
+    for _ in range(40):
+        lit.training_step(np.arange(6), 0)
+    assert set(lengths) == {8, 9, 10}
+
+
+def test_short_clips_are_padded_as_the_config_says(make_store: MakeStore) -> None:
+    assert lit_of(make_store).batches.padding == "silence"
+    assert lit_of(make_store, replace(CFG, input=InputConfig(padding="repeat"))).batches.padding == "repeat"
 
 
 @pytest.mark.parametrize(("n_rows", "n"), [(65, 2), (64, 1), (7, 3), (1, 1)])

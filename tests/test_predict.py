@@ -1,14 +1,18 @@
 """Prediction over windows, by hand with a network that answers with the mean of what it hears."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from configs.schema import PredictConfig
+from configs.schema import Config, InputConfig, ModelConfig, PredictConfig, TrainConfig
 from features.batches import Batches
-from models.predict import predict_clips
-from models.tagger import Tagger
+from models.predict import predict_clips, predict_store
+from models.run_folder import Trained
+from models.tagger import Tagger, build_tagger, save_tagger
 from tests.conftest import MakeStore
 
 
@@ -39,6 +43,48 @@ def test_the_mean_over_windows_by_hand(make_store: MakeStore) -> None:
     loud = [sigmoid(0.5), (sigmoid(1) + sigmoid(3)) / 2, sigmoid(-4)]
     np.testing.assert_allclose(found, [[1 - p, p] for p in loud], atol=1e-6)
     assert found.dtype == np.float32
+
+
+def test_lengths_count_alike_however_many_windows_they_have(make_store: MakeStore) -> None:
+    """20 frames: two windows of a second, one of two seconds. The mean over all three would be another."""
+    store = make_store([np.concatenate([np.full((10, 2), 1.0), np.full((10, 2), 3.0)]), np.zeros((0, 2))])
+    cfg = PredictConfig(1.0, more_window_seconds=(2.0,), batch_size=2)
+    done: list[int] = []
+    found = predict_clips(fake_tagger(), Batches(store), np.arange(2), cfg, "fp32", done.append)
+    p = ((sigmoid(1) + sigmoid(3)) / 2 + sigmoid(2)) / 2
+    np.testing.assert_allclose(found, [[1 - p, p], [0.25, 0.75]], atol=1e-6)
+    assert found.dtype == np.float32 and sum(done) == 3
+
+
+def test_overlapping_windows_by_hand(make_store: MakeStore) -> None:
+    """20 frames, half of each window again: 0 to 9, 5 to 14, 10 to 19."""
+    store = make_store([np.concatenate([np.full((10, 2), 1.0), np.full((10, 2), 3.0)])])
+    found = predict_clips(fake_tagger(), Batches(store), np.arange(1), PredictConfig(1.0, overlap=0.5), "fp32")
+    np.testing.assert_allclose(found[0, 1], (sigmoid(1) + sigmoid(2) + sigmoid(3)) / 3, atol=1e-6)
+
+
+def test_a_repeated_clip_is_as_loud_as_it_is(make_store: MakeStore) -> None:
+    store = make_store([np.full((5, 2), 2.0), np.zeros((0, 2))])
+    found = predict_clips(fake_tagger(), Batches(store, padding="repeat"), np.arange(2), SECOND, "fp32")
+    np.testing.assert_allclose(found, [[1 - sigmoid(2), sigmoid(2)], [0.25, 0.75]], atol=1e-6)
+
+
+def test_a_finished_run_predicts_with_its_own_padding(make_store: MakeStore, tmp_path: Path) -> None:
+    """As validation did: the kernel and predictions of test clips take it from the run's config."""
+    store = make_store([np.random.default_rng(0).normal(size=(5, 4)), np.zeros((10, 4))])
+    cfg = Config(model=ModelConfig("resnetish10", width=8), predict=SECOND, train=TrainConfig(precision="fp32"))
+    found = {}
+    for padding in ("silence", "repeat"):
+        cfg = replace(cfg, input=InputConfig(padding=padding))
+        torch.manual_seed(0)
+        tagger = build_tagger(cfg, np.full(3, 1 / 3, np.float32), np.zeros(4, np.float32), np.ones(4, np.float32))
+        save_tagger(tagger.state_dict(), tmp_path / "model.safetensors")
+        run = Trained(tmp_path, cfg, ("a", "b", "c"), {})
+        found[padding] = predict_store(run, store, torch.device("cpu"))
+        by_hand = predict_clips(tagger, Batches(store, padding=padding), np.arange(2), SECOND, "fp32")
+        np.testing.assert_allclose(found[padding], by_hand, atol=1e-5)
+    assert np.abs(found["silence"][0] - found["repeat"][0]).max() > 1e-4
+    np.testing.assert_allclose(found["silence"][1], found["repeat"][1], atol=1e-6)
 
 
 def test_probabilities_are_averaged_not_logits(make_store: MakeStore) -> None:
