@@ -141,11 +141,11 @@ def test_the_generator_decides():
 
 
 def test_a_short_clip_is_repeated_before_its_start_and_behind_its_end():
-    x = Batches(made_store([3, 4, 1]), padding="repeat").at(np.array([0, 1, 2, 0]), np.array([-4, 1, 0, 5]), 8)
+    x = Batches(made_store([3, 1, 4]), padding="repeat").at(np.array([0, 2, 1, 0]), np.array([-4, 1, 0, 5]), 8)
     assert times(x) == [
         [2, 0, 1, 2, 0, 1, 2, 0],
-        [101, 102, 103, 100, 101, 102, 103, 100],
-        [200] * 8,
+        [201, 202, 203, 200, 201, 202, 203, 200],
+        [100] * 8,
         [2, 0, 1, 2, 0, 1, 2, 0],
     ]
     assert x[0, 0, 1].tolist() == [-v for v in times(x)[0]] and (x[:, 0, 2] == 1).all()
