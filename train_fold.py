@@ -142,9 +142,12 @@ def parse_folds(text: str, n_folds: int) -> list[int]:
 
 def train_folds(cfg: Config, folds: list[int], paths: Paths, force: bool = False) -> list[float]:
     """Train what is not finished; the out-of-fold MAP@3 of each fold. Raises UserError on bad input."""
+    from models.fold_data import refuse_finetuning_on_nothing
     from models.run_folder import recover
 
     data = load_data(cfg, paths)
+    for fold in folds:
+        refuse_finetuning_on_nothing(cfg.train, data.folds, fold)
     prepared = None
     found = []
     for fold in folds:
@@ -266,18 +269,18 @@ def fresh_score(cfg: Config, fold: int, data: Prepared, final: Path, restart: bo
     lit = build_lit_tagger(cfg, fold, parts, data.train, device, precision)  # before anything is written: it may refuse
     with unfinished(final, cfg, data.facts, restart) as partial:
         fit(lit, partial, f"{cfg.name} fold {fold}", precision)
-        save_tagger(lit.best, partial / "model.safetensors")
+        save_tagger(lit.kept, partial / "model.safetensors")
         tagger = lit.tagger.to(device)  # Lightning leaves it on the CPU
-        tagger.load_state_dict(lit.best)
+        tagger.load_state_dict(lit.kept)
         oof = Predictions(parts.val_fnames, predict_clips(tagger, lit.batches, parts.val, cfg.predict, precision))
         batches, rows = Batches(data.test, device), np.arange(len(data.test.fnames))
         test = Predictions(data.test.fnames, predict_clips(tagger, batches, rows, cfg.predict, precision))
-        found = scores(oof.probs, parts.labels[parts.val], parts.val_verified) | {"best_epoch": lit.best_epoch + 1}
+        found = scores(oof.probs, parts.labels[parts.val], parts.val_verified) | {"epoch": lit.kept_epoch}
         facts = {"experiment": cfg.name, "fold": fold, "config_hash": config_hash(cfg), "seed": cfg.train.seed}
         facts |= {"device": device.type, "precision": precision, "seconds": round(time.monotonic() - started)}
         facts |= data.facts | surroundings(Path(__file__).parent)
         finish_run(partial, final, cfg, classes, oof, test, found, facts)
-    say(f"{cfg.name} fold {fold}: out-of-fold MAP@3 {found['map3']:.4f} (epoch {lit.best_epoch + 1}) -> {final}")
+    say(f"{cfg.name} fold {fold}: out-of-fold MAP@3 {found['map3']:.4f} (epoch {lit.kept_epoch}) -> {final}")
     return found["map3"]
 
 
@@ -290,14 +293,16 @@ def fit(lit: "LitTagger", partial: Path, what: str, precision: str) -> None:
 
     from models.lit_tagger import RunKeeper, finished_epochs, quiet
     from models.run_folder import CHECKPOINT
+    from models.stages import stage_of
 
-    cfg, last = lit.cfg, partial / CHECKPOINT
+    last = partial / CHECKPOINT
     done = finished_epochs(last)
     if done:
-        say(f"{what}: going on after epoch {done} of {cfg.epochs}")
-    with quiet(), progress(what, (cfg.epochs - done) * len(lit.parts.train), "clips", every=60) as advance:
+        say(f"{what}: going on after epoch {done} of {lit.epochs}")
+    missing = sum(len(stage_of(lit.stages, epoch).rows) for epoch in range(done, lit.epochs))
+    with quiet(), progress(what, missing, "clips", every=60) as advance:
         trainer = pl.Trainer(
-            max_epochs=cfg.epochs,
+            max_epochs=lit.epochs,
             accelerator="gpu" if lit.batches.device.type == "cuda" else "cpu",
             devices=1,
             precision=PRECISIONS[precision],  # type: ignore[arg-type]  # its Literal is not exported
@@ -307,7 +312,7 @@ def fit(lit: "LitTagger", partial: Path, what: str, precision: str) -> None:
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            callbacks=[RunKeeper(partial, reporter(what, cfg.epochs, done), advance)],
+            callbacks=[RunKeeper(partial, reporter(what, lit.epochs, done), advance)],
         )
         try:
             trainer.fit(lit, ckpt_path=last if done else None, weights_only=True)

@@ -13,19 +13,19 @@ import torch
 
 from configs.errors import UserError
 from configs.schema import AugmentConfig, Config, ModelConfig, PredictConfig, TrainConfig
-from models import lit_tagger as module
+from models import losses
+from models.drawing import RowBatches
 from models.fold_data import split
 from models.lit_tagger import (
     LitTagger,
-    RowBatches,
     RunKeeper,
     build_lit_tagger,
     finished_epochs,
-    one_cycle,
     quiet,
-    soft_cross_entropy,
 )
+from models.losses import soft_cross_entropy
 from models.run_folder import CHECKPOINT
+from models.stages import one_cycle
 from tests.conftest import MakeStore
 
 CPU = torch.device("cpu")
@@ -65,7 +65,7 @@ def fit(lit: LitTagger, folder: Path, epochs: int | None = None, precision: str 
     last = folder / CHECKPOINT
     with quiet():
         trainer = pl.Trainer(
-            max_epochs=epochs or lit.cfg.epochs,
+            max_epochs=epochs or lit.epochs,
             accelerator="cpu",
             precision=precision,  # type: ignore[arg-type]
             reload_dataloaders_every_n_epochs=1,
@@ -168,7 +168,7 @@ def test_it_learns_what_anyone_can_tell_apart(make_store: MakeStore, tmp_path: P
 
 
 def test_the_best_epoch_is_the_first_of_the_highest_map3(make_store: MakeStore, tmp_path: Path) -> None:
-    lit = lit_of(make_store, train_config(epochs=4))
+    lit = lit_of(make_store, train_config(epochs=4, keep="best"))
     given = iter([0.2, 0.7, 0.7, 0.1])
     states = []
 
@@ -217,8 +217,8 @@ def test_going_on_from_a_checkpoint_ends_as_if_undisturbed(make_store: MakeStore
     reported = fit(second, folders[1])
     assert [row["epoch"] for row in reported] == list(range(stop + 1, 4))
     assert same(whole, second)
-    assert second.best_epoch == whole.best_epoch
-    assert all(torch.equal(v, whole.best[k]) for k, v in second.best.items())
+    assert second.kept_epoch == whole.kept_epoch
+    assert all(torch.equal(v, whole.kept[k]) for k, v in second.kept.items())
     csv = [(folder / "metrics.csv").read_text() for folder in folders]
     assert csv[0] == csv[1]
 
@@ -267,7 +267,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_epoch(
     def loss(*given: torch.Tensor) -> torch.Tensor:
         return soft_cross_entropy(*given) * (math.nan if lit.trainer.global_step == broken else 1)
 
-    monkeypatch.setattr(module, "soft_cross_entropy", loss)
+    monkeypatch.setattr(losses, "soft_cross_entropy", loss)
     with pytest.raises(UserError, match=r"diverged in epoch 2 \(loss nan\).*train\.lr than 0\.003 and --force"):
         fit(lit, tmp_path)
     assert finished_epochs(tmp_path / CHECKPOINT) == 1
@@ -316,7 +316,7 @@ def test_compile_runs_the_network_and_leaves_the_state_alone(
     assert calls == [5, 5, 4] * 3
     plain = lit_of(make_store)
     assert compiled.state_dict().keys() == plain.state_dict().keys()
-    assert set(compiled.best) == set(plain.tagger.state_dict())
+    assert set(compiled.kept) == set(plain.tagger.state_dict())
 
 
 @pytest.mark.parametrize(("n", "sizes"), [(10, [3, 2, 2]), (4, [3]), (3, [2])])
@@ -332,7 +332,7 @@ def test_normalisation_and_masks_know_the_training_rows_only(make_store: MakeSto
     lit = lit_of(make_store)
     expected = lit.batches.store.mean[lit.parts.train].mean(axis=0)
     np.testing.assert_allclose(lit.tagger.mean.numpy(), expected, rtol=1e-5)
-    np.testing.assert_allclose(lit.augment.fill.flatten().numpy(), expected, rtol=1e-5)
+    np.testing.assert_allclose(lit.stages[0].augment.fill.flatten().numpy(), expected, rtol=1e-5)
 
 
 def test_quiet_is_over_after_an_error() -> None:
@@ -351,14 +351,14 @@ def test_weights_and_labels_reach_the_loss(make_store: MakeStore, monkeypatch: p
     weights = lit.parts.weights.copy()
     weights[rows] = [0.0, 0.5, 1.0, 2.0]
     parts = replace(lit.parts, weights=weights)
-    lit = LitTagger(cfg.train, lit.tagger, lit.batches, parts, lit.augment, lit.validate, (0, 0))
+    lit = LitTagger(cfg.train, lit.tagger, lit.batches, parts, lit.stages, lit.validate, (0, 0))
     given = {}
 
     def loss(logits: torch.Tensor, y: torch.Tensor, w: torch.Tensor, smoothing: float) -> torch.Tensor:
         given.update(y=y, w=w, smoothing=smoothing)
         return logits.sum()
 
-    monkeypatch.setattr(module, "soft_cross_entropy", loss)
+    monkeypatch.setattr(losses, "soft_cross_entropy", loss)
     lit.rng = np.random.default_rng(0)
     lit.training_step(rows, 0)
     assert given["w"].tolist() == [0.0, 0.5, 1.0, 2.0]
