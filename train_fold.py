@@ -80,7 +80,7 @@ def train_at_once(experiments: list[Config], folds: list[list[int]], args: argpa
                 if cfg.pseudo.runs:
                     wait(jobs)
                 if not all(paths.run(cfg.name, fold).exists() for fold in some) or args.force:
-                    prepare(cfg, load_data(cfg, paths), paths)
+                    prepare(cfg, load_data(cfg, paths), paths, some)
                 for fold in some:
                     command = [sys.executable, __file__, "--fold", str(fold), "--only", cfg.name]
                     command += ["--input", str(args.input), "--work", str(args.work), *["--force"] * args.force]
@@ -142,12 +142,9 @@ def parse_folds(text: str, n_folds: int) -> list[int]:
 
 def train_folds(cfg: Config, folds: list[int], paths: Paths, force: bool = False) -> list[float]:
     """Train what is not finished; the out-of-fold MAP@3 of each fold. Raises UserError on bad input."""
-    from models.fold_data import refuse_finetuning_on_nothing
     from models.run_folder import recover
 
     data = load_data(cfg, paths)
-    for fold in folds:
-        refuse_finetuning_on_nothing(cfg.train, data.folds, fold)
     prepared = None
     found = []
     for fold in folds:
@@ -156,7 +153,7 @@ def train_folds(cfg: Config, folds: list[int], paths: Paths, force: bool = False
         if final.exists() and not force:
             found.append(found_score(cfg, data, final))
             continue
-        prepared = prepared or prepare(cfg, data, paths)
+        prepared = prepared or prepare(cfg, data, paths, folds)
         found.append(fresh_score(cfg, fold, prepared, final, force))
     return found
 
@@ -199,14 +196,17 @@ def load_data(cfg: Config, paths: Paths) -> Data:
     return Data(competition, folds, facts)
 
 
-def prepare(cfg: Config, data: Data, paths: Paths) -> Prepared:
+def prepare(cfg: Config, data: Data, paths: Paths, wanted: list[int]) -> Prepared:
     """Device, precision and features; features are made where they are not there. Raises UserError on bad input, and
-    before features are made on a device, a precision or a network that cannot be had."""
+    before features are made on a device, a precision, a network or a finetuning of a wanted fold that cannot be had."""
     from features.store import open_features
     from folds.assign import fold_hash
     from models.build import build_model
+    from models.fold_data import refuse_finetuning_on_nothing
     from models.tagger import choose_device, choose_precision
 
+    for fold in wanted:
+        refuse_finetuning_on_nothing(cfg.train, data.folds, fold)
     device = choose_device(cfg.train.device)
     precision = choose_precision(cfg.train.precision, device)
     build_model(cfg.model, len(data.competition.classes))  # a second at most; it may refuse its name or weights
