@@ -1,6 +1,7 @@
 """Blend the finished experiments in work/runs/, or predictions from elsewhere, and say what the blend is worth."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,19 +85,19 @@ def blend(
         found = load_ensemble(folder)
         if was_asked(found, method, decide, unverified_weight) and is_current(found, candidates):
             say(f"{folder}: found, made from these predictions in this way; --force makes it again")
-            show(found, own=predictions is None)
+            show(found, candidates.kept_best)
             return found
     ensemble = make_ensemble(candidates, method, decide=decide, unverified_weight=unverified_weight)
     save_ensemble(ensemble, folder, lambda partial: write_report(partial, ensemble, candidates))
-    show(ensemble, own=predictions is None)
+    show(ensemble, candidates.kept_best)
     say(f"{ensemble.weights['method']} blend of {len(candidates.names)} models -> {folder} (look at report.html)")
     return ensemble
 
 
-def show(ensemble: "Ensemble", own: bool) -> None:
+def show(ensemble: "Ensemble", kept_best: Sequence[str] = ()) -> None:
     """Out-of-fold MAP@3 of every model and, nested, of every method, and what to expect of the chosen one.
 
-    own: the models are runs of this kit, whose best epoch was chosen by their out-of-fold clips.
+    kept_best: the models whose epoch was chosen by its score on the out-of-fold clips.
     """
     known = ensemble.weights["models"]
     rows = [
@@ -117,8 +118,9 @@ def show(ensemble: "Ensemble", own: bool) -> None:
         f"expected on {expected['clips']} test clips, if like the rows that decide: {expected['score']:.4f}, "
         f"with 95 % between {low:.4f} and {high:.4f}"
     )
-    if own:
-        say("a little flattered: each run's epoch is the one that scored best on its own out-of-fold clips")
+    if kept_best:
+        what = "its epoch was the one that scored best on its own out-of-fold clips (train.keep=best)"
+        say(f"a little flattered by each of {', '.join(kept_best)}: {what}")
 
 
 def _oof(found: dict[str, float]) -> list[str]:

@@ -80,7 +80,7 @@ def train_at_once(experiments: list[Config], folds: list[list[int]], args: argpa
                 if cfg.pseudo.runs:
                     wait(jobs)
                 if not all(paths.run(cfg.name, fold).exists() for fold in some) or args.force:
-                    prepare(cfg, load_data(cfg, paths), paths)
+                    prepare(cfg, load_data(cfg, paths), paths, some)
                 for fold in some:
                     command = [sys.executable, __file__, "--fold", str(fold), "--only", cfg.name]
                     command += ["--input", str(args.input), "--work", str(args.work), *["--force"] * args.force]
@@ -153,7 +153,7 @@ def train_folds(cfg: Config, folds: list[int], paths: Paths, force: bool = False
         if final.exists() and not force:
             found.append(found_score(cfg, data, final))
             continue
-        prepared = prepared or prepare(cfg, data, paths)
+        prepared = prepared or prepare(cfg, data, paths, folds)
         found.append(fresh_score(cfg, fold, prepared, final, force))
     return found
 
@@ -196,14 +196,17 @@ def load_data(cfg: Config, paths: Paths) -> Data:
     return Data(competition, folds, facts)
 
 
-def prepare(cfg: Config, data: Data, paths: Paths) -> Prepared:
+def prepare(cfg: Config, data: Data, paths: Paths, wanted: list[int]) -> Prepared:
     """Device, precision and features; features are made where they are not there. Raises UserError on bad input, and
-    before features are made on a device, a precision or a network that cannot be had."""
+    before features are made on a device, a precision, a network or a finetuning of a wanted fold that cannot be had."""
     from features.store import open_features
     from folds.assign import fold_hash
     from models.build import build_model
+    from models.fold_data import refuse_finetuning_on_nothing
     from models.tagger import choose_device, choose_precision
 
+    for fold in wanted:
+        refuse_finetuning_on_nothing(cfg.train, data.folds, fold)
     device = choose_device(cfg.train.device)
     precision = choose_precision(cfg.train.precision, device)
     build_model(cfg.model, len(data.competition.classes))  # a second at most; it may refuse its name or weights
@@ -266,18 +269,18 @@ def fresh_score(cfg: Config, fold: int, data: Prepared, final: Path, restart: bo
     lit = build_lit_tagger(cfg, fold, parts, data.train, device, precision)  # before anything is written: it may refuse
     with unfinished(final, cfg, data.facts, restart) as partial:
         fit(lit, partial, f"{cfg.name} fold {fold}", precision)
-        save_tagger(lit.best, partial / "model.safetensors")
+        save_tagger(lit.kept, partial / "model.safetensors")
         tagger = lit.tagger.to(device)  # Lightning leaves it on the CPU
-        tagger.load_state_dict(lit.best)
+        tagger.load_state_dict(lit.kept)
         oof = Predictions(parts.val_fnames, predict_clips(tagger, lit.batches, parts.val, cfg.predict, precision))
         batches, rows = Batches(data.test, device, cfg.input.padding), np.arange(len(data.test.fnames))
         test = Predictions(data.test.fnames, predict_clips(tagger, batches, rows, cfg.predict, precision))
-        found = scores(oof.probs, parts.labels[parts.val], parts.val_verified) | {"best_epoch": lit.best_epoch + 1}
+        found = scores(oof.probs, parts.labels[parts.val], parts.val_verified) | {"epoch": lit.kept_epoch}
         facts = {"experiment": cfg.name, "fold": fold, "config_hash": config_hash(cfg), "seed": cfg.train.seed}
         facts |= {"device": device.type, "precision": precision, "seconds": round(time.monotonic() - started)}
         facts |= data.facts | surroundings(Path(__file__).parent)
         finish_run(partial, final, cfg, classes, oof, test, found, facts)
-    say(f"{cfg.name} fold {fold}: out-of-fold MAP@3 {found['map3']:.4f} (epoch {lit.best_epoch + 1}) -> {final}")
+    say(f"{cfg.name} fold {fold}: out-of-fold MAP@3 {found['map3']:.4f} (epoch {lit.kept_epoch}) -> {final}")
     return found["map3"]
 
 
@@ -290,14 +293,16 @@ def fit(lit: "LitTagger", partial: Path, what: str, precision: str) -> None:
 
     from models.lit_tagger import RunKeeper, finished_epochs, quiet
     from models.run_folder import CHECKPOINT
+    from models.stages import stage_of
 
-    cfg, last = lit.cfg, partial / CHECKPOINT
+    last = partial / CHECKPOINT
     done = finished_epochs(last)
     if done:
-        say(f"{what}: going on after epoch {done} of {cfg.epochs}")
-    with quiet(), progress(what, (cfg.epochs - done) * len(lit.parts.train), "clips", every=60) as advance:
+        say(f"{what}: going on after epoch {done} of {lit.epochs}")
+    missing = sum(len(stage_of(lit.stages, epoch).rows) for epoch in range(done, lit.epochs))
+    with quiet(), progress(what, missing, "clips", every=60) as advance:
         trainer = pl.Trainer(
-            max_epochs=cfg.epochs,
+            max_epochs=lit.epochs,
             accelerator="gpu" if lit.batches.device.type == "cuda" else "cpu",
             devices=1,
             precision=PRECISIONS[precision],  # type: ignore[arg-type]  # its Literal is not exported
@@ -307,7 +312,7 @@ def fit(lit: "LitTagger", partial: Path, what: str, precision: str) -> None:
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            callbacks=[RunKeeper(partial, reporter(what, cfg.epochs, done), advance)],
+            callbacks=[RunKeeper(partial, reporter(what, lit.epochs, done), advance)],
         )
         try:
             trainer.fit(lit, ckpt_path=last if done else None, weights_only=True)

@@ -1,6 +1,7 @@
 """The whole loop of `train_fold.py` against the bare training step, on any device."""
 
 import io
+import math
 import time
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -16,7 +17,9 @@ from benchmarks.synthetic import N_CLASSES, N_MELS, make_fold, make_store
 from configs.schema import Config, ModelConfig, TrainConfig
 from features.augment import Augment
 from features.batches import Batches
-from models.lit_tagger import LitTagger, soft_cross_entropy
+from models.lit_tagger import LitTagger
+from models.losses import soft_cross_entropy
+from models.stages import Stage
 from models.tagger import Tagger, autocast, build_tagger
 from train_fold import fit
 
@@ -82,7 +85,8 @@ def seconds_in_loop(
     n = batch * (steps + 1)
     cfg = TrainConfig(epochs=1, batch_size=batch, crop_seconds=n_frames / 100, device=device.type)  # type: ignore[arg-type]
     store = Batches(make_store(n, n_frames + 50), device)
-    lit = LitTagger(cfg, tagger, store, make_fold(n), clocked, validate, (0, 0))  # type: ignore[arg-type]
+    stages = [Stage(1, np.arange(n), math.ceil(n / batch), cfg.lr, "train.lr", clocked)]  # type: ignore[arg-type]
+    lit = LitTagger(cfg, tagger, store, make_fold(n), stages, validate, (0, 0))
     with TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
         fit(lit, Path(folder), "benchmark", precision)
     tagger.to(device)  # Lightning leaves it on the CPU

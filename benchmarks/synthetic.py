@@ -59,6 +59,7 @@ def make_fold(n: int) -> FoldData:
         val=np.arange(0),
         labels=np.random.default_rng(0).integers(0, N_CLASSES, n),
         weights=np.ones(n),
+        verified=np.ones(n, bool),
         val_fnames=(),
         val_verified=np.zeros(0, bool),
         prior=np.full(N_CLASSES, 1 / N_CLASSES),

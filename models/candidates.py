@@ -23,7 +23,8 @@ class Candidates:
     """names: the models, as their folders are called; two seeds of one experiment are two models. ids: per model what
     its predictions were read from (one id a fold). oof (models, clips, classes) float32 over the training clips
     `fnames` with truth, verified, fold and group (clips,): clips of one group number were cut from one recording. test
-    (models, test clips, classes) over `test_fnames`, the mean of the fold models."""
+    (models, test clips, classes) over `test_fnames`, the mean of the fold models. kept_best: the models whose epoch was
+    chosen by its score on these training clips."""
 
     names: tuple[str, ...]
     ids: tuple[tuple[str, ...], ...]
@@ -37,6 +38,7 @@ class Candidates:
     test_fnames: tuple[str, ...]
     test: np.ndarray
     test_faults: Faults
+    kept_best: tuple[str, ...] = ()
 
 
 def candidates_from_runs(
@@ -154,6 +156,7 @@ def _align(whole: list[list[Run]], competition: Competition, predict: Predict | 
         test_fnames=test_fnames,
         test=np.stack(test),
         test_faults={k: v for one in faults for k, v in one.items() if k in set(test_fnames)},
+        kept_best=tuple(runs[0].folder.parent.name for runs in whole if runs[0].config.train.keep == "best"),
     )
 
 

@@ -13,7 +13,8 @@ from features.store import Store
 
 @dataclass(frozen=True)
 class FoldData:
-    """train, val: row numbers of the store. labels, weights: (clips of the store,), -1 and 0 where a clip has no part.
+    """train, val: row numbers of the store. labels, weights, verified: (clips of the store,), -1, 0 and False where a
+    clip has no part.
 
     val_fnames, val_verified go with val. prior (classes,): share of each class among the training clips.
     """
@@ -22,6 +23,7 @@ class FoldData:
     val: np.ndarray
     labels: np.ndarray
     weights: np.ndarray
+    verified: np.ndarray
     val_fnames: tuple[str, ...]
     val_verified: np.ndarray
     prior: np.ndarray
@@ -30,8 +32,9 @@ class FoldData:
 def split(cfg: TrainConfig, folds: pd.DataFrame, store: Store, classes: tuple[str, ...], fold: int) -> FoldData:
     """The rows of one fold. folds: fname, label, verified, fold, without clips that are left out.
 
-    Raises UserError where no clip is left to train on, or none to validate on.
+    Raises UserError where no clip is left to train on, or none to validate on, or none is verified for finetuning.
     """
+    refuse_finetuning_on_nothing(cfg, folds, fold)
     row = store.rows(folds["fname"].tolist())
     label = np.array([classes.index(name) for name in folds["label"]])
     verified = folds["verified"].to_numpy(dtype=bool)
@@ -45,14 +48,25 @@ def split(cfg: TrainConfig, folds: pd.DataFrame, store: Store, classes: tuple[st
     weight = np.where(verified, 1.0, cfg.unverified_weight)
     if cfg.class_weights:
         weight = weight * (count.sum() / (len(classes) * np.maximum(count, 1)))[label]
-    labels, weights = np.full(len(store.fnames), -1), np.zeros(len(store.fnames))
-    labels[row], weights[row] = label, weight
+    n = len(store.fnames)
+    labels, weights, all_verified = np.full(n, -1), np.zeros(n), np.zeros(n, dtype=bool)
+    labels[row], weights[row], all_verified[row] = label, weight, verified
     return FoldData(
         train=row[~held_out],
         val=row[held_out],
         labels=labels,
         weights=weights,
+        verified=all_verified,
         val_fnames=tuple(folds["fname"][held_out]),
         val_verified=verified[held_out],
         prior=count / count.sum(),
     )
+
+
+def refuse_finetuning_on_nothing(cfg: TrainConfig, folds: pd.DataFrame, fold: int) -> None:
+    """Raises UserError where the second stage is wanted and no training clip of the fold is verified."""
+    if cfg.finetune_epochs and not folds["verified"][folds["fold"] != fold].any():
+        raise UserError(
+            f"train.finetune_epochs={cfg.finetune_epochs}: none of the training clips of fold {fold} is verified: "
+            "use train.finetune_epochs=0"
+        )

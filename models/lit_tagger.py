@@ -15,26 +15,31 @@ from torch import Tensor
 
 from configs.errors import UserError
 from configs.schema import Config, TrainConfig
-from features.augment import Augment
 from features.batches import Batches, draw_length
 from features.store import Store
+from models.averaging import State, StateAverage, ema_share, mean_share, standing_in
+from models.drawing import RowBatches, balanced
 from models.fold_data import FoldData
+from models.losses import Loss
 from models.metrics import scores
 from models.predict import predict_clips
 from models.run_folder import CHECKPOINT
+from models.stages import Stage, build_stages, lr_factor, stage_of
 from models.tagger import Tagger, build_tagger, normalisation
 
 Scores = dict[str, float]
 Validate = Callable[[Tagger], Scores]
+SAVED = ("history", "best", "best_epoch", "ema", "mean")  # of ours, in a checkpoint
 
 
 class LitTagger(pl.LightningModule):
-    """Trains `tagger` on random crops of the fold's training rows and scores it on its validation rows.
+    """Trains `tagger` on random crops of the stages' rows and scores it on the fold's validation rows.
 
     Batches are row numbers; crops are gathered and augmented on the device. `validate` scores the tagger after every
-    epoch, or raises FloatingPointError where a probability is not finite; the weights of the epoch with the highest
-    map3 are kept in `best`, the scores of all epochs in `history`, and both travel in the checkpoint. `seed` fixes
-    order, crops, augmentation and dropout of every epoch.
+    epoch, or raises FloatingPointError where a probability is not finite. What is validated and in the end `kept` are
+    the averaged weights where the config asks for an average; the raw ones go on training. With keep=best those of the
+    epoch with the highest map3 are kept in `best`. The scores of all epochs are in `history`. All of this travels in
+    the checkpoint. `seed` fixes order, crops, augmentation and dropout of every epoch.
     """
 
     def __init__(
@@ -43,63 +48,96 @@ class LitTagger(pl.LightningModule):
         tagger: Tagger,
         batches: Batches,
         parts: FoldData,
-        augment: Augment,
+        stages: list[Stage],
         validate: Validate,
         seed: tuple[int, ...],
     ) -> None:
         super().__init__()
         self.cfg, self.tagger, self.batches, self.parts = cfg, tagger, batches, parts
-        self.augment, self.validate, self.seed = augment, validate, seed
+        self.stages, self.validate, self.seed = stages, validate, seed
+        self.epochs = sum(stage.epochs for stage in stages)
+        self.loss = Loss(cfg.label_smoothing, cfg.unverified_loss, cfg.bootstrap, cfg.truncate)
         self._network = (torch.compile(tagger) if cfg.compile else tagger,)  # a tuple hides it: one copy in the state
         self.labels, self.weights = torch.from_numpy(parts.labels), torch.from_numpy(parts.weights).float()
         shortest = cfg.crop_seconds_min or cfg.crop_seconds
         self.shortest, self.longest = (round(s * batches.store.frame_rate) for s in (shortest, cfg.crop_seconds))
+        self.unverified = 1 - torch.from_numpy(parts.verified).float()
         self.history: list[Scores] = []
-        self.best: dict[str, Tensor] = {}
+        self.ema, self.mean = StateAverage(ema_share(cfg.ema)), StateAverage(mean_share)  # of steps, of epochs
+        self.best: State = {}
         self.best_epoch = -1
         self._losses: list[Tensor] = []
 
-    def train_dataloader(self) -> "RowBatches":
+    @property
+    def stage(self) -> Stage:
+        return stage_of(self.stages, self.current_epoch)
+
+    def train_dataloader(self) -> RowBatches:
         """The rows of this epoch, shuffled. Lightning asks anew every epoch."""
         self.rng = np.random.default_rng([*self.seed, self.current_epoch])
         torch.manual_seed(int(self.rng.integers(2**63)))  # dropout
-        return RowBatches(self.rng.permutation(self.parts.train), self.steps_per_epoch)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return math.ceil(len(self.parts.train) / self.cfg.batch_size)
+        rows = self.stage.rows
+        drawn = balanced(rows, self.parts.labels[rows], self.rng) if self.cfg.balanced else self.rng.permutation(rows)
+        return RowBatches(drawn, self.stage.steps)
 
     def training_step(self, rows: np.ndarray, batch_idx: int) -> Tensor:
         x = self.batches.crop(rows, draw_length(self.shortest, self.longest, self.rng), self.rng)
-        y = torch.nn.functional.one_hot(self.labels[rows], len(self.parts.prior)).float().to(x.device)
-        x, y, w = self.augment(x, y, self.weights[rows].to(x.device), self.rng)
-        loss = soft_cross_entropy(self._network[0](x).float(), y, w, self.cfg.label_smoothing)
+        y, w = self.targets(rows, x.device)
+        x, y, w = self.stage.augment(x, y, w, self.rng)
+        loss = self.loss(self._network[0](x).float(), y, w)
         self._losses.append(loss.detach())
         return loss
 
+    def targets(self, rows: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Labels as the loss wants them, and weights (batch,)."""
+        y = torch.nn.functional.one_hot(self.labels[rows], len(self.parts.prior)).float()
+        return self.loss.beside(y, self.unverified[rows]).to(device), self.weights[rows].to(device)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if self.cfg.ema:
+            self.ema.add(self.tagger.state_dict())
+
     def finish_epoch(self) -> Scores:
-        """Score the epoch and remember its weights if they are the best.
+        """Score the epoch and remember what of it may be kept.
 
         Raises UserError where the loss, a weight or a validation probability is not finite; the checkpoint of the epoch
         before stays.
         """
         loss = float(torch.stack(self._losses).mean())  # one synchronisation per epoch, not one per step
         self._losses.clear()
+        if 1 < self.cfg.average_epochs >= self.epochs - self.current_epoch:
+            self.mean.add(self.ema.state or self.tagger.state_dict())
         try:
             if not math.isfinite(loss) or not all(bool(p.isfinite().all()) for p in self.tagger.parameters()):
                 raise FloatingPointError
-            found = self.validate(self.tagger)
+            with standing_in(self.tagger, self.averaged):
+                found = self.validate(self.tagger)
         except FloatingPointError:
             raise UserError(
                 f"training diverged in epoch {self.current_epoch + 1} (loss {loss:.3g}): begin again with a lower "
-                f"train.lr than {self.cfg.lr:g} and --force"
+                f"{self.stage.lr_key} than {self.stage.lr:g} and --force"
             ) from None
         lr = float(self.lr_schedulers().get_last_lr()[0])  # type: ignore[union-attr]
         self.history.append({"epoch": self.current_epoch + 1, "loss": loss, "lr": lr, **found})
-        if self.best_epoch < 0 or found["map3"] > self.history[self.best_epoch]["map3"]:
+        if self.cfg.keep == "best" and (self.best_epoch < 0 or found["map3"] > self.history[self.best_epoch]["map3"]):
             self.best_epoch = self.current_epoch
-            self.best = {k: v.detach().clone() for k, v in self.tagger.state_dict().items()}
+            self.best = {k: v.detach().clone() for k, v in (self.averaged or self.tagger.state_dict()).items()}
         return self.history[-1]
+
+    @property
+    def averaged(self) -> State | None:
+        """The average that stands for the raw weights, if there is one: of the last epochs, once they have begun."""
+        return self.mean.state or self.ema.state or None
+
+    @property
+    def kept(self) -> State:
+        """The weights to predict with, once all epochs are done."""
+        return self.best or self.averaged or self.tagger.state_dict()
+
+    @property
+    def kept_epoch(self) -> int:
+        """The last epoch that had a part in them, counted from 1."""
+        return (self.best_epoch if self.best else self.epochs - 1) + 1
 
     def configure_optimizers(self) -> Any:
         # Fused, since VGGish's step took seven times as long without. Norms and biases are not decayed, as is usual.
@@ -107,31 +145,18 @@ class LitTagger(pl.LightningModule):
         plain = [p for p in self.tagger.parameters() if p.dim() <= 1]
         groups = [{"params": decayed, "weight_decay": self.cfg.weight_decay}, {"params": plain, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(groups, lr=self.cfg.lr, fused=True)
-        total = self.cfg.epochs * self.steps_per_epoch
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: one_cycle(step, total, self.cfg.warmup))
+        stages, warmup = self.stages, self.cfg.warmup
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(stages, step, warmup))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint.update(history=self.history, best=self.best, best_epoch=self.best_epoch)
+        checkpoint.update(ema=self.ema.saved(), mean=self.mean.saved())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.history, self.best, self.best_epoch = (checkpoint[k] for k in ("history", "best", "best_epoch"))
-
-
-class RowBatches:
-    """Row numbers in n batches of nearly equal size: a last batch of one would upset batch normalisation.
-
-    A class of its own, because Lightning takes a list for several loaders side by side.
-    """
-
-    def __init__(self, rows: np.ndarray, n: int) -> None:
-        self.batches = np.array_split(rows, n)
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
+        self.ema.load(checkpoint["ema"])
+        self.mean.load(checkpoint["mean"])
 
 
 def build_lit_tagger(
@@ -149,8 +174,8 @@ def build_lit_tagger(
             raise FloatingPointError
         return scores(probs, parts.labels[parts.val], parts.val_verified)
 
-    augment = Augment.from_config(cfg.augment, torch.from_numpy(mean))
-    return LitTagger(cfg.train, tagger, batches, parts, augment, validate, (cfg.train.seed, fold))
+    stages = build_stages(cfg, parts, torch.from_numpy(mean))
+    return LitTagger(cfg.train, tagger, batches, parts, stages, validate, (cfg.train.seed, fold))
 
 
 class RunKeeper(pl.Callback):
@@ -206,29 +231,10 @@ def finished_epochs(checkpoint: Path) -> int:
     if not checkpoint.exists():
         return 0
     try:
-        return len(torch.load(checkpoint, mmap=True, weights_only=True)["history"])
+        found = torch.load(checkpoint, mmap=True, weights_only=True)
+        if lacking := sorted(set(SAVED) - set(found)):  # of another version of the kit
+            raise ValueError(f"it lacks {lacking[0]}")
+        return len(found["history"])
     except Exception as error:  # torch fails in many ways on a file that is not whole
         fact = " ".join(str(error).split())[:200]
         raise UserError(f"{checkpoint}: damaged ({fact}): begin this fold again with --force") from None
-
-
-def soft_cross_entropy(logits: Tensor, y: Tensor, w: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Weighted mean of the cross-entropy with soft labels.
-
-    logits, y (batch, classes), w (batch,). smoothing moves that share of each label to all classes alike (C. Szegedy
-    et al., "Rethinking the Inception Architecture", 2016).
-    """
-    y = y * (1 - smoothing) + smoothing / y.shape[1]
-    loss = -(y * logits.log_softmax(dim=1)).sum(dim=1)
-    return (loss * w).sum() / w.sum().clamp_min(1e-12)  # a batch of weight 0 has loss 0
-
-
-def one_cycle(step: int, total: int, warmup: float) -> float:
-    """Share of the peak learning rate: a linear rise over `warmup` of all steps, then a half cosine down to 0.
-
-    Source: L. Smith, "Super-convergence", 2018, with the linear-cosine shape of today's practice.
-    """
-    rise = max(1, round(total * warmup))
-    if step < rise:
-        return (step + 1) / rise
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, total - rise))))

@@ -112,10 +112,14 @@ def test_auto_compares_all_and_writes_a_whole_report(
     assert e.weights["method"] == e.comparison["chosen"]
     low, high = e.comparison["expected"]["interval"]
     assert low < e.comparison["expected"]["score"] < high
-    show(e, own=True)
+    show(e)
+    assert "flattered" not in capsys.readouterr().out
+    show(e, kept_best=["x", "z"])
     *_, by_weight, expected, flattered = capsys.readouterr().out.splitlines()
     assert by_weight.startswith("log_linear, by the weight of unverified rows") and "nested" not in by_weight
-    assert expected.startswith("expected on 10 test clips") and flattered.startswith("a little flattered")
+    assert expected.startswith("expected on 10 test clips") and flattered.startswith(
+        "a little flattered by each of x, z: its epoch"
+    )
     save_ensemble(e, tmp_path / "e", lambda folder: write_report(folder, e, c))
     html = (tmp_path / "e" / "report.html").read_text()
     assert html.count("src='data:image/png;base64,") == len(CAPTIONS)

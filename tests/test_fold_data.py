@@ -32,6 +32,7 @@ def test_rows_are_joined_by_fname(make_store: MakeStore) -> None:
     assert found.val_fnames == ("4.wav", "2.wav")
     assert found.val_verified.tolist() == [True, True]
     assert found.labels.tolist() == [0, 0, 0, -1, 1, 1]
+    assert found.verified.tolist() == [False, True, True, False, True, False]
     np.testing.assert_allclose(found.prior, [2 / 3, 1 / 3, 0])  # of the training side; a class unheard there has none
 
 
@@ -58,6 +59,15 @@ def test_a_side_without_clips_is_told(make_store: MakeStore) -> None:
         parts(make_store, fold=2)
     with pytest.raises(UserError, match="fold 0 has no clips to train on"):
         parts(make_store, fold=0, folds=FOLDS.assign(fold=0))
+
+
+def test_finetuning_wants_a_verified_training_clip(make_store: MakeStore) -> None:
+    """1.wav alone is verified outside of fold 0."""
+    none = FOLDS.assign(verified=FOLDS["fold"] == 0)
+    assert parts(make_store, finetune_epochs=2).train.tolist() == [0, 1, 5]
+    assert parts(make_store, folds=none).train.tolist() == [0, 1, 5]
+    with pytest.raises(UserError, match=r"finetune_epochs=2: none of the .* fold 0 is verified: use .*=0"):
+        parts(make_store, folds=none, finetune_epochs=2)
 
 
 def test_a_label_without_a_training_clip_is_named(make_store: MakeStore, capsys: pytest.CaptureFixture[str]) -> None:

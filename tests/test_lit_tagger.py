@@ -1,4 +1,4 @@
-"""Loss and schedule by hand; a few epochs of a tiny network on sounds that anyone can tell apart."""
+"""A few epochs of a tiny network on sounds that anyone can tell apart."""
 
 import logging
 import math
@@ -13,19 +13,19 @@ import torch
 
 from configs.errors import UserError
 from configs.schema import AugmentConfig, Config, InputConfig, ModelConfig, PredictConfig, TrainConfig
-from models import lit_tagger as module
+from models import losses
+from models.averaging import State
 from models.fold_data import split
 from models.lit_tagger import (
     LitTagger,
-    RowBatches,
     RunKeeper,
     build_lit_tagger,
     finished_epochs,
-    one_cycle,
     quiet,
-    soft_cross_entropy,
 )
+from models.losses import soft_cross_entropy
 from models.run_folder import CHECKPOINT
+from models.stages import one_cycle
 from tests.conftest import MakeStore
 
 CPU = torch.device("cpu")
@@ -42,8 +42,17 @@ def train_config(**values: object) -> Config:
     return replace(CFG, train=replace(CFG.train, **values))  # type: ignore[arg-type]
 
 
+EVERYTHING = {  # that has a state of its own, or changes what an epoch is; the second stage has 11 of 14 clips
+    "ema": 0.8,
+    "average_epochs": 3,
+    "finetune_epochs": 2,
+    "balanced": True,
+    "unverified_loss": "bootstrap",
+}
+
+
 def lit_of(make_store: MakeStore, cfg: Config = CFG, n: int = 21, precision: str = "fp32") -> LitTagger:
-    """Class c is loud in bands 2c and 2c + 1; the last third of the clips validates."""
+    """Class c is loud in bands 2c and 2c + 1; the last third of the clips validates; every fifth is unverified."""
     rng = np.random.default_rng(0)
     label = np.arange(n) % 3
     clips = []
@@ -53,7 +62,7 @@ def lit_of(make_store: MakeStore, cfg: Config = CFG, n: int = 21, precision: str
         clips.append(clip)
     store = make_store(clips)
     folds = pd.DataFrame({"fname": store.fnames, "label": [CLASSES[c] for c in label]})
-    folds = folds.assign(verified=True, fold=(np.arange(n) < n - n // 3).astype(int))
+    folds = folds.assign(verified=np.arange(n) % 5 > 0, fold=(np.arange(n) < n - n // 3).astype(int))
     parts = split(cfg.train, folds, store, CLASSES, 0)
     return build_lit_tagger(cfg, 0, parts, store, CPU, precision)
 
@@ -65,7 +74,7 @@ def fit(lit: LitTagger, folder: Path, epochs: int | None = None, precision: str 
     last = folder / CHECKPOINT
     with quiet():
         trainer = pl.Trainer(
-            max_epochs=epochs or lit.cfg.epochs,
+            max_epochs=epochs or lit.epochs,
             accelerator="cpu",
             precision=precision,  # type: ignore[arg-type]
             reload_dataloaders_every_n_epochs=1,
@@ -78,51 +87,6 @@ def fit(lit: LitTagger, folder: Path, epochs: int | None = None, precision: str 
         )
         trainer.fit(lit, ckpt_path=last if last.exists() else None, weights_only=True)
     return reported
-
-
-def test_loss_by_hand() -> None:
-    logits = torch.tensor([[math.log(2), 0.0, 0.0], [0.0, 0.0, math.log(8)]])  # softmax (1/2, 1/4, 1/4), (.1, .1, .8)
-    hard = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-    one = torch.ones(2)
-    assert float(soft_cross_entropy(logits, hard, one)) == pytest.approx((math.log(2) - math.log(0.8)) / 2)
-    soft = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
-    by_hand = (0.5 * math.log(2) + 0.5 * math.log(4) - math.log(0.8)) / 2
-    assert float(soft_cross_entropy(logits, soft, one)) == pytest.approx(by_hand)
-
-
-def test_smoothing_moves_a_share_to_all_classes() -> None:
-    logits, hard = torch.tensor([[math.log(2), 0.0, 0.0]]), torch.tensor([[1.0, 0.0, 0.0]])
-    by_hand = 0.8 * math.log(2) + 0.1 * math.log(4) + 0.1 * math.log(4)  # 0.3 smoothed: 0.7 + 0.1, 0.1, 0.1
-    assert float(soft_cross_entropy(logits, hard, torch.ones(1), smoothing=0.3)) == pytest.approx(by_hand)
-    rng = torch.Generator().manual_seed(0)
-    logits, label = torch.randn(9, 5, generator=rng), torch.randint(5, (9,), generator=rng)
-    theirs = torch.nn.functional.cross_entropy(logits, label, label_smoothing=0.1)
-    ours = soft_cross_entropy(logits, torch.nn.functional.one_hot(label, 5).float(), torch.ones(9), 0.1)
-    torch.testing.assert_close(ours, theirs)
-
-
-def test_weights_are_a_weighted_mean() -> None:
-    logits = torch.tensor([[math.log(2), 0.0, 0.0], [0.0, 0.0, math.log(8)]])
-    hard = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-    found = float(soft_cross_entropy(logits, hard, torch.tensor([3.0, 1.0])))
-    assert found == pytest.approx((3 * math.log(2) - math.log(0.8)) / 4)
-    assert float(soft_cross_entropy(logits, hard, torch.zeros(2))) == 0
-
-
-def test_one_cycle_rises_in_a_line_and_falls_in_a_cosine() -> None:
-    shares = [one_cycle(step, 100, 0.1) for step in range(101)]
-    np.testing.assert_allclose(shares[:10], np.arange(1, 11) / 10)
-    np.testing.assert_allclose(shares[10], 1)
-    np.testing.assert_allclose(shares[55], 0.5)  # half-way down
-    np.testing.assert_allclose(shares[100], 0, atol=1e-12)
-    assert all(np.diff(shares[10:]) <= 0)
-
-
-@pytest.mark.parametrize(("total", "warmup"), [(1, 0.1), (1, 0.0), (3, 0.9), (100, 0.0)])
-def test_one_cycle_of_few_steps_stays_between_0_and_1(total: int, warmup: float) -> None:
-    shares = [one_cycle(step, total, warmup) for step in range(total + 1)]
-    assert all(0 <= s <= 1 for s in shares)
-    assert max(shares[:total]) == 1
 
 
 def test_every_batch_draws_the_length_of_its_crops(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,15 +107,6 @@ def test_every_batch_draws_the_length_of_its_crops(make_store: MakeStore, monkey
 def test_short_clips_are_padded_as_the_config_says(make_store: MakeStore) -> None:
     assert lit_of(make_store).batches.padding == "silence"
     assert lit_of(make_store, replace(CFG, input=InputConfig(padding="repeat"))).batches.padding == "repeat"
-
-
-@pytest.mark.parametrize(("n_rows", "n"), [(65, 2), (64, 1), (7, 3), (1, 1)])
-def test_row_batches_are_nearly_equal_and_hold_every_row_once(n_rows: int, n: int) -> None:
-    batches = list(RowBatches(np.arange(n_rows), n))
-    assert len(batches) == len(RowBatches(np.arange(n_rows), n)) == n
-    assert np.concatenate(batches).tolist() == list(range(n_rows))
-    sizes = [len(b) for b in batches]
-    assert max(sizes) - min(sizes) <= 1
 
 
 def test_every_clip_is_trained_on_once_an_epoch(make_store: MakeStore, tmp_path: Path) -> None:
@@ -188,7 +143,7 @@ def test_it_learns_what_anyone_can_tell_apart(make_store: MakeStore, tmp_path: P
 
 
 def test_the_best_epoch_is_the_first_of_the_highest_map3(make_store: MakeStore, tmp_path: Path) -> None:
-    lit = lit_of(make_store, train_config(epochs=4))
+    lit = lit_of(make_store, train_config(epochs=4, keep="best"))
     given = iter([0.2, 0.7, 0.7, 0.1])
     states = []
 
@@ -225,22 +180,155 @@ def test_seeds_fix_everything(make_store: MakeStore, tmp_path: Path) -> None:
     assert not same(lits[0], lits[2])
 
 
-@pytest.mark.parametrize("stop", [1, 2, 3])
-def test_going_on_from_a_checkpoint_ends_as_if_undisturbed(make_store: MakeStore, tmp_path: Path, stop: int) -> None:
+@pytest.mark.parametrize(
+    ("options", "stop"),
+    [({}, 1), ({}, 3), ({"keep": "best"}, 2), *((EVERYTHING, stop) for stop in (1, 3, 4, 5))],
+)
+def test_going_on_from_a_checkpoint_ends_as_if_undisturbed(
+    make_store: MakeStore, tmp_path: Path, options: dict[str, object], stop: int
+) -> None:
+    """Also from the last epoch of a stage, and from the last of all, after which nothing is left but what is kept."""
     folders = [tmp_path / name for name in ("whole", "halves")]
     for folder in folders:
         folder.mkdir()
-    whole, first, second = (lit_of(make_store) for _ in range(3))
+    whole, first, second = (lit_of(make_store, train_config(**options)) for _ in range(3))
     fit(whole, folders[0])
     fit(first, folders[1], epochs=stop)
     assert finished_epochs(folders[1] / CHECKPOINT) == stop
     reported = fit(second, folders[1])
-    assert [row["epoch"] for row in reported] == list(range(stop + 1, 4))
+    assert [row["epoch"] for row in reported] == list(range(stop + 1, whole.epochs + 1))
     assert same(whole, second)
-    assert second.best_epoch == whole.best_epoch
-    assert all(torch.equal(v, whole.best[k]) for k, v in second.best.items())
+    assert second.kept_epoch == whole.kept_epoch
+    assert equal(second.kept, whole.kept)
     csv = [(folder / "metrics.csv").read_text() for folder in folders]
     assert csv[0] == csv[1]
+
+
+def equal(one: State, other: State) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(v, other[k]) for k, v in one.items())
+
+
+def watch(lit: LitTagger) -> list[State]:
+    """Copies of the weights that are validated, epoch by epoch."""
+    states: list[State] = []
+    validate = lit.validate
+    lit.validate = lambda tagger: (states.append(copied(tagger)), validate(tagger))[1]
+    return states
+
+
+def copied(tagger: torch.nn.Module) -> State:
+    return {k: v.clone() for k, v in tagger.state_dict().items()}
+
+
+def test_the_last_epoch_is_kept_and_nothing_is_copied(make_store: MakeStore, tmp_path: Path) -> None:
+    lit = lit_of(make_store)
+    states = watch(lit)
+    fit(lit, tmp_path)
+    assert equal(lit.kept, states[-1]) and lit.kept_epoch == 3
+    saved = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    assert not (saved["best"] or saved["ema"]["state"] or saved["mean"]["state"])
+
+
+def test_the_average_of_the_steps_is_validated_and_kept_while_the_raw_weights_go_on(
+    make_store: MakeStore, tmp_path: Path
+) -> None:
+    lit = lit_of(make_store, train_config(ema=0.5))
+    validated, raw = watch(lit), [copied(lit.tagger)]
+    step = lit.training_step
+    lit.training_step = lambda rows, batch_idx: (raw.append(copied(lit.tagger)), step(rows, batch_idx))[1]  # type: ignore
+    fit(lit, tmp_path)
+    raw = [*raw[2:], copied(lit.tagger)]  # after every step but 1: the weights that the next step begins with
+    assert len(raw) == 9
+    key = "backbone.head.2.weight"
+    average = raw[0][key]
+    for n, state in enumerate(raw[1:], start=1):
+        decay = min(0.5, (1 + n) / (10 + n))
+        average = decay * average + (1 - decay) * state[key]
+        if n % 3 == 2:
+            torch.testing.assert_close(validated[n // 3][key], average)
+    assert equal(lit.kept, validated[-1])
+    (tmp_path / "plain").mkdir()
+    plain = lit_of(make_store)
+    fit(plain, tmp_path / "plain")
+    assert equal(copied(plain.tagger), raw[-1])  # training never saw the average
+    counted, mean = (next(k for k in lit.kept if k.endswith(end)) for end in ("_tracked", "running_mean"))
+    assert lit.kept[counted] == raw[-1][counted] == 9
+    assert not torch.equal(lit.kept[mean], raw[-1][mean])
+
+
+def test_the_mean_of_the_last_epochs_is_kept(make_store: MakeStore, tmp_path: Path) -> None:
+    """Of epochs 2 and 3 of the three, the second of them a finetuning one."""
+    options = {"epochs": 2, "finetune_epochs": 1, "average_epochs": 2}
+    lit = lit_of(make_store, train_config(**options))
+    validated = watch(lit)
+    ends: list[State] = []
+    finish = lit.finish_epoch
+    lit.finish_epoch = lambda: (ends.append(copied(lit.tagger)), finish())[1]  # type: ignore
+    fit(lit, tmp_path)
+    assert equal(validated[0], ends[0]) and equal(validated[1], ends[1])
+    for key in (k for k, v in lit.kept.items() if v.is_floating_point()):
+        torch.testing.assert_close(lit.kept[key], (ends[1][key] + ends[2][key]) / 2)
+    assert equal(lit.kept, validated[2]) and not equal(lit.kept, ends[2])
+    assert lit.kept_epoch == 3
+
+
+def test_the_best_epoch_of_averages_is_a_copy(make_store: MakeStore, tmp_path: Path) -> None:
+    lit = lit_of(make_store, train_config(ema=0.5, keep="best"))
+    given = iter([0.2, 0.7, 0.1])
+    lit.validate = lambda tagger: {"map3": next(given)}
+    validated = watch(lit)
+    fit(lit, tmp_path)
+    assert equal(lit.kept, validated[1]) and lit.kept_epoch == 2
+
+
+def test_finetuning_is_on_verified_clips_without_mixing(make_store: MakeStore, tmp_path: Path) -> None:
+    lit = lit_of(make_store, train_config(epochs=1, finetune_epochs=2, finetune_lr=1e-4))
+    seen: list[list[int]] = []
+    labels: list[torch.Tensor] = []
+    crop, loss = lit.batches.crop, lit.loss
+    lit.batches.crop = lambda rows, n, rng: (seen.append(rows.tolist()), crop(rows, n, rng))[1]  # type: ignore
+    lit.loss = lambda z, y, w: (labels.append(y), loss(z, y, w))[1]  # type: ignore
+    lit.loss.beside = loss.beside  # type: ignore
+    reported = fit(lit, tmp_path)
+    assert [len(rows) for rows in seen] == [5, 5, 4, 6, 5, 6, 5]
+    verified = [row for row in lit.parts.train.tolist() if row % 5]
+    assert sorted(seen[3] + seen[4]) == sorted(seen[5] + seen[6]) == verified
+    assert not all(bool((y.max(dim=1).values == 1).all()) for y in labels[:3])
+    assert all(bool((y.max(dim=1).values == 1).all()) for y in labels[3:])
+    assert [row["epoch"] for row in reported] == [1, 2, 3]
+    np.testing.assert_allclose([row["lr"] for row in reported], [1e-4, 1e-4 * one_cycle(2, 4, 0.1), 0], atol=1e-12)
+    assert lit.trainer.global_step == 7
+
+
+def test_an_epoch_can_be_balanced(make_store: MakeStore, tmp_path: Path) -> None:
+    lit = lit_of(make_store, train_config(balanced=True))
+    lit.parts.labels[:4] = 0
+    rows = np.concatenate(list(lit.train_dataloader()))
+    assert len(rows) == 14
+    assert sorted(np.bincount(lit.parts.labels[rows])) == [4, 5, 5]
+
+
+@pytest.mark.parametrize(("kind", "inner"), [("bootstrap", "bootstrapped"), ("truncate", "truncated")])
+def test_the_loss_hears_which_part_of_mixed_labels_is_unverified(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch, kind: str, inner: str
+) -> None:
+    """Of rows 0 to 6 with labels 0 1 2 0 1 2 0, rows 0 and 5 are unverified; each is mixed with the one across."""
+    lit = lit_of(make_store, train_config(unverified_loss=kind))
+    given: list[tuple[torch.Tensor, ...]] = []
+    real = getattr(losses, inner)
+    monkeypatch.setattr(losses, inner, lambda *a: (given.append(a[1:3]), real(*a))[1])
+
+    def mix(*three: object) -> list[torch.Tensor]:
+        return [0.75 * t + 0.25 * t.flip(0) for t in three[:3]]  # type: ignore[attr-defined]
+
+    lit.stages = [replace(lit.stages[0], augment=mix)]  # type: ignore[arg-type]
+    lit.rng = np.random.default_rng(0)
+    assert torch.isfinite(lit.training_step(np.arange(7), 0))
+    ((label, doubtful),) = given
+    assert label[:2].tolist() == [[1, 0, 0], [0, 0.75, 0.25]]
+    assert doubtful.tolist() == [
+        *([0.75, 0, 0], [0, 0, 0.25], [0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0.75], [0.25, 0, 0]),
+    ]
 
 
 def test_tensorboard_and_csv_hold_every_epoch_once(make_store: MakeStore, tmp_path: Path) -> None:
@@ -287,11 +375,24 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_epoch(
     def loss(*given: torch.Tensor) -> torch.Tensor:
         return soft_cross_entropy(*given) * (math.nan if lit.trainer.global_step == broken else 1)
 
-    monkeypatch.setattr(module, "soft_cross_entropy", loss)
+    monkeypatch.setattr(losses, "soft_cross_entropy", loss)
     with pytest.raises(UserError, match=r"diverged in epoch 2 \(loss nan\).*train\.lr than 0\.003 and --force"):
         fit(lit, tmp_path)
     assert finished_epochs(tmp_path / CHECKPOINT) == 1
     assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 2
+
+
+def test_divergence_in_the_second_stage_names_its_learning_rate(make_store: MakeStore, tmp_path: Path) -> None:
+    lit = lit_of(make_store, train_config(epochs=1, finetune_epochs=1, finetune_lr=0.5))
+
+    def diverge(tagger: torch.nn.Module) -> dict[str, float]:
+        if lit.current_epoch:
+            raise FloatingPointError
+        return {"map3": 0.5}
+
+    lit.validate = diverge
+    with pytest.raises(UserError, match=r"diverged in epoch 2 .* lower train\.finetune_lr than 0\.5 and --force"):
+        fit(lit, tmp_path)
 
 
 def test_weights_that_broke_in_the_last_step_stop_too(make_store: MakeStore, tmp_path: Path) -> None:
@@ -313,6 +414,9 @@ def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
     assert finished_epochs(tmp_path / CHECKPOINT) == 0
     (tmp_path / CHECKPOINT).write_bytes(b"torn")
     with pytest.raises(UserError, match=r"last\.ckpt: damaged .*--force"):
+        finished_epochs(tmp_path / CHECKPOINT)
+    torch.save({"history": []}, tmp_path / CHECKPOINT)  # as an older version wrote it
+    with pytest.raises(UserError, match=r"last\.ckpt: damaged \(it lacks best\).*--force"):
         finished_epochs(tmp_path / CHECKPOINT)
 
 
@@ -336,7 +440,7 @@ def test_compile_runs_the_network_and_leaves_the_state_alone(
     assert calls == [5, 5, 4] * 3
     plain = lit_of(make_store)
     assert compiled.state_dict().keys() == plain.state_dict().keys()
-    assert set(compiled.best) == set(plain.tagger.state_dict())
+    assert set(compiled.kept) == set(plain.tagger.state_dict())
 
 
 @pytest.mark.parametrize(("n", "sizes"), [(10, [3, 2, 2]), (4, [3]), (3, [2])])
@@ -352,7 +456,7 @@ def test_normalisation_and_masks_know_the_training_rows_only(make_store: MakeSto
     lit = lit_of(make_store)
     expected = lit.batches.store.mean[lit.parts.train].mean(axis=0)
     np.testing.assert_allclose(lit.tagger.mean.numpy(), expected, rtol=1e-5)
-    np.testing.assert_allclose(lit.augment.fill.flatten().numpy(), expected, rtol=1e-5)
+    np.testing.assert_allclose(lit.stages[0].augment.fill.flatten().numpy(), expected, rtol=1e-5)
 
 
 def test_quiet_is_over_after_an_error() -> None:
@@ -371,14 +475,14 @@ def test_weights_and_labels_reach_the_loss(make_store: MakeStore, monkeypatch: p
     weights = lit.parts.weights.copy()
     weights[rows] = [0.0, 0.5, 1.0, 2.0]
     parts = replace(lit.parts, weights=weights)
-    lit = LitTagger(cfg.train, lit.tagger, lit.batches, parts, lit.augment, lit.validate, (0, 0))
+    lit = LitTagger(cfg.train, lit.tagger, lit.batches, parts, lit.stages, lit.validate, (0, 0))
     given = {}
 
     def loss(logits: torch.Tensor, y: torch.Tensor, w: torch.Tensor, smoothing: float) -> torch.Tensor:
         given.update(y=y, w=w, smoothing=smoothing)
         return logits.sum()
 
-    monkeypatch.setattr(module, "soft_cross_entropy", loss)
+    monkeypatch.setattr(losses, "soft_cross_entropy", loss)
     lit.rng = np.random.default_rng(0)
     lit.training_step(rows, 0)
     assert given["w"].tolist() == [0.0, 0.5, 1.0, 2.0]

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import get_args, get_type_hints
 
+import pandas as pd
 import pytest
 
 import train_fold
@@ -15,7 +16,7 @@ from configs.schema import TrainConfig
 from models.lit_tagger import finished_epochs
 from models.run_folder import CHECKPOINT
 from tests.conftest import MakeStore
-from tests.test_lit_tagger import lit_of, same
+from tests.test_lit_tagger import EVERYTHING, equal, lit_of, same, train_config
 from train_fold import PRECISIONS, check_training_clips, fit, parse_folds, reporter, usable_clips
 
 
@@ -94,16 +95,26 @@ def bars(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     return shown
 
 
-def test_going_on_shows_what_is_left(make_store: MakeStore, tmp_path: Path, bars: list[list[int]]) -> None:
-    """14 training clips, 3 epochs, stopped by Ctrl-C in the second."""
-    whole, first, second = (lit_of(make_store) for _ in range(3))
+@pytest.mark.parametrize(
+    ("options", "at", "clips"), [({}, 1, [42, 42, 28]), (EVERYTHING, 1, [64, 64, 50]), (EVERYTHING, 4, [64, 64, 11])]
+)
+def test_going_on_shows_what_is_left(
+    make_store: MakeStore,
+    tmp_path: Path,
+    bars: list[list[int]],
+    options: dict[str, object],
+    at: int,
+    clips: list[int],
+) -> None:
+    """14 training clips in 3 epochs, and 11 in 2 of finetuning; stopped by Ctrl-C in epoch `at` from 0."""
+    whole, first, second = (lit_of(make_store, train_config(**options)) for _ in range(3))
     for name in ("whole", "halves"):
         (tmp_path / name).mkdir()
     fit(whole, tmp_path / "whole", "exp", "fp32")
     step = first.training_step
 
     def interrupted(rows: object, batch_idx: int) -> object:
-        if first.current_epoch == 1:
+        if first.current_epoch == at and batch_idx == 1:
             os.kill(os.getpid(), signal.SIGINT)
         return step(rows, batch_idx)  # type: ignore[arg-type]
 
@@ -112,8 +123,22 @@ def test_going_on_shows_what_is_left(make_store: MakeStore, tmp_path: Path, bars
     with pytest.raises(KeyboardInterrupt):
         fit(first, tmp_path / "halves", "exp", "fp32")
     assert signal.getsignal(signal.SIGINT) == handler  # Ctrl-C still works, should anything go on
-    assert finished_epochs(tmp_path / "halves" / CHECKPOINT) == 1
+    assert finished_epochs(tmp_path / "halves" / CHECKPOINT) == at
     fit(second, tmp_path / "halves", "exp", "fp32")
-    assert same(whole, second)
-    assert [bar[0] for bar in bars] == [42, 42, 28]
-    assert sum(bars[0][1:]) == 42 and sum(bars[2][1:]) == 28
+    assert same(whole, second) and equal(whole.kept, second.kept)
+    assert [bar[0] for bar in bars] == clips
+    assert sum(bars[0][1:]) == clips[0] and sum(bars[2][1:]) == clips[2]
+
+
+def test_finetuning_on_nothing_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    from configs.load import load_config
+    from configs.paths import Paths
+    from input.demo import make_demo
+
+    make_demo(tmp_path / "input", train_per_class=2, test_per_class=1)
+    table = pd.read_csv(tmp_path / "input" / "train.csv").assign(manually_verified=0)
+    table.to_csv(tmp_path / "input" / "train.csv", index=False)
+    cfg = load_config(Path("configs/demo_vggish.yaml"), ["folds.n_folds=2", "train.finetune_epochs=1"])
+    with pytest.raises(UserError, match=r"train\.finetune_epochs=1: none of the training clips of fold 1 is verified"):
+        train_fold.train_folds(cfg, [1], Paths(tmp_path / "input", tmp_path / "work"))
+    assert [f.name for f in (tmp_path / "work").iterdir()] == ["folds"]

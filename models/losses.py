@@ -1,0 +1,82 @@
+"""The loss, and what it makes of labels that nobody verified."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+
+class Loss:
+    """Call it with logits (batch, classes), soft labels y and weights w (batch,); a weighted mean of cross-entropies.
+
+    unverified other than 'plain' wants the part of the labels that nobody verified beside them: y (batch, 2 * classes)
+    from `beside`. Mixing is linear, so that of a mixed row this half is the share that came from unverified clips.
+
+    bootstrap: that part gives a share of itself to the prediction, taken as a constant: the soft form of S. Reed et
+    al., "Training Deep Neural Networks on Noisy Labels with Bootstrapping", 2015. truncate: in rows whose loss is above
+    that share of the batch's largest that part is dropped, a wholly unverified row out of the mean: I.-Y. Jeong and H.
+    Lim, "Audio Tagging System for DCASE 2018: Focusing on Label Noise, Data Augmentation and its Efficient Learning".
+    """
+
+    def __init__(
+        self,
+        smoothing: float = 0.0,
+        unverified: Literal["plain", "bootstrap", "truncate"] = "plain",
+        bootstrap: float = 0.3,
+        truncate: float = 0.8,
+    ) -> None:
+        self.smoothing, self.unverified = smoothing, unverified
+        self.bootstrap, self.truncate = bootstrap, truncate
+
+    @property
+    def doubts(self) -> bool:
+        """Whether it wants to know which part of the labels is unverified."""
+        return self.unverified != "plain"
+
+    def beside(self, y: Tensor, unverified: Tensor) -> Tensor:
+        """y (batch, classes) as the call wants it. unverified (batch,): 1 where nobody verified the label, else 0."""
+        return torch.cat([y, y * unverified[:, None]], dim=1) if self.doubts else y
+
+    def __call__(self, logits: Tensor, y: Tensor, w: Tensor) -> Tensor:
+        if self.doubts:
+            y, doubtful = y.chunk(2, dim=1)
+        if self.unverified == "bootstrap":
+            y = bootstrapped(logits, y, doubtful, self.bootstrap)
+        elif self.unverified == "truncate":
+            y, w = truncated(logits, y, doubtful, w, self.truncate, self.smoothing)
+        return soft_cross_entropy(logits, y, w, self.smoothing)
+
+
+def soft_cross_entropy(logits: Tensor, y: Tensor, w: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Weighted mean of the cross-entropy with soft labels.
+
+    logits, y (batch, classes), w (batch,). smoothing moves that share of each label to all classes alike (C. Szegedy
+    et al., "Rethinking the Inception Architecture", 2016).
+    """
+    loss = cross_entropies(logits, y, smoothing)
+    return (loss * w).sum() / w.sum().clamp_min(1e-12)  # a batch of weight 0 has loss 0
+
+
+def cross_entropies(logits: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
+    """The loss of every row, (batch,)."""
+    y = y * (1 - smoothing) + smoothing / y.shape[1]
+    return -(y * logits.log_softmax(dim=1)).sum(dim=1)
+
+
+def bootstrapped(logits: Tensor, y: Tensor, doubtful: Tensor, share: float) -> Tensor:
+    """y with `share` of its unverified part `doubtful` (batch, classes) replaced by as much of the prediction."""
+    predicted = logits.detach().softmax(dim=1)
+    return y + share * (doubtful.sum(dim=1, keepdim=True) * predicted - doubtful)
+
+
+def truncated(
+    logits: Tensor, y: Tensor, doubtful: Tensor, w: Tensor, limit: float, smoothing: float
+) -> tuple[Tensor, Tensor]:
+    """y and w without the unverified part of the rows whose loss is above `limit` times the largest of the batch.
+
+    What is left of a mixed row sums to 1 again and weighs as much less; a row of which nothing is left weighs 0.
+    """
+    loss = cross_entropies(logits.detach(), y, smoothing)
+    dropped = doubtful * (loss > limit * loss.max())[:, None]
+    left = (1 - dropped.sum(dim=1)).clamp_min(0)
+    return (y - dropped) / left.clamp_min(1e-6)[:, None], w * left
