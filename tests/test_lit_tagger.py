@@ -80,6 +80,12 @@ def fit(lit: LitTagger, folder: Path, epochs: int | None = None, precision: str 
     return reported
 
 
+def test_a_mask_shows_the_mean_even_where_normalisation_takes_none(make_store: MakeStore) -> None:
+    one, other = (lit_of(make_store, train_config(normalise=kind)) for kind in ("per_mel", "decibel"))
+    assert torch.equal(one.augment.fill, other.augment.fill) and other.augment.fill.max() < -1
+    assert not other.tagger.mean.any()
+
+
 def test_loss_by_hand() -> None:
     logits = torch.tensor([[math.log(2), 0.0, 0.0], [0.0, 0.0, math.log(8)]])  # softmax (1/2, 1/4, 1/4), (.1, .1, .8)
     hard = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
