@@ -209,7 +209,7 @@ def prepare(cfg: Config, data: Data, paths: Paths, wanted: list[int]) -> Prepare
         refuse_finetuning_on_nothing(cfg.train, data.folds, fold)
     device = choose_device(cfg.train.device)
     precision = choose_precision(cfg.train.precision, device)
-    build_model(cfg.model, len(data.competition.classes))  # a second at most; it may refuse its name or weights
+    build_model(cfg, len(data.competition.classes))  # a second at most; it may refuse its name or weights
     train = open_features(cfg.features, data.competition.train, paths.features)
     check_training_clips(train, cfg.input.skip_unreadable)
     folds = usable_clips(data.folds, train.faults)

@@ -1,8 +1,9 @@
 """Waveform -> log-mel, the one front-end of training and prediction.
 
 Equal to torchaudio's MelSpectrogram (power 2, HTK scale, no filter normalisation, centred frames, reflect padding)
-followed by log(x + log_floor), to 1e-3 absolute in log-mel (tests/test_log_mel.py). Faster, because
-the power needs no complex modulus, and a group of neighbouring bins is multiplied only with the filters that hear it.
+followed by log(x + log_floor), to 1e-3 absolute in log-mel; with mel_scale=slaney likewise to librosa's
+(tests/test_log_mel.py). Faster, because the power needs no complex modulus, and a group of neighbouring bins is
+multiplied only with the filters that hear it.
 """
 
 import math
@@ -33,17 +34,18 @@ class LogMel:
         n_mels: int = 64,
         f_min: float = 0.0,
         f_max: float = 22_050.0,
+        mel_scale: str = "htk",
         log_floor: float = 1e-6,
         trim_db: float | None = None,
     ) -> None:
         self.n_fft, self.hop_length, self.n_mels = n_fft, hop_length, n_mels
         self.log_floor, self.trim_db = log_floor, trim_db
         self.window = torch.hann_window(n_fft)
-        self.groups = _grouped(mel_filters(sample_rate, n_fft, n_mels, f_min, f_max))
+        self.groups = _grouped(mel_filters(sample_rate, n_fft, n_mels, f_min, f_max, mel_scale))
 
     @classmethod
     def from_config(cls, cfg: FeatureConfig) -> "LogMel":
-        return cls(**{key: value for key, value in vars(cfg).items() if key not in ("mel_scale", "speed")})
+        return cls(**{key: value for key, value in vars(cfg).items() if key != "speed"})
 
     @property
     def silence(self) -> float:
@@ -75,18 +77,41 @@ class LogMel:
         return torch.from_numpy(padded).unfold(0, self.n_fft, self.hop_length)
 
 
-def mel_filters(sample_rate: int, n_fft: int, n_mels: int, f_min: float, f_max: float) -> np.ndarray:
-    """(n_fft // 2 + 1, n_mels) float32 triangles on the HTK mel scale, 2595 log10(1 + f / 700), each with peak 1."""
+def mel_filters(
+    sample_rate: int, n_fft: int, n_mels: int, f_min: float, f_max: float, scale: str = "htk"
+) -> np.ndarray:
+    """(n_fft // 2 + 1, n_mels) float32 triangles.
 
-    def to_mel(hz: float) -> float:
-        return 2595.0 * math.log10(1.0 + hz / 700.0)
-
-    mels = np.linspace(to_mel(f_min), to_mel(f_max), n_mels + 2)
-    corners = 700.0 * (10.0 ** (mels / 2595.0) - 1.0)  # Hz
-    bins = np.linspace(0.0, sample_rate // 2, n_fft // 2 + 1)[:, None]
+    'htk': corners evenly spaced on 2595 log10(1 + f / 700), each peak 1, as torchaudio's. 'slaney': the scale of
+    M. Slaney's "Auditory Toolbox", 1998, and filters of equal area, as librosa's.
+    """
+    to_mel, to_hz = (_htk_mel, _htk_hz) if scale == "htk" else (_slaney_mel, _slaney_hz)
+    corners = to_hz(np.linspace(to_mel(f_min), to_mel(f_max), n_mels + 2))  # Hz
+    top = sample_rate // 2 if scale == "htk" else sample_rate / 2  # torchaudio rounds an odd rate, librosa does not
+    bins = np.linspace(0.0, top, n_fft // 2 + 1)[:, None]
     rise = (bins - corners[:-2]) / np.diff(corners)[:-1]
     fall = (corners[2:] - bins) / np.diff(corners)[1:]
-    return np.maximum(0.0, np.minimum(rise, fall)).astype(np.float32)
+    filters = np.maximum(0.0, np.minimum(rise, fall))
+    if scale == "slaney":
+        filters *= 2.0 / (corners[2:] - corners[:-2])
+    return filters.astype(np.float32)
+
+
+def _htk_mel(hz: float) -> float:
+    return 2595.0 * math.log10(1.0 + hz / 700.0)
+
+
+def _htk_hz(mel: np.ndarray) -> np.ndarray:
+    return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
+
+
+def _slaney_mel(hz: float) -> float:
+    """Three mels to 200 Hz up to 1 kHz; 27 mels to a factor of 6.4 above."""
+    return hz * 3 / 200 if hz < 1000 else 15 + 27 * math.log(hz / 1000) / math.log(6.4)
+
+
+def _slaney_hz(mel: np.ndarray) -> np.ndarray:
+    return np.where(mel < 15, mel * 200 / 3, 1000 * 6.4 ** ((mel - 15) / 27))
 
 
 def _grouped(filters: np.ndarray) -> list[tuple[slice, slice, Tensor]]:

@@ -164,7 +164,7 @@ def build_lit_tagger(
 ) -> LitTagger:
     """The untrained network of a fold, all its randomness fixed by train.seed and the fold."""
     torch.manual_seed(1000 * cfg.train.seed + fold)  # initial weights
-    mean, std = normalisation(store, parts.train, cfg.train.normalise == "per_mel")
+    mean, std = normalisation(store, parts.train, cfg.train.normalise)
     tagger = build_tagger(cfg, parts.prior, mean, std)
     batches = Batches(store, device, cfg.input.padding)
 
@@ -174,7 +174,9 @@ def build_lit_tagger(
             raise FloatingPointError
         return scores(probs, parts.labels[parts.val], parts.val_verified)
 
-    stages = build_stages(cfg, parts, torch.from_numpy(mean))
+    # decibels have no mean of their own, and 0 dB would be a loud mask
+    fill = normalisation(store, parts.train, "per_mel")[0] if cfg.train.normalise == "decibel" else mean
+    stages = build_stages(cfg, parts, torch.from_numpy(fill))
     return LitTagger(cfg.train, tagger, batches, parts, stages, validate, (cfg.train.seed, fold))
 
 

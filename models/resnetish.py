@@ -7,20 +7,31 @@ Residual Learning for Image Recognition", 2016, with the stride of a bottleneck 
 
 from torch import Tensor, nn
 
+from models.pooling import AttentionHead, AvgMaxPool, MelMean
+
 GRID = (4, 6)  # mel x time cells that reach the classifier
 STAGES = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 
 
 class ResNetish(nn.Module):
-    """(batch, 1, n_mels, n_frames) log-mel -> (batch, n_classes) logits, for any input size.
+    """(batch, in_channels, n_mels, n_frames) log-mel -> (batch, n_classes) logits, for any input size.
 
-    depth is 10, 18, 34 or 50 (a KeyError otherwise); width is the number of channels of the first stage.
+    depth is 10, 18, 34 or 50 (a KeyError otherwise); width is the number of channels of the first stage. pooling:
+    'grid' is the source's, 'avg_max' and 'attention' are those of models/pooling.py, blind to where in time a sound is.
     """
 
-    def __init__(self, depth: int, n_classes: int, width: int = 64, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        depth: int,
+        n_classes: int,
+        width: int = 64,
+        dropout: float = 0.0,
+        in_channels: int = 1,
+        pooling: str = "grid",
+    ) -> None:
         super().__init__()
         block = Bottleneck if depth == 50 else BasicBlock
-        self.stem = nn.Sequential(conv(1, width, 7), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1))
+        self.stem = nn.Sequential(conv(in_channels, width, 7), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1))
         stages: list[nn.Module] = []
         channels = width
         for i, n_blocks in enumerate(STAGES[depth]):
@@ -29,8 +40,14 @@ class ResNetish(nn.Module):
                 stages.append(block(channels, width * 2**i, stride))
                 channels = width * 2**i * block.expansion
         self.stages = nn.Sequential(*stages)
-        self.pool = nn.AdaptiveAvgPool2d(GRID)
-        self.head = nn.Sequential(nn.Flatten(), nn.Dropout(dropout), nn.Linear(channels * GRID[0] * GRID[1], n_classes))
+        self.pool: nn.Module
+        self.head: nn.Module
+        if pooling == "attention":
+            self.pool, self.head = MelMean(), AttentionHead(channels, n_classes, dropout)
+        else:
+            self.pool = nn.AdaptiveAvgPool2d(GRID) if pooling == "grid" else AvgMaxPool()
+            features = channels * GRID[0] * GRID[1] if pooling == "grid" else channels
+            self.head = nn.Sequential(nn.Flatten(), nn.Dropout(dropout), nn.Linear(features, n_classes))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -13,13 +13,15 @@ from configs.errors import UserError
 from configs.schema import Config
 from features.store import Store
 from models.build import build_model
+from models.input_channels import input_channels
 
 
 class Tagger(nn.Module):
     """(batch, 1, n_mels, n_frames) log-mel -> (batch, n_classes) logits.
 
     mean and std (n_mels,) of the training clips and prior (n_classes,), the answer to a clip without sound, belong to
-    the weights, so that prediction needs nothing but them.
+    the weights, so that prediction needs nothing but them. deltas and frequency_channel: further input channels that
+    the backbone sees, made from the normalised log-mel.
     """
 
     mean: Tensor
@@ -27,18 +29,27 @@ class Tagger(nn.Module):
     prior: Tensor
 
     def __init__(
-        self, backbone: nn.Module, mean: Tensor, std: Tensor, prior: Tensor, channels_last: bool = True
+        self,
+        backbone: nn.Module,
+        mean: Tensor,
+        std: Tensor,
+        prior: Tensor,
+        channels_last: bool = True,
+        deltas: int = 0,
+        frequency_channel: bool = False,
     ) -> None:
         super().__init__()
         for name, values in (("mean", mean), ("std", std), ("prior", prior)):
             self.register_buffer(name, values.clone().float())
         self.backbone = backbone
+        self.deltas, self.frequency_channel = deltas, frequency_channel
         self.channels_last = channels_last
         if channels_last:
             self.backbone.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
         x = (x - self.mean.view(1, 1, -1, 1)) / self.std.view(1, 1, -1, 1)
+        x = input_channels(x, self.deltas, self.frequency_channel)
         if self.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
         return self.backbone(x)
@@ -46,9 +57,10 @@ class Tagger(nn.Module):
 
 def build_tagger(cfg: Config, prior: np.ndarray, mean: np.ndarray, std: np.ndarray, start: bool = True) -> Tagger:
     """An untrained tagger for len(prior) classes; start=False leaves out pretrained weights, for a state to come."""
-    backbone = build_model(cfg.model, len(prior), start)
+    backbone = build_model(cfg, len(prior), start)
     mean_t, std_t, prior_t = (torch.from_numpy(values) for values in (mean, std, prior))
-    return Tagger(backbone, mean_t, std_t, prior_t, cfg.train.channels_last)
+    deltas, frequency = cfg.model.deltas, cfg.model.frequency_channel
+    return Tagger(backbone, mean_t, std_t, prior_t, cfg.train.channels_last, deltas, frequency)
 
 
 def save_tagger(state: dict[str, Tensor], file: Path) -> None:
@@ -69,12 +81,19 @@ def load_tagger(cfg: Config, file: Path) -> Tagger:
     return tagger.eval()
 
 
-def normalisation(store: Store, rows: np.ndarray, per_mel: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation (n_mels,) float32 of the log-mel of these clips, every clip with the same weight."""
+def normalisation(store: Store, rows: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """What is taken from the log-mel and what it is divided by, both (n_mels,) float32.
+
+    'per_mel': mean and standard deviation of each band over these clips, every clip with the same weight; 'global': of
+    all bands together; 'decibel': 0 and ln(10) / 10, which turns the natural logarithm of power into 10 log10.
+    """
+    if kind == "decibel":
+        n_mels = store.frames.shape[1]
+        return np.zeros(n_mels, np.float32), np.full(n_mels, np.log(10) / 10, np.float32)
     heard = rows[store.length[rows] > 0]
     mean = store.mean[heard].mean(axis=0, dtype=np.float64)
     square = store.mean_square[heard].mean(axis=0, dtype=np.float64)
-    if not per_mel:
+    if kind == "global":
         mean, square = np.full_like(mean, mean.mean()), np.full_like(square, square.mean())
     std = np.sqrt(np.maximum(square - mean**2, 1e-6))  # a band that never changes must not divide by zero
     return mean.astype(np.float32), std.astype(np.float32)

@@ -8,8 +8,8 @@ from torch import nn
 from configs.errors import UserError
 
 
-def build_timm(name: str, n_classes: int, dropout: float, pretrained: bool) -> nn.Module:
-    """A timm network with one input channel; timm itself adapts pretrained first layers to it.
+def build_timm(name: str, n_classes: int, dropout: float, pretrained: bool, in_channels: int = 1) -> nn.Module:
+    """A timm network for that many input channels; timm itself adapts pretrained first layers to them.
 
     Raises UserError on a name that timm does not know, on a network for one size of input only, and on weights that
     cannot be downloaded.
@@ -23,7 +23,7 @@ def build_timm(name: str, n_classes: int, dropout: float, pretrained: bool) -> n
         if about is not None and about.fixed_input_size:
             raise ValueError("it takes one size of input only: choose a convolutional network")
         network: nn.Module = timm.create_model(
-            name, in_chans=1, num_classes=n_classes, drop_rate=dropout, pretrained=pretrained
+            name, in_chans=in_channels, num_classes=n_classes, drop_rate=dropout, pretrained=pretrained
         )
     except Exception as error:  # timm raises whatever its networks and the download raise
         fact = " ".join(str(error).split())[:200]

@@ -7,29 +7,37 @@ parallelizing convolutional neural networks", 2014, with the first stride halved
 
 from torch import Tensor, nn
 
+from models.pooling import AttentionHead, AvgMaxPool, MelMean
+
 GRID = (4, 6)  # mel x time cells that reach the fully connected layers
 
 
 class VGGish(nn.Module):
-    """(batch, 1, n_mels, n_frames) log-mel -> (batch, n_classes) logits. width: channels of the first convolution."""
+    """(batch, in_channels, n_mels, n_frames) log-mel -> (batch, n_classes) logits.
 
-    def __init__(self, n_classes: int, width: int = 64, dropout: float = 0.0) -> None:
+    width: channels of the first convolution. pooling: 'grid' is the source's; 'avg_max' and 'attention' are those of
+    models/pooling.py, and with attention the embedding layers see every frame by itself.
+    """
+
+    def __init__(
+        self, n_classes: int, width: int = 64, dropout: float = 0.0, in_channels: int = 1, pooling: str = "grid"
+    ) -> None:
         super().__init__()
         w = width
         plan: list[int | str] = [w, "M", 2 * w, "M", 4 * w, 4 * w, "M", 8 * w, 8 * w]
         layers: list[nn.Module] = []
-        channels = 1
+        channels = in_channels
         for step in plan:
             if isinstance(step, str):
                 layers.append(nn.MaxPool2d(2, ceil_mode=True))  # ceil: an input of a few frames survives
             else:
                 layers += [nn.Conv2d(channels, step, 3, padding=1), nn.ReLU(inplace=True)]
                 channels = step
-        self.features = nn.Sequential(*layers, nn.AdaptiveMaxPool2d(GRID), nn.Flatten())
-        self.embedding = nn.Sequential(
-            *dense(channels * GRID[0] * GRID[1], 64 * w), *dense(64 * w, 64 * w), *dense(64 * w, 128)
-        )
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(128, n_classes))
+        self.features = nn.Sequential(*layers, *_pooled(pooling))
+        cells = GRID[0] * GRID[1] if pooling == "grid" else 1
+        self.embedding = nn.Sequential(*dense(channels * cells, 64 * w), *dense(64 * w, 64 * w), *dense(64 * w, 128))
+        last = nn.Sequential(nn.Dropout(dropout), nn.Linear(128, n_classes))
+        self.head = AttentionHead(128, n_classes, dropout) if pooling == "attention" else last
         _kaiming(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -37,13 +45,16 @@ class VGGish(nn.Module):
 
 
 class AlexNet(nn.Module):
-    """(batch, 1, n_mels, n_frames) log-mel -> (batch, n_classes) logits. width: channels of the first convolution."""
+    """(batch, in_channels, n_mels, n_frames) log-mel -> (batch, n_classes) logits.
 
-    def __init__(self, n_classes: int, width: int = 64, dropout: float = 0.0) -> None:
+    width: channels of the first convolution.
+    """
+
+    def __init__(self, n_classes: int, width: int = 64, dropout: float = 0.0, in_channels: int = 1) -> None:
         super().__init__()
         w = width
         self.features = nn.Sequential(
-            *(nn.Conv2d(1, w, 11, stride=2, padding=5), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)),
+            *(nn.Conv2d(in_channels, w, 11, stride=2, padding=5), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)),
             *(nn.Conv2d(w, 3 * w, 5, padding=2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)),
             *(nn.Conv2d(3 * w, 6 * w, 3, padding=1), nn.ReLU(inplace=True)),
             *(nn.Conv2d(6 * w, 4 * w, 3, padding=1), nn.ReLU(inplace=True)),
@@ -61,6 +72,12 @@ class AlexNet(nn.Module):
         return self.head(self.embedding(self.features(x)))
 
 
+def _pooled(pooling: str) -> tuple[nn.Module, ...]:
+    if pooling == "grid":
+        return nn.AdaptiveMaxPool2d(GRID), nn.Flatten()
+    return (AvgMaxPool() if pooling == "avg_max" else MelMean(),)
+
+
 def dense(n_in: int, n_out: int) -> tuple[nn.Module, nn.Module]:
     """A fully connected layer and its ReLU."""
     return nn.Linear(n_in, n_out), nn.ReLU(inplace=True)
@@ -68,8 +85,8 @@ def dense(n_in: int, n_out: int) -> tuple[nn.Module, nn.Module]:
 
 def _kaiming(network: nn.Module) -> None:
     """Without batch normalisation PyTorch's default scale lets the signal fade over nine layers."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear) and name != "head.attention":  # which begins even
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

@@ -2,63 +2,82 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from configs.errors import UserError
 from configs.load import load_configs
-from configs.schema import Config, ModelConfig
+from configs.schema import Config, FeatureConfig, ModelConfig, TrainConfig
 from models.build import build_model
 from models.resnetish import ResNetish
 
 CONFIGS = [cfg for file in sorted(Path("configs").glob("*.yaml")) for cfg in load_configs(file)]
-SMALL = ModelConfig(name="resnetish10", width=8)
+PUBLISHED = FeatureConfig(32_000, 1024, 320, 64, 50.0, 14_000.0, mel_scale="slaney", log_floor=1e-10)
+DECIBEL = TrainConfig(normalise="decibel")
+BACKBONES = ["resnetish10", "resnetish18", "resnetish34", "resnetish50", "vggish", "alexnet", "cnn14"]
+
+
+def of(name: str, width: int = 8, **values: object) -> Config:
+    return Config(model=ModelConfig(name=name, width=width, **values))  # type: ignore[arg-type]
 
 
 def state_of(n_classes: int, seed: int = 1) -> dict[str, torch.Tensor]:
     torch.manual_seed(seed)
-    return build_model(SMALL, n_classes).state_dict()
+    return build_model(of("resnetish10"), n_classes).state_dict()
 
 
 def started_from(file: Path, n_classes: int, name: str = "resnetish10") -> torch.nn.Module:
-    return build_model(ModelConfig(name=name, width=8, weights=str(file)), n_classes)
+    return build_model(of(name, weights=str(file)), n_classes)
 
 
 @pytest.mark.parametrize("cfg", CONFIGS, ids=lambda cfg: cfg.name)
 def test_every_config_builds_its_model(cfg: Config) -> None:
-    model = build_model(cfg.model, 41, start=False).eval()
+    model = build_model(cfg, 41, start=False).eval()
     frames_per_second = cfg.features.sample_rate / cfg.features.hop_length
     lengths = {round(s * frames_per_second) for s in (cfg.train.crop_seconds, cfg.predict.window_seconds, 1.0)}
     with torch.inference_mode():
         for n_frames in lengths:
-            assert model(torch.zeros(2, 1, cfg.features.n_mels, n_frames)).shape == (2, 41)
+            assert model(torch.zeros(2, cfg.model.channels, cfg.features.n_mels, n_frames)).shape == (2, 41)
 
 
 def test_there_are_configs() -> None:
     assert CONFIGS
 
 
-@pytest.mark.parametrize("name", ["resnetish10", "resnetish18", "resnetish34", "resnetish50", "vggish", "alexnet"])
-def test_every_name_builds(name: str) -> None:
-    model = build_model(ModelConfig(name=name, width=8), 3).eval()
+@pytest.mark.parametrize("name", [*BACKBONES, "timm:mobilenetv4_conv_small_050"])
+@pytest.mark.parametrize("channels", [{}, {"deltas": 2}, {"deltas": 1, "frequency_channel": True}])
+def test_every_name_builds_for_any_input_channels(name: str, channels: dict[str, int]) -> None:
+    cfg = of(name, **channels)
+    model = build_model(cfg, 3).eval()
     with torch.inference_mode():
-        assert model(torch.zeros(1, 1, 40, 50)).shape == (1, 3)
+        assert model(torch.zeros(1, cfg.model.channels, 64, 50)).shape == (1, 3)
+
+
+@pytest.mark.parametrize("pooling", ["avg_max", "attention"])
+def test_pooling_is_for_resnetish_and_vggish(pooling: str) -> None:
+    for name in ("resnetish10", "vggish"):
+        found = build_model(of(name, pooling=pooling), 3).state_dict()
+        assert ("head.attention.weight" in found) == (pooling == "attention")
+    for name in ("alexnet", "cnn14", "timm:resnet18"):
+        with pytest.raises(UserError, match=rf"model.pooling={pooling}: {name} has .* use model.pooling=grid"):
+            build_model(of(name, pooling=pooling), 3)
 
 
 @pytest.mark.parametrize("name", ["resnetish", "resnetish9", "resnetish180", "vgg", "timm", ""])
 def test_an_unknown_name_is_told_with_the_known_ones(name: str) -> None:
-    with pytest.raises(UserError, match=r"known are resnetish10, .*vggish, alexnet, timm:<network>"):
-        build_model(ModelConfig(name=name), 3)
+    with pytest.raises(UserError, match=r"known are resnetish10, .*vggish, alexnet, cnn14, timm:<network>"):
+        build_model(of(name), 3)
 
 
-def test_own_networks_have_no_published_weights() -> None:
-    with pytest.raises(UserError, match="no published weights"):
-        build_model(ModelConfig(name="vggish", pretrained=True), 3)
+def test_own_networks_have_no_weights_to_fetch() -> None:
+    with pytest.raises(UserError, match="no weights to fetch"):
+        build_model(of("vggish", pretrained=True), 3)
 
 
 def test_timm_network_with_one_channel() -> None:
-    model = build_model(ModelConfig(name="timm:seresnext50_32x4d"), 41).eval()
+    model = build_model(of("timm:seresnext50_32x4d"), 41).eval()
     assert model.conv1.weight.shape == (64, 1, 7, 7)
     assert model.fc.weight.shape == (41, 2048)
     with torch.inference_mode():
@@ -76,7 +95,7 @@ def test_timm_network_with_one_channel() -> None:
 )
 def test_timm_networks_that_cannot_be_built(name: str, told: str) -> None:
     with pytest.raises(UserError, match=told):
-        build_model(ModelConfig(name=name), 3)
+        build_model(of(name), 3)
 
 
 def test_timm_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +107,7 @@ def test_timm_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(UserError, match=r"no route to host.*model.weights=FILE"):
-        build_model(ModelConfig(name="timm:resnet18", pretrained=True), 3)
+        build_model(of("timm:resnet18", pretrained=True), 3)
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
@@ -123,16 +142,35 @@ def test_a_last_layer_of_another_size_keeps_its_random_start(tmp_path: Path) -> 
     assert torch.equal(found["stages.0.body.0.0.weight"], state_of(5)["stages.0.body.0.0.weight"])
 
 
-def test_a_timm_file_for_three_colours_and_other_classes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("deltas", [0, 1, 2])
+def test_a_timm_file_for_three_colours_and_other_classes(tmp_path: Path, deltas: int) -> None:
+    """The same input in all channels has the answer that it had in all colours."""
     import timm
 
     torch.manual_seed(1)
     state = timm.create_model("resnet10t", num_classes=1000).state_dict()  # three colours
     torch.save(state, tmp_path / "colour.pth")
-    found = build_model(ModelConfig(name="timm:resnet10t", weights=str(tmp_path / "colour.pth")), 41).state_dict()
-    torch.testing.assert_close(found["conv1.0.weight"], state["conv1.0.weight"].sum(dim=1, keepdim=True))
+    cfg = of("timm:resnet10t", weights=str(tmp_path / "colour.pth"), deltas=deltas)
+    found = build_model(cfg, 41).state_dict()
+    there, kernel, x = state["conv1.0.weight"], found["conv1.0.weight"], torch.randn(2, 1, 16, 16)
+    assert kernel.shape[1] == 1 + deltas
+    expected = torch.nn.functional.conv2d(x.expand(-1, 3, -1, -1), there)
+    torch.testing.assert_close(torch.nn.functional.conv2d(x.expand(-1, 1 + deltas, -1, -1), kernel), expected)
+    if deltas == 2:
+        assert torch.equal(kernel, there)
     assert torch.equal(found["layer1.0.conv1.weight"], state["layer1.0.conv1.weight"])
     assert found["fc.weight"].shape == (41, 512)
+
+
+def test_weights_for_one_channel_go_on_with_more(tmp_path: Path) -> None:
+    """Whatever the further channels hold, the answer at the start is the old one."""
+    save_file(state_of(5), tmp_path / "one.safetensors")
+    cfg = of("resnetish10", weights=str(tmp_path / "one.safetensors"), deltas=2)
+    old, new = build_model(of("resnetish10"), 5).eval(), build_model(cfg, 5).eval()
+    old.load_state_dict(state_of(5))
+    x = torch.randn(2, 3, 32, 40)
+    with torch.inference_mode():
+        torch.testing.assert_close(new(x), old(x[:, :1]))
 
 
 def test_keys_that_do_not_fit_are_named(tmp_path: Path) -> None:
@@ -168,5 +206,99 @@ def test_files_that_are_no_weights_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_trained_state_needs_no_starting_weights() -> None:
-    cfg = ModelConfig(name="resnetish10", width=8, weights="gone.safetensors")
+    cfg = of("resnetish10", weights="gone.safetensors")
     assert isinstance(build_model(cfg, 5, start=False), ResNetish)
+
+
+# CNN14 and its published weights
+
+
+def published(n_classes: int = 527, w: int = 8, n_fft: int = 1024) -> dict[str, torch.Tensor]:
+    """Random weights with the names of Cnn14_mAP=0.431.pth, written down here and not asked of our network."""
+    rng = torch.Generator().manual_seed(0)
+    shapes: dict[str, tuple[int, ...]] = {
+        f"spectrogram_extractor.stft.conv_{part}.weight": (n_fft // 2 + 1, 1, n_fft) for part in ("real", "imag")
+    }
+    shapes |= {"logmel_extractor.melW": (n_fft // 2 + 1, 64)}
+    norms = {"bn0": 64}
+    for i in range(6):
+        n_in, n_out = (1 if i == 0 else w * 2 ** (i - 1)), w * 2**i
+        shapes |= {f"conv_block{i + 1}.conv1.weight": (n_out, n_in, 3, 3)}
+        shapes |= {f"conv_block{i + 1}.conv2.weight": (n_out, n_out, 3, 3)}
+        norms |= {f"conv_block{i + 1}.bn{j}": n_out for j in (1, 2)}
+    for name, n in norms.items():
+        shapes |= {f"{name}.{part}": (n,) for part in ("weight", "bias", "running_mean", "running_var")}
+    shapes |= {"fc1.weight": (32 * w, 32 * w), "fc1.bias": (32 * w,)}
+    shapes |= {"fc_audioset.weight": (n_classes, 32 * w), "fc_audioset.bias": (n_classes,)}
+    counts = {f"{name}.num_batches_tracked": torch.tensor(7) for name in norms}
+    return {name: torch.rand(shape, generator=rng) for name, shape in shapes.items()} | counts
+
+
+def cnn14_from(file: Path, **values: object) -> Config:
+    cfg = {"features": PUBLISHED, "train": DECIBEL} | values
+    return Config(model=ModelConfig(name="cnn14", width=8, weights=str(file)), **cfg)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_published_cnn14_weights_load(tmp_path: Path, capsys: pytest.CaptureFixture[str], zipped: bool) -> None:
+    """In a checkpoint with other things beside them, of old versions of PyTorch too; 527 classes make way for five."""
+    state, file = published(), tmp_path / "Cnn14_mAP=0.431.pth"
+    checkpoint = {"iteration": 600_000, "model": state, "sampler": {"indexes": np.arange(9), "pointer": 3}}
+    torch.save(checkpoint, file, _use_new_zipfile_serialization=zipped)
+    found = build_model(cnn14_from(file), 5).state_dict()
+    loaded = [k for k in state if k in found and not k.startswith("fc_audioset")]
+    assert len(loaded) == len(state) - 5 and all(torch.equal(found[k], state[k]) for k in loaded)
+    assert set(found) == {*loaded, "fc_audioset.weight", "fc_audioset.bias"}
+    assert found["fc_audioset.weight"].shape == (5, 256)
+    assert capsys.readouterr().err == "", "and the features are the published ones"
+    for key, value in build_model(cnn14_from(file), 527).state_dict().items():
+        assert torch.equal(value, state[key]), "for its own classes the last layer too"
+
+
+def test_other_features_than_cnn14s_are_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "cnn14.pth"
+    torch.save({"model": published()}, file)
+    cfg = cnn14_from(file, features=FeatureConfig(sample_rate=32_000, f_max=14_000.0), train=TrainConfig())
+    for _ in range(2):  # a fold is built after the check
+        build_model(cfg, 5)
+    assert capsys.readouterr().err == (
+        f"warning: {file}: learnt with other features, its start will be worse: features.hop_length=441 is not 320; "
+        "features.f_min=0.0 is not 50.0; features.mel_scale=htk is not slaney; features.log_floor=1e-06 is not 1e-10; "
+        "train.normalise=per_mel is not decibel\n"
+    )
+    build_model(cfg, 5, start=False)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_front_end_that_counts_is_that_of_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"model": published(n_fft=512)}, tmp_path / "Cnn14_16k.pth")
+    cfg = FeatureConfig(16_000, 512, 160, 64, 50.0, 8_000.0, mel_scale="slaney", log_floor=1e-10)
+    build_model(cnn14_from(tmp_path / "Cnn14_16k.pth", features=cfg), 5)
+    assert capsys.readouterr().err == ""
+    build_model(cnn14_from(tmp_path / "Cnn14_16k.pth"), 5)
+    assert "features.sample_rate=32000 is not 16000" in capsys.readouterr().err
+
+
+def test_a_run_folders_cnn14_was_learnt_with_its_own_features(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = {k: v for k, v in published(5).items() if "_extractor" not in k}
+    save_file({f"backbone.{k}": v for k, v in state.items()}, tmp_path / "model.safetensors")
+    build_model(cnn14_from(tmp_path / "model.safetensors", features=FeatureConfig()), 5)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_front_end_is_known_to_cnn14_alone_and_its_relatives_are_refused(tmp_path: Path) -> None:
+    extra = {k: v for k, v in published().items() if "_extractor" in k}
+    torch.save(state_of(5) | extra, tmp_path / "odd.pth")
+    with pytest.raises(UserError, match=r"unknown keys 3: logmel_extractor\.melW"):
+        started_from(tmp_path / "odd.pth", 5)
+    relative = {k: v for k, v in published().items() if not k.startswith("conv_block6")}
+    torch.save({"model": relative | {"att_block.att.weight": torch.zeros(1)}}, tmp_path / "relative.pth")
+    with pytest.raises(
+        UserError, match=r"unknown keys att_block\.att\.weight; missing keys 10: conv_block6\.bn1\.bias"
+    ):
+        build_model(cnn14_from(tmp_path / "relative.pth"), 5)
+    torch.save({"model": published(w=16)}, tmp_path / "wide.pth")
+    with pytest.raises(UserError, match="of another shape keys"):
+        build_model(cnn14_from(tmp_path / "wide.pth"), 5)

@@ -104,6 +104,13 @@ def test_every_batch_draws_the_length_of_its_crops(make_store: MakeStore, monkey
     assert set(lengths) == {8, 9, 10}
 
 
+def test_a_mask_shows_the_mean_even_where_normalisation_takes_none(make_store: MakeStore) -> None:
+    one, other = (lit_of(make_store, train_config(normalise=kind)) for kind in ("per_mel", "decibel"))
+    fill, same = (lit.stages[0].augment.fill for lit in (one, other))
+    assert torch.equal(fill, same) and fill.max() < -1
+    assert not other.tagger.mean.any()
+
+
 def test_short_clips_are_padded_as_the_config_says(make_store: MakeStore) -> None:
     assert lit_of(make_store).batches.padding == "silence"
     assert lit_of(make_store, replace(CFG, input=InputConfig(padding="repeat"))).batches.padding == "repeat"

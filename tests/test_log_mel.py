@@ -2,13 +2,14 @@
 
 import math
 
+import librosa
 import numpy as np
 import pytest
 import torch
 from torchaudio.transforms import MelSpectrogram
 
 from configs.schema import FeatureConfig
-from features.log_mel import LogMel
+from features.log_mel import LogMel, mel_filters
 
 TOLERANCE = 1e-3  # absolute, in log-mel: a quarter of what float16 may round away at log(1e-6)
 
@@ -64,6 +65,42 @@ def test_equal_to_torchaudio(settings, kind):
     assert found.dtype == np.float32
     assert found.shape == (1 + len(wave) // cfg.hop_length, cfg.n_mels)
     assert np.abs(found - reference(wave, cfg)).max() < TOLERANCE
+
+
+PANNS = {"sample_rate": 32_000, "n_fft": 1024, "hop_length": 320, "f_min": 50.0, "f_max": 14_000.0, "log_floor": 1e-10}
+
+
+@pytest.mark.parametrize(
+    ("rate", "n_fft", "n_mels", "f_min", "f_max"),
+    [(32_000, 1024, 64, 50.0, 14_000.0), (44_100, 2048, 128, 0.0, 22_050.0), (11_025, 512, 40, 300.0, 5_512.5)],
+)
+def test_slaney_filters_are_librosas(rate, n_fft, n_mels, f_min, f_max):
+    expected = librosa.filters.mel(sr=rate, n_fft=n_fft, n_mels=n_mels, fmin=f_min, fmax=f_max).T
+    found = mel_filters(rate, n_fft, n_mels, f_min, f_max, "slaney")
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=1e-7)  # their peaks lie at 0.001 to 0.03
+
+
+@pytest.mark.parametrize("kind", waves(100))
+def test_slaney_log_mel_in_decibels_is_librosas(kind):
+    """10 log10(power): librosa cuts at 1e-10 what we add 1e-10 to, so the floor may show by 10 log10(2) dB."""
+    cfg = FeatureConfig(mel_scale="slaney", **PANNS)
+    wave = waves(cfg.sample_rate)[kind]
+    mel = librosa.feature.melspectrogram(
+        y=wave, sr=32_000, n_fft=1024, hop_length=320, n_mels=64, fmin=50, fmax=14_000, pad_mode="reflect"
+    )
+    expected = librosa.power_to_db(mel, ref=1.0, amin=1e-10, top_db=None).T
+    found = LogMel.from_config(cfg)(wave) * 10 / math.log(10)
+    assert found.shape == expected.shape
+    audible = expected > np.maximum(-60, expected.max(axis=1, keepdims=True) - 80)  # below, float32 rounds otherwise
+    assert np.abs(found - expected)[audible].max(initial=0) < 1e-3 * 10 / math.log(10)
+    assert np.abs(found - expected).max() < 10 * math.log10(2) + 0.1
+    assert audible.any() or kind == "faint"
+
+
+def test_the_scales_differ():
+    htk, slaney = (mel_filters(16_000, 512, 40, 0.0, 8_000.0, scale) for scale in ("htk", "slaney"))
+    assert np.abs(htk / htk.max(0) - slaney / slaney.max(0)).max() > 0.5
 
 
 @pytest.mark.parametrize("settings", SETTINGS)

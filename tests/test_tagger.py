@@ -41,17 +41,26 @@ def test_normalisation_by_hand(make_store: MakeStore) -> None:
         ]
     )
     rows = np.array([0, 1, 3])
-    mean, std = normalisation(store, rows, per_mel=True)
+    mean, std = normalisation(store, rows, "per_mel")
     np.testing.assert_allclose(mean, [3, 4])
     np.testing.assert_allclose(std, [np.sqrt(27 / 2 - 9), np.sqrt(20 - 16)])
     assert mean.dtype == std.dtype == np.float32
-    mean, std = normalisation(store, rows, per_mel=False)
+    mean, std = normalisation(store, rows, "global")
     np.testing.assert_allclose(mean, [3.5, 3.5])
     np.testing.assert_allclose(std, [np.sqrt((13.5 + 20) / 2 - 3.5**2)] * 2)
 
 
+def test_decibels_need_no_statistics(make_store: MakeStore) -> None:
+    """log-mel is a natural logarithm of power; a power of 100 is 20 dB."""
+    mean, std = normalisation(make_store([np.full((3, 2), -13.0)]), np.array([0]), "decibel")
+    assert mean.dtype == std.dtype == np.float32
+    tagger = Tagger(torch.nn.Identity(), torch.from_numpy(mean), torch.from_numpy(std), torch.ones(3) / 3)
+    power = torch.tensor([[[[100.0, 1.0], [1e-10, 10.0]]]])
+    torch.testing.assert_close(tagger(power.log()), torch.tensor([[[[20.0, 0.0], [-100.0, 10.0]]]]))
+
+
 def test_a_band_that_never_changes_is_not_divided_by_zero(make_store: MakeStore) -> None:
-    _, std = normalisation(make_store([np.full((3, 2), -13.0)]), np.array([0]), per_mel=True)
+    _, std = normalisation(make_store([np.full((3, 2), -13.0)]), np.array([0]), "per_mel")
     assert (std > 0).all()
 
 
