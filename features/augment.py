@@ -43,8 +43,7 @@ class Augment:
 
     @classmethod
     def from_config(cls, cfg: AugmentConfig, fill: Tensor) -> "Augment":
-        known = ("mixup_alpha", "time_masks", "time_mask_frames", "freq_masks", "freq_mask_mels", "gain")
-        return cls(fill, **{key: getattr(cfg, key) for key in known})
+        return cls(fill, **vars(cfg))
 
     def __call__(self, x: Tensor, y: Tensor, w: Tensor, rng: np.random.Generator) -> Batch:
         fill = self.fill.to(x)

@@ -61,6 +61,8 @@ def blended(tmp_path_factory: pytest.TempPathFactory) -> Paths:
     paths = Paths(root / "input" / "tiny-tagging", root / "work")
     paths.input.parent.mkdir()
     overrides = ["model.width=8", "train.epochs=1", "folds.n_folds=2"]
+    # Not the defaults: the kernel must predict as training did.
+    overrides += ["input.padding=repeat", "predict.overlap=0.5", "predict.more_window_seconds=[1.0]"]
     with contextlib.redirect_stdout(io.StringIO()):
         make_demo(paths.input, train_per_class=4, test_per_class=2)
         for name in ("demo_resnetish", "demo_vggish"):
