@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,9 @@ if TYPE_CHECKING:  # imported where they are used: --help must not wait for torc
 
     from features.store import Store
     from input.competition import Competition
+    from models.fold_data import FoldData
     from models.lit_tagger import LitTagger
+    from models.pseudo_labels import PseudoLabels
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}  # as Lightning calls them
 DEFAULT = Path(__file__).parent / "configs" / "resnetish18.yaml"
@@ -80,7 +82,7 @@ def train_at_once(experiments: list[Config], folds: list[list[int]], args: argpa
                 if cfg.pseudo.runs:
                     wait(jobs)
                 if not all(paths.run(cfg.name, fold).exists() for fold in some) or args.force:
-                    prepare(cfg, load_data(cfg, paths), paths, some)
+                    prepare(cfg, load_data(cfg, some, paths), paths, some)
                 for fold in some:
                     command = [sys.executable, __file__, "--fold", str(fold), "--only", cfg.name]
                     command += ["--input", str(args.input), "--work", str(args.work), *["--force"] * args.force]
@@ -144,14 +146,14 @@ def train_folds(cfg: Config, folds: list[int], paths: Paths, force: bool = False
     """Train what is not finished; the out-of-fold MAP@3 of each fold. Raises UserError on bad input."""
     from models.run_folder import recover
 
-    data = load_data(cfg, paths)
+    data = load_data(cfg, folds, paths)
     prepared = None
     found = []
     for fold in folds:
         final = paths.run(cfg.name, fold)
         recover(final)
         if final.exists() and not force:
-            found.append(found_score(cfg, data, final))
+            found.append(found_score(cfg, fold, data, final))
             continue
         prepared = prepared or prepare(cfg, data, paths, folds)
         found.append(fresh_score(cfg, fold, prepared, final, force))
@@ -161,39 +163,66 @@ def train_folds(cfg: Config, folds: list[int], paths: Paths, force: bool = False
 @dataclass(frozen=True)
 class Data:
     """What suffices to know a finished fold again: no features, no torch. folds: fname, label, verified, group, fold of
-    all training clips; facts: what the manifest says of all this."""
+    all training clips, as given; corrections: fname -> label to train on; pseudo: of each fold that is asked for, where
+    there are any; facts: what the manifest says of all this, but for what one fold has of its own."""
 
     competition: "Competition"
     folds: "pd.DataFrame"
+    corrections: dict[str, str]
+    pseudo: "dict[int, PseudoLabels]"
     facts: dict[str, Any]
+
+    def facts_of(self, fold: int) -> dict[str, Any]:
+        return self.facts | ({"pseudo_runs": self.pseudo[fold].ids} if fold in self.pseudo else {})
 
 
 @dataclass(frozen=True)
 class Prepared(Data):
-    """What all folds share in training. folds: the clips that can be used."""
+    """What all folds share in training. folds: the clips that can be used; copies: of the training clips, at other
+    speeds."""
 
     train: "Store"
+    copies: "list[Store]"
     test: "Store"
     device: "torch.device"
     precision: str
 
 
-def load_data(cfg: Config, paths: Paths) -> Data:
-    """Competition and folds; the folds are made where they are not there. Raises UserError on bad input."""
+def load_data(cfg: Config, wanted: list[int], paths: Paths) -> Data:
+    """Competition and folds, which are made where they are not there, corrections, and the pseudo-labels of the wanted
+    folds. Raises UserError on bad input."""
     from features.store import sound_hash
     from folds.assign import load_folds
     from input.competition import load_competition
+    from input.corrections import corrections_hash, read_corrections
 
     competition = load_competition(paths.input, cfg.input.skip_unreadable)
     n_train, n_test, n_classes = len(competition.train), len(competition.test), len(competition.classes)
     say(f"{paths.input}: {n_train} training clips, {n_test} test clips, {n_classes} classes")
     folds = load_folds(cfg.folds, competition.train, paths.folds)
-    facts = {
+    facts: dict[str, Any] = {
         "n_folds": cfg.folds.n_folds,
         "feature_hash": config_hash(cfg.features),
         "sound_hash": {"train": sound_hash(competition.train), "test": sound_hash(competition.test)},
     }
-    return Data(competition, folds, facts)
+    corrections = {}
+    if cfg.input.corrections:
+        corrections = read_corrections(Path(cfg.input.corrections), competition.train, competition.classes)
+        facts["corrections_hash"] = corrections_hash(corrections)
+        say(f"{cfg.input.corrections}: corrects {len(corrections)} clips, for training only")
+    data = Data(competition, folds, corrections, {}, facts)
+    return replace(data, pseudo=read_pseudo(cfg, wanted, data, paths)) if cfg.pseudo.runs else data
+
+
+def read_pseudo(cfg: Config, wanted: list[int], data: Data, paths: Paths) -> "dict[int, PseudoLabels]":
+    """The pseudo-labels of each wanted fold, from the models of that fold alone. Raises UserError on bad input."""
+    from models.pseudo_labels import read_pseudo_labels
+
+    of, hashes = data.competition, data.facts["sound_hash"]
+    return {
+        fold: read_pseudo_labels(cfg.pseudo, cfg.name, fold, paths.runs, data.folds, of.classes, hashes)
+        for fold in wanted
+    }
 
 
 def prepare(cfg: Config, data: Data, paths: Paths, wanted: list[int]) -> Prepared:
@@ -201,24 +230,27 @@ def prepare(cfg: Config, data: Data, paths: Paths, wanted: list[int]) -> Prepare
     before features are made on a device, a precision, a network or a finetuning of a wanted fold that cannot be had."""
     from features.store import open_features
     from folds.assign import fold_hash
+    from input.corrections import correct
     from models.build import build_model
     from models.fold_data import refuse_finetuning_on_nothing
     from models.tagger import choose_device, choose_precision
 
     for fold in wanted:
-        refuse_finetuning_on_nothing(cfg.train, data.folds, fold)
+        refuse_finetuning_on_nothing(cfg.train, correct(data.folds, data.corrections, fold), fold)
     device = choose_device(cfg.train.device)
     precision = choose_precision(cfg.train.precision, device)
-    build_model(cfg, len(data.competition.classes))  # a second at most; it may refuse its name or weights
-    train = open_features(cfg.features, data.competition.train, paths.features)
+    of = data.competition
+    build_model(cfg, len(of.classes))  # a second at most; it may refuse its name or weights
+    train = open_features(cfg.features, of.train, paths.features)
     check_training_clips(train, cfg.input.skip_unreadable)
     folds = usable_clips(data.folds, train.faults)
-    test = open_features(cfg.features, data.competition.test, paths.features)
+    test = open_features(cfg.features, of.test, paths.features)
     if test.faults:
         what = "test clips with a fault, predicted from what can be read of them, else by the class prior"
         warn(f"{what}: {list_faults(test.faults)}")
+    copies = [open_features(replace(cfg.features, speed=s), of.train, paths.features) for s in cfg.train.speeds]
     facts = data.facts | {"fold_hash": fold_hash(folds), "skipped": train.faults, "test_faults": test.faults}
-    return Prepared(data.competition, folds, facts, train, test, device, precision)
+    return Prepared(of, folds, data.corrections, data.pseudo, facts, train, copies, test, device, precision)
 
 
 def check_training_clips(store: "Store", skip: bool) -> None:
@@ -238,15 +270,15 @@ def usable_clips(folds: "pd.DataFrame", faults: dict[str, str]) -> "pd.DataFrame
     return usable
 
 
-def found_score(cfg: Config, data: Data, final: Path) -> float:
-    """The score of a finished run. Raises UserError where it was made with other settings, folds or clips."""
+def found_score(cfg: Config, fold: int, data: Data, final: Path) -> float:
+    """The score of a finished run. Raises UserError where it was made with other settings, folds, clips or labels."""
     from folds.assign import fold_hash
     from models.run_folder import read_run, refuse_other_data, refuse_other_settings
 
     refuse_other_settings(final / "config.json", cfg, f"{final} was made")
     run = read_run(final)
     used = data.folds[~data.folds["fname"].isin(run.manifest["skipped"])]
-    refuse_other_data(run.manifest, data.facts | {"fold_hash": fold_hash(used)}, f"{final} was made")
+    refuse_other_data(run.manifest, data.facts_of(fold) | {"fold_hash": fold_hash(used)}, f"{final} was made")
     say(f"{final}: found, out-of-fold MAP@3 {run.scores['map3']:.4f}; --force trains it again")
     return run.scores["map3"]
 
@@ -256,7 +288,6 @@ def fresh_score(cfg: Config, fold: int, data: Prepared, final: Path, restart: bo
     import numpy as np
 
     from features.batches import Batches
-    from models.fold_data import split
     from models.lit_tagger import build_lit_tagger
     from models.metrics import scores
     from models.predict import predict_clips
@@ -265,9 +296,10 @@ def fresh_score(cfg: Config, fold: int, data: Prepared, final: Path, restart: bo
 
     started = time.monotonic()
     device, precision, classes = data.device, data.precision, data.competition.classes
-    parts = split(cfg.train, data.folds, data.train, classes, fold)
-    lit = build_lit_tagger(cfg, fold, parts, data.train, device, precision)  # before anything is written: it may refuse
-    with unfinished(final, cfg, data.facts, restart) as partial:
+    parts, extra = training_data(cfg, fold, data), data.test if fold in data.pseudo else None
+    # before anything is written: it may refuse
+    lit = build_lit_tagger(cfg, fold, parts, data.train, device, precision, data.copies, extra)
+    with unfinished(final, cfg, data.facts_of(fold), restart) as partial:
         fit(lit, partial, f"{cfg.name} fold {fold}", precision)
         save_tagger(lit.kept, partial / "model.safetensors")
         tagger = lit.tagger.to(device)  # Lightning leaves it on the CPU
@@ -278,10 +310,26 @@ def fresh_score(cfg: Config, fold: int, data: Prepared, final: Path, restart: bo
         found = scores(oof.probs, parts.labels[parts.val], parts.val_verified) | {"epoch": lit.kept_epoch}
         facts = {"experiment": cfg.name, "fold": fold, "config_hash": config_hash(cfg), "seed": cfg.train.seed}
         facts |= {"device": device.type, "precision": precision, "seconds": round(time.monotonic() - started)}
-        facts |= data.facts | surroundings(Path(__file__).parent)
+        facts |= data.facts_of(fold) | surroundings(Path(__file__).parent)
         finish_run(partial, final, cfg, classes, oof, test, found, facts)
     say(f"{cfg.name} fold {fold}: out-of-fold MAP@3 {found['map3']:.4f} (epoch {lit.kept_epoch}) -> {final}")
     return found["map3"]
+
+
+def training_data(cfg: Config, fold: int, data: Prepared) -> "FoldData":
+    """The rows of the fold, its training labels corrected and its pseudo-labels among them."""
+    from input.corrections import correct
+    from models.fold_data import split
+    from models.pseudo_labels import add_pseudo_labels
+
+    table = correct(data.folds, data.corrections, fold)
+    parts = split(cfg.train, table, data.train, data.competition.classes, fold)
+    if fold in data.pseudo:
+        n_labelled = len(parts.train)
+        parts = add_pseudo_labels(parts, data.pseudo[fold], cfg.pseudo.weight, data.test)
+        added = len(parts.train) - n_labelled
+        say(f"{cfg.name} fold {fold}: {added} of {len(data.test.fnames)} test clips join with pseudo-labels")
+    return parts
 
 
 def fit(lit: "LitTagger", partial: Path, what: str, precision: str) -> None:

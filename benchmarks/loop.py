@@ -17,6 +17,7 @@ from benchmarks.synthetic import N_CLASSES, N_MELS, make_fold, make_store
 from configs.schema import Config, ModelConfig, TrainConfig
 from features.augment import Augment
 from features.batches import Batches
+from features.sources import Sources
 from models.lit_tagger import LitTagger
 from models.losses import soft_cross_entropy
 from models.stages import Stage
@@ -84,9 +85,9 @@ def seconds_in_loop(
 
     n = batch * (steps + 1)
     cfg = TrainConfig(epochs=1, batch_size=batch, crop_seconds=n_frames / 100, device=device.type)  # type: ignore[arg-type]
-    store = Batches(make_store(n, n_frames + 50), device)
+    sources = Sources([[Batches(make_store(n, n_frames + 50), device)]])
     stages = [Stage(1, np.arange(n), math.ceil(n / batch), cfg.lr, "train.lr", clocked)]  # type: ignore[arg-type]
-    lit = LitTagger(cfg, tagger, store, make_fold(n), stages, validate, (0, 0))
+    lit = LitTagger(cfg, tagger, sources, make_fold(n), stages, validate, (0, 0))
     with TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
         fit(lit, Path(folder), "benchmark", precision)
     tagger.to(device)  # Lightning leaves it on the CPU

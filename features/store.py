@@ -101,7 +101,8 @@ def _make(cfg: FeatureConfig, fnames: Sequence[str], files: Sequence[str | None]
     parts = [partial / f"part-{i:05d}.npz" for i in range(math.ceil(len(clips) / PART))]
     jobs = [(cfg, clips[i * PART : (i + 1) * PART], p) for i, p in enumerate(parts) if not p.exists()]
     found = len(parts) - len(jobs)
-    say(f"features: log-mel of {len(clips)} clips" + (f", {found * PART} done before" if found else ""))
+    at = "" if cfg.speed == 1 else f" at speed {cfg.speed:g}"
+    say(f"features: log-mel of {len(clips)} clips{at}" + (f", {found * PART} done before" if found else ""))
     with progress("features", sum(len(job[1]) for job in jobs), "clips") as advance:
         for n in _run(jobs, workers):
             advance(n)
@@ -171,15 +172,19 @@ def _mean_and_square(frames: np.ndarray) -> np.ndarray:
 
 
 def _extract_clip(log_mel: Any, file: str | None, cfg: FeatureConfig) -> tuple[np.ndarray, str]:
+    """Its frames at cfg.speed, (0, n_mels) where nothing can be heard, and its fault, '' where there is none."""
     from input.audio import AudioFault, read_wave
+    from input.resample import at_speed
 
-    none = np.zeros((0, cfg.n_mels), dtype=np.float32)
-    if file is None:
-        return none, "missing"
-    try:
-        return log_mel(read_wave(file, cfg.sample_rate)), ""
-    except AudioFault as fault:
-        return (none if fault.wave is None else log_mel(fault.wave)), str(fault)
+    wave, reason = None, "missing"
+    if file is not None:
+        try:
+            wave, reason = read_wave(file, cfg.sample_rate), ""
+        except AudioFault as fault:
+            wave, reason = fault.wave, str(fault)
+    if wave is None:
+        return np.zeros((0, cfg.n_mels), dtype=np.float32), reason
+    return log_mel(at_speed(wave, cfg.speed)), reason
 
 
 def _assemble(parts: list[Path], clips: list[tuple[str, str | None]], cfg: FeatureConfig, partial: Path) -> None:

@@ -1,12 +1,15 @@
 """Another sample rate by windowed sinc interpolation: torchaudio's Resample, for machines that lack torchaudio."""
 
 import math
+from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 import torch
 
 LOBES = 6  # of the sinc on either side
 ROLLOFF = 0.99  # of the lower Nyquist frequency: where the low-pass cuts
+PHASES = 2_000  # of a speed's filter at most: a speed of up to three decimals is kept exactly
 
 
 class Resample:
@@ -37,3 +40,17 @@ class Resample:
         found = torch.nn.functional.conv1d(padded[None, None], self.kernels, stride=self.step)  # (1, phases, blocks)
         out: np.ndarray = found[0].T.flatten()[: -(-self.phases * len(wave) // self.step)].numpy()
         return out
+
+
+def at_speed(wave: np.ndarray, speed: float) -> np.ndarray:
+    """(ceil(samples / speed),) float32: the wave as a tape of that speed plays it, its pitch higher by the same factor.
+
+    A speed of 1 is the wave itself, unchanged and at no cost.
+    """
+    return wave if speed == 1 else _player(speed)(wave)
+
+
+@lru_cache(maxsize=4)
+def _player(speed: float) -> Resample:
+    ratio = Fraction(speed).limit_denominator(PHASES)
+    return Resample(ratio.numerator, ratio.denominator)

@@ -16,7 +16,8 @@ class FoldData:
     """train, val: row numbers of the store. labels, weights, verified: (clips of the store,), -1, 0 and False where a
     clip has no part.
 
-    val_fnames, val_verified go with val. prior (classes,): share of each class among the training clips.
+    val_fnames, val_verified go with val. prior (classes,): share of each class among the training clips. soft (test
+    clips, classes): pseudo-labels, if there are any; those clips are the last of the rows, labels is their likeliest.
     """
 
     train: np.ndarray
@@ -27,6 +28,13 @@ class FoldData:
     val_fnames: tuple[str, ...]
     val_verified: np.ndarray
     prior: np.ndarray
+    soft: np.ndarray | None = None
+
+    @property
+    def targets(self) -> np.ndarray:
+        """(rows, classes) float32: the label of each row as a distribution, 0 where a clip has no part."""
+        hard = (self.labels[:, None] == np.arange(len(self.prior))).astype(np.float32)
+        return hard if self.soft is None else np.concatenate([hard[: -len(self.soft)], self.soft])
 
 
 def split(cfg: TrainConfig, folds: pd.DataFrame, store: Store, classes: tuple[str, ...], fold: int) -> FoldData:

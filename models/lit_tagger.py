@@ -3,7 +3,7 @@
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor
 from configs.errors import UserError
 from configs.schema import Config, TrainConfig
 from features.batches import Batches, draw_length
+from features.sources import Sources
 from features.store import Store
 from models.averaging import State, StateAverage, ema_share, mean_share, standing_in
 from models.drawing import RowBatches, balanced
@@ -35,32 +36,34 @@ SAVED = ("history", "best", "best_epoch", "ema", "mean")  # of ours, in a checkp
 class LitTagger(pl.LightningModule):
     """Trains `tagger` on random crops of the stages' rows and scores it on the fold's validation rows.
 
-    Batches are row numbers; crops are gathered and augmented on the device. `validate` scores the tagger after every
-    epoch, or raises FloatingPointError where a probability is not finite. What is validated and in the end `kept` are
-    the averaged weights where the config asks for an average; the raw ones go on training. With keep=best those of the
-    epoch with the highest map3 are kept in `best`. The scores of all epochs are in `history`. All of this travels in
-    the checkpoint. `seed` fixes order, crops, augmentation and dropout of every epoch.
+    Batches are row numbers of `sources`, whose first part holds the labelled clips; crops are gathered and augmented on
+    the device. `validate` scores the tagger after every epoch, or raises FloatingPointError where a probability is not
+    finite. What is validated and in the end `kept` are the averaged weights where the config asks for an average; the
+    raw ones go on training. With keep=best those of the epoch with the highest map3 are kept in `best`. The scores of
+    all epochs are in `history`. All of this travels in the checkpoint. `seed` fixes order, crops, augmentation and
+    dropout of every epoch.
     """
 
     def __init__(
         self,
         cfg: TrainConfig,
         tagger: Tagger,
-        batches: Batches,
+        sources: Sources,
         parts: FoldData,
         stages: list[Stage],
         validate: Validate,
         seed: tuple[int, ...],
     ) -> None:
         super().__init__()
-        self.cfg, self.tagger, self.batches, self.parts = cfg, tagger, batches, parts
+        self.cfg, self.tagger, self.sources, self.parts = cfg, tagger, sources, parts
+        self.batches = sources.parts[0][0]  # of the labelled clips, as they are
         self.stages, self.validate, self.seed = stages, validate, seed
         self.epochs = sum(stage.epochs for stage in stages)
         self.loss = Loss(cfg.label_smoothing, cfg.unverified_loss, cfg.bootstrap, cfg.truncate)
         self._network = (torch.compile(tagger) if cfg.compile else tagger,)  # a tuple hides it: one copy in the state
-        self.labels, self.weights = torch.from_numpy(parts.labels), torch.from_numpy(parts.weights).float()
+        self.labels, self.weights = torch.from_numpy(parts.targets), torch.from_numpy(parts.weights).float()
         shortest = cfg.crop_seconds_min or cfg.crop_seconds
-        self.shortest, self.longest = (round(s * batches.store.frame_rate) for s in (shortest, cfg.crop_seconds))
+        self.shortest, self.longest = (round(s * self.batches.store.frame_rate) for s in (shortest, cfg.crop_seconds))
         self.unverified = 1 - torch.from_numpy(parts.verified).float()
         self.history: list[Scores] = []
         self.ema, self.mean = StateAverage(ema_share(cfg.ema)), StateAverage(mean_share)  # of steps, of epochs
@@ -81,7 +84,7 @@ class LitTagger(pl.LightningModule):
         return RowBatches(drawn, self.stage.steps)
 
     def training_step(self, rows: np.ndarray, batch_idx: int) -> Tensor:
-        x = self.batches.crop(rows, draw_length(self.shortest, self.longest, self.rng), self.rng)
+        x = self.sources.crop(rows, draw_length(self.shortest, self.longest, self.rng), self.rng)
         y, w = self.targets(rows, x.device)
         x, y, w = self.stage.augment(x, y, w, self.rng)
         loss = self.loss(self._network[0](x).float(), y, w)
@@ -90,8 +93,7 @@ class LitTagger(pl.LightningModule):
 
     def targets(self, rows: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
         """Labels as the loss wants them, and weights (batch,)."""
-        y = torch.nn.functional.one_hot(self.labels[rows], len(self.parts.prior)).float()
-        return self.loss.beside(y, self.unverified[rows]).to(device), self.weights[rows].to(device)
+        return self.loss.beside(self.labels[rows], self.unverified[rows]).to(device), self.weights[rows].to(device)
 
     def on_train_batch_end(self, *_: Any) -> None:
         if self.cfg.ema:
@@ -160,13 +162,27 @@ class LitTagger(pl.LightningModule):
 
 
 def build_lit_tagger(
-    cfg: Config, fold: int, parts: FoldData, store: Store, device: torch.device, precision: str
+    cfg: Config,
+    fold: int,
+    parts: FoldData,
+    store: Store,
+    device: torch.device,
+    precision: str,
+    copies: Sequence[Store] = (),
+    test: Store | None = None,
 ) -> LitTagger:
-    """The untrained network of a fold, all its randomness fixed by train.seed and the fold."""
+    """The untrained network of a fold, all its randomness fixed by train.seed and the fold.
+
+    copies: of the clips of `store`, for training. test: the clips of the pseudo-labels in `parts`. The network's
+    statistics and prior come from the labelled training clips alone.
+    """
     torch.manual_seed(1000 * cfg.train.seed + fold)  # initial weights
-    mean, std = normalisation(store, parts.train, cfg.train.normalise)
+    labelled = parts.train[parts.train < len(store.fnames)]
+    mean, std = normalisation(store, labelled, cfg.train.normalise)
     tagger = build_tagger(cfg, parts.prior, mean, std)
     batches = Batches(store, device, cfg.input.padding)
+    versions = [batches, *(Batches(copy, device, cfg.input.padding) for copy in copies)]
+    sources = Sources([versions] if test is None else [versions, [Batches(test, device, cfg.input.padding)]])
 
     def validate(tagger: Tagger) -> Scores:
         probs = predict_clips(tagger, batches, parts.val, cfg.predict, precision)
@@ -175,9 +191,9 @@ def build_lit_tagger(
         return scores(probs, parts.labels[parts.val], parts.val_verified)
 
     # decibels have no mean of their own, and 0 dB would be a loud mask
-    fill = normalisation(store, parts.train, "per_mel")[0] if cfg.train.normalise == "decibel" else mean
+    fill = normalisation(store, labelled, "per_mel")[0] if cfg.train.normalise == "decibel" else mean
     stages = build_stages(cfg, parts, torch.from_numpy(fill))
-    return LitTagger(cfg.train, tagger, batches, parts, stages, validate, (cfg.train.seed, fold))
+    return LitTagger(cfg.train, tagger, sources, parts, stages, validate, (cfg.train.seed, fold))
 
 
 class RunKeeper(pl.Callback):

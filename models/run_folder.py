@@ -25,7 +25,12 @@ from configs.schema import Config, differences, from_dict, to_dict
 FILES = ("config.json", "classes.txt", "model.safetensors", "oof.npz", "test.npz", "scores.json", "metrics.csv")
 TRAINED = ("config.json", "classes.txt", "model.safetensors")  # what prediction needs of them, beside the manifest
 NEEDED = {"experiment", "fold", "n_folds", "fold_hash", "skipped", "test_faults", "files"}  # of a manifest
-MADE_FROM = {"fold_hash": "folds", "sound_hash": "sound files"}  # facts that a run must share with the competition
+MADE_FROM = {  # facts that a run must share with who asks for it; the last two are absent where they are not used
+    "fold_hash": "folds",
+    "sound_hash": "sound files",
+    "corrections_hash": "corrections",
+    "pseudo_runs": "pseudo-labels (a run that they come from changed)",
+}
 ANEW = "choose a name=NEW, or train it again with --force"
 CHECKPOINT = "last.ckpt"  # the last whole epoch of an unfinished fold
 
@@ -158,9 +163,9 @@ def refuse_other_settings(file: Path, config: Config, fact: str) -> None:
 
 
 def refuse_other_data(there: dict[str, Any], facts: dict[str, Any], fact: str) -> None:
-    """Raises UserError where a run was made from other folds or sound files than `facts` name."""
+    """Raises UserError where a run was made from other folds, sound files or labels than `facts` name."""
     for key, what in MADE_FROM.items():
-        if there.get(key) != facts[key]:
+        if there.get(key) != facts.get(key):
             raise UserError(f"{fact} from other {what}: {ANEW}")
 
 

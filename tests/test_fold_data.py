@@ -36,6 +36,12 @@ def test_rows_are_joined_by_fname(make_store: MakeStore) -> None:
     np.testing.assert_allclose(found.prior, [2 / 3, 1 / 3, 0])  # of the training side; a class unheard there has none
 
 
+def test_labels_as_distributions(make_store: MakeStore) -> None:
+    found = parts(make_store)
+    assert found.targets.dtype == np.float32
+    assert found.targets.tolist() == [[1, 0, 0], [1, 0, 0], [1, 0, 0], [0, 0, 0], [0, 1, 0], [0, 1, 0]]
+
+
 def test_train_and_validation_never_meet(make_store: MakeStore) -> None:
     for fold in (0, 1):
         found = parts(make_store, fold)

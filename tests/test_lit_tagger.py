@@ -482,7 +482,7 @@ def test_weights_and_labels_reach_the_loss(make_store: MakeStore, monkeypatch: p
     weights = lit.parts.weights.copy()
     weights[rows] = [0.0, 0.5, 1.0, 2.0]
     parts = replace(lit.parts, weights=weights)
-    lit = LitTagger(cfg.train, lit.tagger, lit.batches, parts, lit.stages, lit.validate, (0, 0))
+    lit = LitTagger(cfg.train, lit.tagger, lit.sources, parts, lit.stages, lit.validate, (0, 0))
     given = {}
 
     def loss(logits: torch.Tensor, y: torch.Tensor, w: torch.Tensor, smoothing: float) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """The packed store: the right frames in the right rows, made once, resumed, and honest about damage."""
 
 import dataclasses
+import math
 import os
 import shutil
 import subprocess
@@ -14,10 +15,12 @@ import pytest
 import soundfile
 
 import input.audio
+import input.resample
 from configs.errors import UserError
 from configs.schema import FeatureConfig
 from features.log_mel import LogMel
 from features.store import Store, open_features, sound_hash, store_key
+from input.resample import at_speed
 
 CFG = FeatureConfig(sample_rate=8_000, n_fft=128, hop_length=80, n_mels=12, f_max=4_000.0)
 MANY = 150  # more than two parts
@@ -146,6 +149,30 @@ def test_faults_are_named_and_lose_no_row(tmp_path):
         assert np.allclose(frames_of(store, row), expected, atol=0.01), "the sound ones are not shifted"
 
 
+def test_another_speed_is_another_wave_with_the_same_faults(tmp_path):
+    clips = write_clips(tmp_path, 2, samples=4000)
+    (tmp_path / "junk.wav").write_bytes(b"RIFF")
+    clips.loc[2] = ["junk.wav", str(tmp_path / "junk.wav")]
+    plain = open_features(CFG, clips, tmp_path / "features")
+    fast = dataclasses.replace(CFG, speed=1.25)
+    store = open_features(fast, clips, tmp_path / "features")
+    assert store.key != plain.key and store.faults == plain.faults and store.length[2] == 0
+    assert store.frame_rate == plain.frame_rate and store.silence == plain.silence
+    for row in (0, 1):
+        wave = soundfile.read(clips["path"][row], dtype="float32")[0]
+        expected = LogMel.from_config(CFG)(at_speed(wave, 1.25))
+        assert store.length[row] == len(expected) == 1 + math.ceil(len(wave) / 1.25) // CFG.hop_length
+        assert np.allclose(frames_of(store, row), expected, atol=0.01)
+
+
+def test_the_speed_of_1_costs_nothing(clips, tmp_path, monkeypatch):
+    def never(speed):
+        raise AssertionError("resampled")
+
+    monkeypatch.setattr(input.resample, "_player", never)
+    open_features(CFG, clips, tmp_path / "features", workers=1)
+
+
 def test_a_store_without_a_single_frame(tmp_path):
     clips = pd.DataFrame({"fname": ["a", "b"], "path": pd.Series([None, None], dtype=object)})
     store = open_features(CFG, clips, tmp_path)
@@ -179,7 +206,8 @@ def test_the_key_follows_settings_and_files(clips, tmp_path):
     keys = [key()]
     assert keys[0] == key() and len(keys[0]) == 12
     other = {"n_mels": 13, "hop_length": 81, "n_fft": 256, "f_min": 1.0, "f_max": 3_999.0, "log_floor": 1e-7}
-    for name, value in (other | {"trim_db": 60.0, "sample_rate": 16_000}).items():
+    other |= {"trim_db": 60.0, "sample_rate": 16_000, "speed": 1.1, "mel_scale": "slaney"}
+    for name, value in other.items():
         keys.append(key(dataclasses.replace(CFG, **{name: value})))
     assert len(keys) == 1 + len(dataclasses.fields(FeatureConfig)), "no setting is left out"
     touched = Path(clips["path"][0])

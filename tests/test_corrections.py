@@ -1,0 +1,87 @@
+"""Corrected labels reach training only."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from configs.errors import UserError
+from input.corrections import correct, corrections_hash, read_corrections
+
+CLASSES = ("bark", "gong", "siren")
+FOLDS = pd.DataFrame(
+    {
+        "fname": ["a.wav", "b.wav", "c.wav", "d.wav"],
+        "label": ["bark", "bark", "gong", "siren"],
+        "verified": [False, True, False, False],
+        "fold": [0, 0, 1, 1],
+    }
+)
+
+
+def read(tmp_path: Path, text: str) -> dict[str, str]:
+    file = tmp_path / "corrections.csv"
+    file.write_text(text)
+    return read_corrections(file, FOLDS, CLASSES)
+
+
+def test_a_table_as_people_write_it(tmp_path: Path) -> None:
+    found = read(tmp_path, "label,fname,heard by\ngong,a.wav,me\n,d.wav,\n")
+    assert found == {"a.wav": "gong", "d.wav": ""}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("fname,label\nz.wav,gong\n", r"corrections\.csv: names clips that are no training clips: z\.wav: take"),
+        (
+            "fname,label\na.wav,Gong\n",
+            r"corrections\.csv: labels that no training clip has: 'Gong': write one of the 3",
+        ),
+        ("fname,label\na.wav,gong\na.wav,gong\n", r"corrections\.csv: fname stands more than once: a\.wav"),
+        ("fname,heard\na.wav,gong\n", r"corrections\.csv: lacks the column label"),
+        ("clip,label\na.wav,gong\n", r"corrections\.csv: lacks the column fname"),
+        ("fname,label\n", r"corrections\.csv: has no rows"),
+    ],
+)
+def test_what_does_not_fit_is_told(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        read(tmp_path, text)
+
+
+def test_an_absent_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.csv: cannot read the table"):
+        read_corrections(tmp_path / "none.csv", FOLDS, CLASSES)
+
+
+def test_training_rows_alone_are_corrected() -> None:
+    corrections = {"a.wav": "gong", "b.wav": "", "c.wav": "bark", "d.wav": ""}
+    before = FOLDS.copy()
+    first, second = correct(FOLDS, corrections, fold=0), correct(FOLDS, corrections, fold=1)
+    assert first.values.tolist() == [
+        ["a.wav", "bark", False, 0],  # validates with what was given
+        ["b.wav", "bark", True, 0],
+        ["c.wav", "bark", True, 1],  # someone listened
+    ]
+    assert second.values.tolist() == [
+        ["a.wav", "gong", True, 0],
+        ["c.wav", "gong", False, 1],
+        ["d.wav", "siren", False, 1],
+    ]
+    pd.testing.assert_frame_equal(FOLDS, before)
+
+
+def test_a_label_that_someone_confirmed_counts_as_verified() -> None:
+    found = correct(FOLDS, {"a.wav": "bark"}, fold=1)
+    assert found["verified"].tolist() == [True, True, False, False]
+    assert found["verified"].dtype == bool
+
+
+def test_no_corrections_change_nothing() -> None:
+    pd.testing.assert_frame_equal(correct(FOLDS, {}, fold=0), FOLDS)
+
+
+def test_the_hash_is_of_the_content() -> None:
+    one = corrections_hash({"a.wav": "gong", "b.wav": ""})
+    assert one == corrections_hash({"b.wav": "", "a.wav": "gong"})
+    assert len({one, corrections_hash({"a.wav": "gong"}), corrections_hash({"a.wav": "", "b.wav": "gong"})}) == 3
