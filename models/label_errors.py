@@ -1,0 +1,146 @@
+"""Training clips whose label is likely wrong, by the out-of-fold probabilities of the finished experiments."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from configs.console import run_command, say
+from configs.errors import UserError
+from configs.paths import Paths
+
+if TYPE_CHECKING:  # imported where they are used: --help must not wait for them
+    import numpy as np
+    import pandas as pd
+
+    from input.competition import Competition
+    from models.candidates import Candidates
+
+FILE = "label_errors.csv"
+AFTER = "fname,label"
+EXAMPLES = f"""Found by confident learning (C. Northcutt et al., 2021), as cleanlab's filter of that name finds them.
+
+Nothing is trained with it by itself: listen, write the clips that are wrong indeed into a file of your own, the label
+that you heard beside each (none: the clip is left out of training), and train a new experiment with that file:
+  {AFTER}
+  00044347.wav,Cello
+  001ca53d.wav,
+
+examples:
+  python -m models.label_errors
+  python train_fold.py --fold 0..4 input.corrections=corrections.csv name=corrected
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m models.label_errors",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--input", type=Path, metavar="DIR", default=Paths.input, help="the competition (%(default)s)")
+    parser.add_argument("--work", type=Path, metavar="DIR", default=Paths.work, help="all that is made (%(default)s)")
+    parser.add_argument("--runs", nargs="+", metavar="NAME", default=[], help="experiments (all that are finished)")
+    parser.add_argument("--verified", action="store_true", help="doubt the verified labels too")
+    parser.add_argument("--corrections", type=Path, metavar="FILE", help="leave out the clips that it corrects already")
+    parser.add_argument("--out", type=Path, metavar="FILE", help=f"the list (work/{FILE})")
+    parser.add_argument("--force", action="store_true", help="overwrite an older list")
+    args = parser.parse_args()
+    paths = Paths(args.input, args.work)
+    list_label_errors(paths, args.runs, args.out or paths.work / FILE, args.verified, args.corrections, args.force)
+
+
+def list_label_errors(
+    paths: Paths,
+    runs: list[str],
+    out: Path,
+    verified: bool = False,
+    corrections: Path | None = None,
+    force: bool = False,
+) -> "pd.DataFrame":
+    """Write the list to `out` and return it, the most suspicious first; see `suspects` for its columns.
+
+    runs: experiments whose mean counts, all finished ones where none is named. Raises UserError where `out` exists,
+    unless `force`, and as the reading of runs and competition does.
+    """
+    from input.competition import load_competition
+    from input.corrections import read_corrections
+    from models.candidates import candidates_from_runs
+
+    if out.exists() and not force:
+        raise UserError(f"{out}: exists: name another with --out, or overwrite it with --force")
+    competition = load_competition(paths.input, skip_missing=True)
+    known = read_corrections(corrections, competition.train, competition.classes) if corrections else {}
+    candidates = candidates_from_runs(paths.runs, runs, competition)
+    found = suspects(candidates, competition)
+    listed = found[(verified | ~found["verified"]) & ~found["fname"].isin(known)]
+    write_list(listed, out)
+    rest = f" ({len(found) - len(listed)} more are verified or corrected already)" if len(listed) < len(found) else ""
+    judges = "the mean of " + ", ".join(candidates.names)
+    say(f"{out}: {len(listed)} of {len(candidates.fnames)} labels are likely wrong by {judges}{rest}")
+    say(
+        f"listen, copy those that are wrong, with the label that you heard, into a file with the columns {AFTER} (no "
+        f"label: the clip is left out), then: python train_fold.py --fold 0..4 input.corrections=FILE name=NEW"
+    )
+    return listed
+
+
+def suspects(candidates: "Candidates", competition: "Competition") -> "pd.DataFrame":
+    """fname, given, suggested, p_given, p_suggested, verified, path; the most suspicious first.
+
+    suggested: the likeliest label by the mean of all models; the more it is above the given one, the earlier it comes.
+    """
+    import numpy as np
+    import pandas as pd
+
+    probs = candidates.oof.mean(axis=0, dtype=np.float64)
+    row = np.flatnonzero(likely_errors(probs, candidates.truth))
+    given, suggested = candidates.truth[row], probs[row].argmax(axis=1)
+    classes, fnames = np.array(candidates.classes), np.array(candidates.fnames)[row]
+    path = dict(zip(competition.train["fname"], competition.train["path"], strict=True))
+    found = pd.DataFrame(
+        {
+            "fname": fnames,
+            "given": classes[given],
+            "suggested": classes[suggested],
+            "p_given": probs[row, given],
+            "p_suggested": probs[row, suggested],
+            "verified": candidates.verified[row],
+            "path": [path[fname] for fname in fnames],
+        }
+    )
+    order = np.argsort(found["p_given"] - found["p_suggested"], kind="stable")
+    return found.iloc[order].reset_index(drop=True)
+
+
+def likely_errors(probs: "np.ndarray", given: "np.ndarray") -> "np.ndarray":
+    """(clips,) bool: whether a clip is confidently of another class than the given one, which is not its likeliest.
+
+    probs (clips, classes) out-of-fold, given (clips,) class indices. A clip is confidently of a class where its
+    probability reaches the mean one among the clips that are given that class; where it does so for several, the
+    likeliest class counts. Source: C. Northcutt et al., "Confident Learning", 2021; equal to cleanlab's
+    find_label_issues(filter_by="confident_learning"), whose tolerances the two small numbers are.
+    """
+    import numpy as np
+
+    bar = np.full(probs.shape[1], np.inf)  # a class that no clip is given is no suspicion
+    for k in np.unique(given):
+        bar[k] = max(probs[given == k, k].mean(), 2e-6)
+    confident = probs >= bar - 1e-6
+    likeliest = probs.argmax(axis=1)
+    guess = np.where(confident.sum(axis=1) > 1, likeliest, confident.argmax(axis=1))
+    own = probs[np.arange(len(probs)), given]
+    return np.asarray(confident.any(axis=1) & (guess != given) & (own < probs.max(axis=1)))
+
+
+def write_list(found: "pd.DataFrame", out: Path) -> None:
+    """A CSV, there whole or not at all."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(out.name + ".part")
+    found.to_csv(part, index=False, float_format="%.4f", lineterminator="\n")
+    part.replace(out)
+
+
+if __name__ == "__main__":
+    run_command(main)
