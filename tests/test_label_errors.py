@@ -133,7 +133,7 @@ def test_the_list_of_finished_runs(blended: Paths, tmp_path: Path, capsys: pytes
     assert not table["verified"].any() and (given["manually_verified"][table["fname"]] == 0).all()
     assert (given["label"][table["fname"]].to_numpy() == table["given"].to_numpy()).all()
     assert all(Path(path).is_file() for path in table["path"])
-    doubt = (table["p_given"] - table["p_suggested"]).tolist()
+    doubt = (found["p_given"] - found["p_suggested"]).tolist()
     assert doubt == sorted(doubt) and max(doubt) < 0
     every = list_label_errors(blended, ["demo_vggish"], tmp_path / "all.csv", verified=True)
     assert every["verified"].any()

@@ -192,6 +192,6 @@ def test_a_run_knows_its_corrections(own: Paths, heard: tuple[Path, pd.DataFrame
 
 def test_without_any_of_it_runs_are_as_before(own: Paths) -> None:
     """A run of an older version, whose manifest knows nothing of all this, is found."""
-    cfg = replace(config(), name=VOTERS[0])
-    assert "corrections_hash" not in read_run(own.run(VOTERS[0], 0)).manifest
-    train_folds(cfg, [0, 1], own)
+    run = read_run(own.run(VOTERS[0], 0))
+    assert not {"corrections_hash", "pseudo_runs"} & set(run.manifest)
+    assert train_folds(run.config, [0], own) == [run.scores["map3"]]
