@@ -263,14 +263,20 @@ def test_the_average_of_the_steps_is_validated_and_kept_while_the_raw_weights_go
     assert not torch.equal(lit.kept[mean], raw[-1][mean])
 
 
-def test_the_mean_of_the_last_epochs_is_kept(make_store: MakeStore, tmp_path: Path) -> None:
-    """Of epochs 2 and 3 of the three, the second of them a finetuning one."""
-    options = {"epochs": 2, "finetune_epochs": 1, "average_epochs": 2}
+@pytest.mark.parametrize("ema", [0.0, 0.5])
+def test_the_mean_of_the_last_epochs_is_kept(make_store: MakeStore, tmp_path: Path, ema: float) -> None:
+    """Of epochs 2 and 3 of the three, the second of them a finetuning one; of their averages where steps are too."""
+    options = {"epochs": 2, "finetune_epochs": 1, "average_epochs": 2, "ema": ema}
     lit = lit_of(make_store, train_config(**options))
     validated = watch(lit)
     ends: list[State] = []
     finish = lit.finish_epoch
-    lit.finish_epoch = lambda: (ends.append(copied(lit.tagger)), finish())[1]  # type: ignore
+
+    def finish_epoch() -> dict[str, float]:
+        ends.append({k: v.clone() for k, v in (lit.ema.state or lit.tagger.state_dict()).items()})
+        return finish()
+
+    lit.finish_epoch = finish_epoch  # type: ignore
     fit(lit, tmp_path)
     assert equal(validated[0], ends[0]) and equal(validated[1], ends[1])
     for key in (k for k, v in lit.kept.items() if v.is_floating_point()):
