@@ -1,0 +1,123 @@
+"""Each training technique on against off, on grouped folds, with true and with noisy labels: experiments/RESULTS.md.
+
+python -m experiments.ablation --input ../shared/data/us8k-mini
+"""
+
+import argparse
+import fcntl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from configs.console import run_command, say, table
+from configs.errors import UserError, list_some
+from configs.paths import Paths
+
+if TYPE_CHECKING:  # imported where they are used: --help must not wait for pydantic
+    from experiments.techniques import Plan
+    from experiments.trial import Trial
+
+HERE = Path(__file__).parent
+EXAMPLES = """Results are kept in work/ablation/, one file a run: killed at any moment, the same command goes on,
+and of changed techniques only those are run again. The table is written at the end, and from what is there by --report.
+
+examples:
+  python -m experiments.ablation --input ../shared/data/us8k-mini --jobs 2
+  python -m experiments.ablation --input ../shared/data/us8k-mini --only mixup,roll --conditions clean --seeds 2
+  python -m experiments.ablation --input ../shared/data/us8k-mini --report
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.ablation",
+        description=__doc__.partition("\n")[0],
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--input", type=Path, metavar="DIR", required=True, help="a competition whose labels are true")
+    parser.add_argument("--work", type=Path, metavar="DIR", default=Paths.work, help="all that is made (%(default)s)")
+    parser.add_argument("--techniques", type=Path, metavar="FILE", default=HERE / "techniques.yaml", help="what to try")
+    parser.add_argument("--results", type=Path, metavar="FILE", default=HERE / "RESULTS.md", help="the table")
+    parser.add_argument("--only", metavar="NAMES", help="these techniques: mixup,roll (all)")
+    parser.add_argument("--conditions", metavar="NAMES", default="clean,noisy", help="of the labels (%(default)s)")
+    parser.add_argument("--seeds", type=int, metavar="N", default=1, help="runs of each fold (%(default)s)")
+    parser.add_argument("--jobs", type=int, metavar="N", default=1, help="runs at once, one thread each (%(default)s)")
+    parser.add_argument("--report", action="store_true", help="train nothing, write the table")
+    args = parser.parse_args()
+    if min(args.seeds, args.jobs) < 1:
+        raise UserError("--seeds and --jobs: at least 1")
+    ablate(args)
+
+
+def ablate(args: argparse.Namespace) -> None:
+    """Do the runs that are missing and write the table. Raises UserError on bad input, and at the end if any failed."""
+    from experiments.techniques import CONDITIONS, read_plan
+    from experiments.trials import make_trials, open_data, run_all, to_do
+
+    plan, work = read_plan(args.techniques), args.work / "ablation"
+    names = _chosen("--only", args.only, [c.name for c in plan.comparisons])
+    conditions = _chosen("--conditions", args.conditions, CONDITIONS)
+    with _alone(work):
+        data = open_data(args.input, work)
+        failed = []
+        if not args.report:
+            wanted = make_trials(plan, plan.needed(names), data, args.seeds, work)
+            wanted = [trial for trial in wanted if trial.id[0] in conditions]
+            todo = to_do(wanted)
+            say(f"{len(wanted)} runs, {len(wanted) - len(todo)} of them found, {args.jobs} at once")
+            failed = run_all(todo, args.jobs)
+        report(plan, make_trials(plan, list(plan.recipes.values()), data, max(args.seeds, 4), work), args)
+    if failed:
+        raise UserError(f"{len(failed)} runs failed, the reasons stand above: the same command tries them again")
+
+
+def report(plan: "Plan", trials: "list[Trial]", args: argparse.Namespace) -> None:
+    """Write and print the table of all results there are."""
+    from experiments.effects import HEADER, rows_of, write_report
+    from experiments.techniques import CONDITIONS, PLAIN
+
+    results = {trial.id: found for trial in trials if (found := trial.result())}
+    seconds = sorted(r["seconds"] for (_, recipe, *_), r in results.items() if recipe == PLAIN)
+    clips = {r["clips"] for r in results.values()}
+    about = [f"Made by `python -m experiments.ablation` from {len(results)} runs on {args.input.name}."]
+    if seconds:
+        about.append(
+            f"A run of the plain recipe takes {seconds[len(seconds) // 2]:.0f} s of one core and is scored on "
+            f"{min(clips)} to {max(clips)} clips."
+        )
+    about.append(
+        "SE is the standard error of the difference over n pairs of runs. How to read it: README.md beside it."
+    )
+    tables = {condition: rows_of(plan, condition, results) for condition in CONDITIONS}
+    write_report(args.results, " ".join(about), tables)
+    for condition, rows in tables.items():
+        if rows:
+            say(f"\n{condition}")
+            table(HEADER[:-1], [row[:-1] for row in rows])
+    say(f"{sum(map(len, tables.values()))} rows from {len(results)} runs -> {args.results}")
+
+
+def _chosen(option: str, text: str | None, known: Sequence[str]) -> set[str]:
+    names = set(known) if text is None else {name.strip() for name in text.split(",")}
+    if unknown := sorted(names - set(known)):
+        raise UserError(f"{option}: no {list_some(unknown)}: there are {list_some(known, 60)}")
+    return names
+
+
+@contextmanager
+def _alone(work: Path) -> Iterator[None]:
+    """Two commands on one folder would run everything twice. A killed one leaves no lock behind."""
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"{work}: another ablation runs there: wait for it, or use another --work") from None
+        yield
+
+
+if __name__ == "__main__":
+    run_command(main)
