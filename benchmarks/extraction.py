@@ -2,7 +2,6 @@
 
 import io
 import shutil
-import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
@@ -14,7 +13,7 @@ import numpy as np
 import soundfile
 import torch
 
-from benchmarks.measure import Row, by_turns, median, quotient
+from benchmarks.measure import Row, by_turns, cpu_times, median, quotient
 from benchmarks.synthetic import RATE, SECONDS, clip_table, write_clips
 from configs.schema import FeatureConfig
 from features.store import Store, open_features
@@ -36,15 +35,9 @@ def measure(quick: bool) -> list[Row]:
 
 
 def per_core(files: Sequence[str], folder: Path, rounds: int) -> tuple[list[Row], float]:
-    """CPU time per clip of the three ways, each in one thread; also ours in seconds."""
-    torch.set_num_threads(1)
-    ways = {
-        "ours": lambda: store_of(files, folder),
-        "torchaudio": lambda: torchaudio_way(files, folder),
-        "librosa": lambda: librosa_way(files, folder),
-    }
-    times = by_turns(ways, rounds, clock=time.process_time)
-    each = {way: median(times, way) / len(files) for way in ways}
+    """CPU time per clip of the three ways by turns, each in one thread of its own process; also ours in seconds."""
+    times = cpu_times({"ours": store_of, "torchaudio": torchaudio_way, "librosa": librosa_way}, rounds, files, folder)
+    each = {way: median(times, way) / len(files) for way in times}
     rows = []
     for peer, goal in (("torchaudio", 3.0), ("librosa", 0.0)):
         ratio = quotient(times, peer, "ours")

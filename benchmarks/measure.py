@@ -3,17 +3,20 @@
 Nothing heavy is imported here: the memory of a child process counts from that of its parent.
 """
 
+import os
 import resource
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
 
 Work = Callable[[], object]
 Times = dict[str, list[float]]
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,24 @@ def by_turns(
     return times
 
 
+def cpu_times(pieces: Mapping[str, Callable[..., object]], rounds: int, *args: Any) -> Times:
+    """CPU seconds of every piece, called with args, in every round, after one that is not counted.
+
+    Each piece runs in a process of its own, whose libraries were told before they were loaded to use one thread: the
+    idle threads of one library would else spin, and count, while another works.
+    """
+    times: Times = {name: [] for name in pieces}
+    with ExitStack() as stack, _environment(dict.fromkeys(THREADS, "1")):
+        spawn = get_context("spawn")
+        pools = {name: stack.enter_context(ProcessPoolExecutor(1, mp_context=spawn)) for name in pieces}
+        for i in range(-1, rounds):
+            for name, work in pieces.items():
+                seconds = pools[name].submit(_cpu_seconds, work, args).result()
+                if i >= 0:
+                    times[name].append(seconds)
+    return times
+
+
 def median(times: Times, name: str) -> float:
     return statistics.median(times[name])
 
@@ -58,6 +79,27 @@ def in_child(work: Callable[..., Any], *args: Any) -> tuple[Any, float]:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         result: tuple[Any, float] = pool.submit(_with_peak, work, args).result()
     return result
+
+
+def _cpu_seconds(work: Callable[..., object], args: tuple[Any, ...]) -> float:
+    start = time.process_time()
+    work(*args)
+    return time.process_time() - start
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables for the processes started within."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _with_peak(work: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, float]:

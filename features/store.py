@@ -142,17 +142,18 @@ def _extract_part(job: tuple[FeatureConfig, list[tuple[str, str | None]], Path])
 
     cfg, clips, part = job
     log_mel = LogMel.from_config(cfg)
-    frames, faults = zip(*(_extract_clip(log_mel, file, cfg) for _, file in clips), strict=True)
-    crc = 0
+    lengths, faults, stats, crc = [], [], [], 0
     with _whole(part.with_suffix(".f16")) as out:
-        for clip in frames:
-            packed = torch.from_numpy(clip).half().numpy().tobytes()  # a fifth of the time of NumPy's astype
+        for _, file in clips:  # each packed at once, while it is in the cache
+            frames, fault = _extract_clip(log_mel, file, cfg)
+            packed = torch.from_numpy(frames).half().numpy().data  # a fifth of the time of NumPy's astype
             crc = zlib.crc32(packed, crc)
             out.write(packed)
-    lengths = np.array([len(clip) for clip in frames], dtype=np.int64)
-    stats = np.array([_mean_and_square(clip) for clip in frames])
+            lengths.append(len(frames))
+            faults.append(fault)
+            stats.append(_mean_and_square(frames))
     with _whole(part) as out:
-        np.savez(out, length=lengths, fault=np.array(faults), stats=stats, crc=crc)
+        np.savez(out, length=np.array(lengths, np.int64), fault=np.array(faults), stats=np.array(stats), crc=crc)
     return len(clips)
 
 
@@ -167,7 +168,8 @@ def _whole(file: Path) -> Iterator[BinaryIO]:
 
 def _mean_and_square(frames: np.ndarray) -> np.ndarray:
     """(2, n_mels) float32: over the frames, the mean and the mean of the squares."""
-    sums = np.stack([frames.sum(axis=0), np.einsum("fm,fm->m", frames, frames)])
+    ones = np.ones(len(frames), np.float32)
+    sums = np.stack([ones @ frames, ones @ (frames * frames)])  # a third of the time of NumPy's sum over the rows
     return np.asarray(sums / np.float32(max(len(frames), 1)))
 
 

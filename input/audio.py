@@ -11,6 +11,7 @@ import soundfile
 
 Wave = np.ndarray  # (samples,) float32
 STREAMED = 0x7FFF_0000  # bytes; a writer that cannot seek back leaves the largest number it knows, or about it, as size
+HEAD = 4096  # bytes: in all but odd files the samples begin within them
 
 
 class AudioFault(ValueError):
@@ -47,10 +48,12 @@ def read_wave(path: Path | str, sample_rate: int) -> Wave:
 
 def _decode(path: Path | str) -> tuple[np.ndarray, int, bool]:
     """Samples (n,) or (n, channels), their rate, and whether the file is whole."""
+    if plain := _read_plain_wav(path):
+        return _as_float(plain[0]), plain[1], True
     try:
         with soundfile.SoundFile(str(path)) as file:
             if file.subtype == "PCM_16":  # six times faster than letting libsndfile convert, and the same numbers
-                wave = np.multiply(file.read(dtype="int16"), np.float32(1 / 32768), dtype=np.float32)
+                wave = _as_float(file.read(dtype="int16"))
             else:
                 wave = file.read(file.frames, dtype="float32")  # GSM and its like cannot seek: say how many
             rate, kind = file.samplerate, file.format
@@ -59,6 +62,47 @@ def _decode(path: Path | str) -> tuple[np.ndarray, int, bool]:
     except (OSError, RuntimeError, TypeError, ValueError) as error:  # TypeError: headerless, by its name
         raise AudioFault(f"unreadable: {' '.join(str(error).split())}") from None
     return wave, rate, not (kind in ("WAV", "WAVEX") and _is_cut_short(path))
+
+
+def _as_float(samples: np.ndarray) -> np.ndarray:
+    """int16 -> float32, full scale 1."""
+    out: np.ndarray = np.multiply(samples, np.float32(1 / 32768), dtype=np.float32)
+    return out
+
+
+def _read_plain_wav(path: Path | str) -> tuple[np.ndarray, int] | None:
+    """int16 samples and rate of a whole WAV of 16-bit PCM, the usual file, in half of libsndfile's time.
+
+    None for every other file, sound or not: libsndfile knows them all, and what is wrong with them.
+    """
+    try:
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123  called 20,000 times
+            head = file.read(HEAD)
+            channels, rate, start, size = _pcm16_header(head)
+            samples = np.empty((size // 2 // channels, channels), "<i2")
+            file.seek(start)
+            whole = file.readinto(samples.data) == size if size else False
+    except (OSError, struct.error, ValueError):
+        return None
+    return (samples[:, 0] if channels == 1 else samples, rate) if whole else None
+
+
+def _pcm16_header(head: bytes) -> tuple[int, int, int, int]:
+    """Channels, rate, first byte and size of the samples. Raises ValueError or struct.error on any other file."""
+    if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
+        raise ValueError("no WAV")
+    at, kind, channels, rate, align, bits = 12, 0, 0, 0, 0, 0
+    while True:
+        name, size = struct.unpack_from("<4sI", head, at)
+        at += 8
+        if name == b"data":
+            break
+        if name == b"fmt ":
+            kind, channels, rate, _, align, bits = struct.unpack_from("<HHIIHH", head, at)
+        at += size + size % 2
+    if kind != 1 or bits != 16 or channels == 0 or align != 2 * channels or size % align or size >= STREAMED:
+        raise ValueError("not plain")
+    return channels, rate, at, size
 
 
 def _is_cut_short(path: Path | str) -> bool:

@@ -10,14 +10,22 @@ def ranks(probs: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """
     if probs.ndim != 2 or truth.shape != probs.shape[:1]:
         raise ValueError(f"probs {probs.shape} and truth {truth.shape} do not match")
-    if not np.isfinite(probs.sum()) and np.isnan(probs).any():
+    flat = probs.ravel()
+    if not np.isfinite(flat @ flat) and np.isnan(probs).any():  # a product takes a third of the time of a sum
         raise ValueError(f"{int(np.isnan(probs).any(axis=1).sum())} clips have a NaN among their probabilities")
-    own = probs[np.arange(len(probs)), truth][:, None]
-    found = np.asarray(np.count_nonzero(probs > own, axis=1))
+    own = flat[truth + np.arange(0, probs.size, probs.shape[1])][:, None]
+    found = _count(probs > own)
     equal = probs == own
     if np.count_nonzero(equal) > len(probs):  # more than the true classes themselves; most predictions have no tie
-        found += np.count_nonzero(equal & (np.arange(probs.shape[1]) < truth[:, None]), axis=1)
+        found += _count(equal & (np.arange(probs.shape[1]) < truth[:, None]))
     return found
+
+
+def _count(mask: np.ndarray) -> np.ndarray:
+    """How many of each row (rows, columns) are true."""
+    if mask.shape[1] > 255:
+        return np.asarray(np.count_nonzero(mask, axis=1))
+    return np.einsum("rc->r", mask.view(np.uint8)).astype(np.int64)  # bytes: a quarter of the time of count_nonzero
 
 
 def average_precision_at_3(probs: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from input.audio import AudioFault, _resampler, read_wave
+from input.audio import AudioFault, _read_plain_wav, _resampler, read_wave
 
 CLIP = Path("../shared/data/fsdkaggle2018/audio_train/a439d172.wav")
 MINI = Path("../shared/data/us8k-mini")
@@ -330,6 +330,44 @@ def test_a_legal_wav_is_never_truncated(tmp_path, kind):
     file.write_bytes(LEGAL[kind])
     found = read_wave(file, 16_000)
     assert (found[:8000] * 32768).tolist() == np.frombuffer(DATA, "<i2").tolist()
+
+
+STEREO = chunk(b"fmt ", struct.pack("<HHIIHH", 1, 2, 22_050, 88_200, 4, 16))
+PLAIN = {
+    **{kind: LEGAL[kind] for kind in LEGAL if not kind.startswith("streamed")},
+    "stereo": riff(STEREO, chunk(b"data", DATA)),
+    "a long format chunk": riff(FORMAT[:4] + struct.pack("<I", 18) + FORMAT[8:] + b"\0\0", chunk(b"data", DATA)),
+}
+NOT_PLAIN = {
+    **{kind: LEGAL[kind] for kind in LEGAL if kind.startswith("streamed")},
+    "cut short": PLAIN["plain"][:-2],
+    "cut in the header": PLAIN["plain"][:30],
+    "no samples": riff(FORMAT, chunk(b"data", b"")),
+    "half a frame": riff(STEREO, chunk(b"data", DATA[:-2])),
+    "8 bits": riff(FORMAT_8, chunk(b"data", DATA)),
+    "no format": riff(chunk(b"data", DATA)),
+    "a format of floats": riff(FORMAT.replace(b"\x01\0", b"\x03\0", 1), chunk(b"data", DATA)),
+    "no channels": riff(FORMAT[:10] + b"\0\0" + FORMAT[12:], chunk(b"data", DATA)),
+    "far behind other chunks": riff(FORMAT, chunk(b"JUNK", b"\0" * 5000), chunk(b"data", DATA)),
+    "another container": b"RIFX" + PLAIN["plain"][4:],
+}
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_a_plain_wav_is_read_as_libsndfile_reads_it(tmp_path, kind):
+    file = tmp_path / "a.wav"
+    file.write_bytes(PLAIN[kind])
+    found = _read_plain_wav(file)
+    samples, rate = soundfile.read(file, dtype="int16")
+    assert found is not None and found[1] == rate
+    assert found[0].shape == samples.shape and np.array_equal(found[0], samples)
+
+
+@pytest.mark.parametrize("kind", NOT_PLAIN)
+def test_what_is_not_plain_is_left_to_libsndfile(tmp_path, kind):
+    file = tmp_path / "a.wav"
+    file.write_bytes(NOT_PLAIN[kind])
+    assert _read_plain_wav(file) is None
 
 
 @pytest.mark.parametrize("padding", [b"", b"\0"], ids=["without", "with"])

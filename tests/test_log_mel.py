@@ -127,6 +127,36 @@ def test_short_waves_have_frames(samples):
     assert np.abs(found - reference(filled, FeatureConfig())).max() < TOLERANCE
 
 
+@pytest.mark.parametrize(("n_fft", "hop"), [(16, 1), (16, 7), (16, 8), (16, 16), (16, 20), (64, 10)])
+def test_every_length_has_its_frames(n_fft, hop):
+    """Where the frames over the ends and those within the wave meet, none is lost, doubled or out of place."""
+    cfg = FeatureConfig(sample_rate=1_000, n_fft=n_fft, hop_length=hop, n_mels=4, f_max=500.0)
+    log_mel = LogMel.from_config(cfg)
+    wave = np.random.default_rng(0).standard_normal(20 * n_fft).astype(np.float32)
+    for samples in [*range(n_fft // 2 + 1, 4 * n_fft), 20 * n_fft]:
+        found = log_mel(wave[:samples])
+        assert found.shape == (1 + samples // hop, 4)
+        assert np.abs(found - reference(wave[:samples], cfg)).max() < TOLERANCE, samples
+
+
+def test_a_wave_in_any_layout():
+    wave = np.random.default_rng(0).standard_normal(5000)
+    expected = LogMel()(wave.astype(np.float32))
+    fixed = wave.astype(np.float32)
+    fixed.flags.writeable = False
+    for other in (wave, fixed, wave[::-1].copy()[::-1], np.repeat(wave, 2)[::2]):
+        assert np.array_equal(LogMel()(other), expected)
+
+
+def test_bands_between_two_bins_hear_nothing():
+    """64 bands over 9 bins: most lie between two bins, some groups of them altogether."""
+    cfg = FeatureConfig(sample_rate=16_000, n_fft=16, hop_length=8, n_mels=64, f_max=4_000.0)
+    wave = np.random.default_rng(0).standard_normal(1_000).astype(np.float32)
+    found = LogMel.from_config(cfg)(wave)
+    assert np.abs(found - reference(wave, cfg)).max() < TOLERANCE
+    assert (found == np.float32(math.log(1e-6))).all(axis=0).sum() > 32
+
+
 def test_ten_times_louder_is_20_db():
     """A power 100 times as large: ln(100) more, where the floor does not show."""
     wave = np.random.default_rng(0).standard_normal(20_000).astype(np.float32)

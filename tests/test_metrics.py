@@ -34,6 +34,28 @@ def test_map_at_3_on_paper() -> None:
     assert accuracy(probs, truth) == pytest.approx(1 / 6)
 
 
+@pytest.mark.parametrize("n_classes", [1, 2, 255, 256, 257, 600])
+def test_ranks_of_many_classes(n_classes: int) -> None:
+    """All below, all above, all tied: n - 1, 0 and the class's own index."""
+    probs = np.stack([np.ones(n_classes), np.zeros(n_classes), np.full(n_classes, 0.5)])
+    truth = np.full(3, n_classes - 1)
+    probs[0, -1], probs[1, -1] = 0, 1
+    found = ranks(probs, truth)
+    assert found.dtype == np.int64 and found.tolist() == [n_classes - 1, 0, n_classes - 1]
+    assert ranks(probs, truth * 0)[2] == 0
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64])
+def test_ranks_of_any_number_in_any_layout(dtype: type) -> None:
+    rng = np.random.default_rng(0)
+    probs, truth = rng.integers(0, 9, (30, 8)).astype(dtype), rng.integers(0, 4, 30)
+    expected = [
+        sorted(range(4), key=lambda c: (-row[c], c)).index(t) for row, t in zip(probs[:, ::2], truth, strict=True)
+    ]
+    for layout in (probs[:, ::2], np.asfortranarray(probs[:, ::2]), probs[:, ::2].copy()):
+        assert ranks(layout, truth).tolist() == expected
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_map_at_3_equals_the_slow_loop(seed: int) -> None:
     rng = np.random.default_rng(seed)
