@@ -55,7 +55,7 @@ def main() -> None:
 def ablate(args: argparse.Namespace) -> None:
     """Do the runs that are missing and write the table. Raises UserError on bad input, and at the end if any failed."""
     from experiments.techniques import CONDITIONS, read_plan
-    from experiments.trials import make_trials, open_data, run_all, to_do
+    from experiments.trials import make_trials, open_data, rounds_found, run_all, to_do
 
     plan, work = read_plan(args.techniques), args.work / "ablation"
     names = _chosen("--only", args.only, [c.name for c in plan.comparisons])
@@ -69,7 +69,8 @@ def ablate(args: argparse.Namespace) -> None:
             todo = to_do(wanted)
             say(f"{len(wanted)} runs, {len(wanted) - len(todo)} of them found, {args.jobs} at once")
             failed = run_all(todo, args.jobs)
-        report(plan, make_trials(plan, list(plan.recipes.values()), data, max(args.seeds, 4), work), args)
+        every = make_trials(plan, list(plan.recipes.values()), data, rounds_found(plan, work), work)
+        report(plan, every, args)
     if failed:
         raise UserError(f"{len(failed)} runs failed, the reasons stand above: the same command tries them again")
 

@@ -69,7 +69,8 @@ def rows_of(plan: Plan, condition: str, results: Results) -> list[list[str]]:
         if condition in comparison.conditions and (found := effect(comparison, condition, results)):
             time = f"{found.time:.2f}" + (" of prediction" if found.predicts else "")
             against = "" if comparison.off == "plain" or " in " in comparison.name else f", over {comparison.off}"
-            cells = [comparison.name + against, f"{found.off:.4f}", f"{found.difference:+.4f}", f"{found.se:.4f}"]
+            cells = [comparison.name + against, f"{found.off:.4f}", f"{found.difference:+.4f}"]
+            cells.append("" if math.isnan(found.se) else f"{found.se:.4f}")
             rows.append([*cells, str(found.n), time, found.verdict, comparison.note])
     return rows
 

@@ -89,9 +89,15 @@ def run_trial(trial: Trial) -> str:
 
 
 def _train(trial: Trial) -> dict[str, Any]:
+    import models.lit_tagger  # noqa: F401  the first run of a worker must not pay for it
+    from features.store import open_features
+    from input.competition import load_competition
     from models.run_folder import partial_of, read_run
     from train_fold import train_folds
 
+    competition = load_competition(trial.paths.input)  # nor the first of all for the features
+    for clips in (competition.train, competition.test):
+        open_features(trial.cfg.features, clips, trial.paths.features)
     shutil.rmtree(partial_of(trial.run), ignore_errors=True)  # begun and killed: its time would be wrong
     started = time.process_time()
     train_folds(trial.cfg, [trial.id[2]], trial.paths)

@@ -15,7 +15,7 @@ from configs.console import say, warn
 from configs.paths import Paths
 from configs.schema import to_dict
 from experiments.noise import write_noisy
-from experiments.techniques import CONDITIONS, Plan, Recipe, config_of
+from experiments.techniques import CONDITIONS, PLAIN, Plan, Recipe, config_of
 from experiments.trial import Id, Trial, run_trial, start_worker
 
 NOISE_SEED = 0
@@ -44,7 +44,7 @@ def make_trials(plan: Plan, recipes: list[Recipe], data: dict[str, Data], seeds:
     """All runs of these recipes (in an order in which they can be run), the first fold of every recipe before the
     second of any: fold f runs with the seed f, in the next round with f + the number of folds, and so on."""
     kept = {need for recipe in plan.recipes.values() for need in recipe.needs}
-    n_folds = config_of(recipes[0], 0, "any", dict.fromkeys(recipes[0].votes, "any")).folds.n_folds
+    n_folds = _n_folds(plan)
     found: dict[Id, Trial] = {}
     for i in range(seeds * n_folds):
         for recipe in recipes:
@@ -52,6 +52,12 @@ def make_trials(plan: Plan, recipes: list[Recipe], data: dict[str, Data], seeds:
                 trial = _make(recipe, condition, i % n_folds, i, data, found, work)
                 found[trial.id] = replace(trial, keep=recipe.name in kept)
     return list(found.values())
+
+
+def rounds_found(plan: Plan, work: Path) -> int:
+    """How many seeds of each fold have results, those that do not count any more among them."""
+    seeds = [int(file.stem.partition("-")[2]) for name in CONDITIONS for file in (work / name).glob("*/*-*.json")]
+    return max(seeds, default=0) // _n_folds(plan) + 1
 
 
 def to_do(trials: list[Trial]) -> list[Trial]:
@@ -124,13 +130,13 @@ def _make(
     needs: dict[str, Id] = {name: (condition, name, fold, seed) for name in recipe.needs}
     voters = {name: found[needs[name]].cfg.name for name in recipe.votes}
     weights_of = found[needs[recipe.predicts_with]].cfg.name if recipe.predicts_with else None
-    settings = to_dict(config_of(recipe, seed, "any", voters))
-    basis = json.dumps([settings, fold, data[condition].key, weights_of], sort_keys=True)
+    cfg = config_of(recipe, seed, "any", voters)
+    basis = json.dumps([to_dict(cfg), fold, data[condition].key, weights_of], sort_keys=True)
     key = hashlib.sha256(basis.encode()).hexdigest()[:12]
     return Trial(
         id=(condition, recipe.name, fold, seed),
         needs=tuple(needs.values()),
-        cfg=config_of(recipe, seed, f"{recipe.name}-{key}", voters),
+        cfg=replace(cfg, name=f"{recipe.name}-{key}"),
         paths=Paths(data[condition].folder, work),
         truth=data[CONDITIONS[0]].folder,
         weights_of=weights_of,
@@ -138,6 +144,10 @@ def _make(
         key=key,
         file=work / condition / recipe.name / f"{fold}-{seed}.json",
     )
+
+
+def _n_folds(plan: Plan) -> int:
+    return config_of(plan.recipes[PLAIN], 0, "any", {}).folds.n_folds
 
 
 def _data_key(folder: Path) -> str:

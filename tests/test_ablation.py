@@ -230,7 +230,7 @@ def test_the_table(tmp_path: Path) -> None:
     )
     results = {("clean", "plain", 0, 0): result(0.5, 10), ("clean", "roll", 0, 0): result(0.52, 2, ratio=1.9)}
     rows = rows_of(plan, "clean", results)
-    assert rows == [["roll", "0.5000", "+0.0200", "nan", "1", "1.90 of prediction", "too few runs", "a note"]]
+    assert rows == [["roll", "0.5000", "+0.0200", "", "1", "1.90 of prediction", "too few runs", "a note"]]
     write_report(tmp_path / "R.md", "About.", {"clean": rows, "noisy": []})
     text = (tmp_path / "R.md").read_text()
     assert "\n## clean\n\n| technique | off |" in text
