@@ -18,6 +18,7 @@ from configs.schema import Config, config_hash
 
 if TYPE_CHECKING:  # imported where they are used: --help must not wait for torch
     import pandas as pd
+    import pytorch_lightning as pl
     import torch
 
     from features.store import Store
@@ -337,9 +338,7 @@ def fit(lit: "LitTagger", partial: Path, what: str, precision: str) -> None:
 
     Raises KeyboardInterrupt on Ctrl-C and on SIGTERM, which Lightning turns into an exit of its own.
     """
-    import pytorch_lightning as pl
-
-    from models.lit_tagger import RunKeeper, finished_epochs, quiet
+    from models.lit_tagger import RunKeeper, finished_epochs
     from models.run_folder import CHECKPOINT
     from models.stages import stage_of
 
@@ -348,7 +347,18 @@ def fit(lit: "LitTagger", partial: Path, what: str, precision: str) -> None:
     if done:
         say(f"{what}: going on after epoch {done} of {lit.epochs}")
     missing = sum(len(stage_of(lit.stages, epoch).rows) for epoch in range(done, lit.epochs))
-    with quiet(), progress(what, missing, "clips", every=60) as advance:
+    with progress(what, missing, "clips", every=60) as advance:
+        keeper = RunKeeper(partial, reporter(what, lit.epochs, done), advance)
+        run_epochs(lit, precision, keeper, last if done else None)
+
+
+def run_epochs(lit: "LitTagger", precision: str, keeper: "pl.Callback", checkpoint: Path | None = None) -> None:
+    """All epochs, or those after a checkpoint; `keeper` calls finish_epoch after each. Raises as `fit` does."""
+    import pytorch_lightning as pl
+
+    from models.lit_tagger import quiet
+
+    with quiet():
         trainer = pl.Trainer(
             max_epochs=lit.epochs,
             accelerator="gpu" if lit.batches.device.type == "cuda" else "cpu",
@@ -360,10 +370,10 @@ def fit(lit: "LitTagger", partial: Path, what: str, precision: str) -> None:
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            callbacks=[RunKeeper(partial, reporter(what, lit.epochs, done), advance)],
+            callbacks=[keeper],
         )
         try:
-            trainer.fit(lit, ckpt_path=last if done else None, weights_only=True)
+            trainer.fit(lit, ckpt_path=checkpoint, weights_only=True)
         except SystemExit:
             raise KeyboardInterrupt from None
 

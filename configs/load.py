@@ -4,7 +4,7 @@ import copy
 import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -17,16 +17,26 @@ STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 Places = dict[tuple[str, ...], str]  # where a key was given: 'file.yaml:3' or 'command line'
 
 
-def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> Config:
+class Setting(NamedTuple):
+    """A value for a key like 'train.epochs', and the place that a fault is blamed on."""
+
+    key: str
+    value: Any
+    place: str
+
+
+def load_config(path: Path | None = None, overrides: Sequence[str] = (), settings: Sequence[Setting] = ()) -> Config:
     """The one experiment of a file, see `load_configs`. Raises UserError as that does, and where there are several."""
-    first, *more = load_configs(path, overrides)
+    first, *more = load_configs(path, overrides, settings)
     if more:
         raise UserError(f"{path}: holds {1 + len(more)} experiments, but one is wanted here: give a file of one")
     return first
 
 
-def load_configs(path: Path | None = None, overrides: Sequence[str] = ()) -> list[Config]:
-    """The defaults, changed by the YAML file, changed by 'train.epochs=3' strings.
+def load_configs(
+    path: Path | None = None, overrides: Sequence[str] = (), settings: Sequence[Setting] = ()
+) -> list[Config]:
+    """The defaults, changed by the YAML file, changed by 'train.epochs=3' strings, changed by settings.
 
     An experiment is named after the file unless `name` is given. A file with the key `experiments`, a mapping of names
     to what each has of its own, holds several, which share all else in it. Raises UserError on an unknown key, a value
@@ -35,13 +45,12 @@ def load_configs(path: Path | None = None, overrides: Sequence[str] = ()) -> lis
     values: dict[str, Any] = {}
     places: Places = {}
     if path is not None:
-        values, places = _read_yaml(path)
+        values, places = read_yaml(path)
         values.setdefault("name", path.stem)
+    changes = [*map(_parse, overrides), *settings]
     if "experiments" not in values:
-        return [_build(values, overrides, places, path)]
-    return [
-        _build(own, overrides, own_places, path) for own, own_places in _experiments(values, overrides, places, path)
-    ]
+        return [_build(values, changes, places, path)]
+    return [_build(own, changes, own_places, path) for own, own_places in _experiments(values, overrides, places, path)]
 
 
 def _experiments(
@@ -69,9 +78,9 @@ def _merged(values: Any, changes: Any) -> Any:
     return copy.deepcopy(values) | {key: _merged(values.get(key), value) for key, value in changes.items()}
 
 
-def _build(values: dict[str, Any], overrides: Sequence[str], places: Places, path: Path | None) -> Config:
-    for override in overrides:
-        _override(values, places, override)
+def _build(values: dict[str, Any], changes: Sequence[Setting], places: Places, path: Path | None) -> Config:
+    for setting in changes:
+        _set(values, places, setting)
     try:
         # pydantic takes no settings for a dataclass itself, but hands them down from what holds it
         (cfg,) = TypeAdapter(tuple[Config], config=STRICT).validate_python((values,))
@@ -81,13 +90,15 @@ def _build(values: dict[str, Any], overrides: Sequence[str], places: Places, pat
     return cfg
 
 
-def _read_yaml(path: Path) -> tuple[dict[str, Any], Places]:
+def read_yaml(path: Path, what: str = "config", example: str = "train: {epochs: 3}") -> tuple[dict[str, Any], Places]:
+    """The mapping in a YAML file, and where its keys stand. Raises UserError where it cannot be read or is none, or
+    where a key stands twice."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{path}: cannot read the config: {error.strerror}") from None
+        raise UserError(f"{path}: cannot read the {what}: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: cannot read the config: not UTF-8 text ({error.reason})") from None
+        raise UserError(f"{path}: cannot read the {what}: not UTF-8 text ({error.reason})") from None
     try:
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
         values = yaml.safe_load(text)
@@ -96,7 +107,7 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], Places]:
     if values is None:  # comments only
         values = {}
     if not isinstance(values, dict):
-        raise UserError(f"{path}: a config is a mapping of keys to values, like 'train: {{epochs: 3}}'")
+        raise UserError(f"{path}: a {what} is a mapping of keys to values, like '{example}'")
     places: Places = {}
     _collect_places(tree, (), path, places)
     return values, places
@@ -113,24 +124,28 @@ def _collect_places(node: Any, at: tuple[str, ...], path: Path, places: Places) 
         _collect_places(value, here, path, places)
 
 
-def _override(values: dict[str, Any], places: Places, override: str) -> None:
+def _parse(override: str) -> Setting:
     key, equals, text = override.partition("=")
-    *parents, last = at = tuple(key.split("."))
-    if not equals or not all(at):
+    if not equals or not all(key.split(".")):
         raise UserError(f"command line: {override!r}: an override is written key=value, like train.epochs=3")
+    try:
+        return Setting(key, yaml.safe_load(text), "command line")
+    except (yaml.YAMLError, ValueError):
+        raise UserError(f"command line: {override!r}: the value is not YAML") from None
+
+
+def _set(values: dict[str, Any], places: Places, setting: Setting) -> None:
+    *parents, last = at = tuple(setting.key.split("."))
     node = values
     for depth, parent in enumerate(parents, start=1):
         if node.get(parent) is None:
             node[parent] = {}
         if not isinstance(node[parent], dict):
-            where = places.get(at[:depth], "command line")
+            where = places.get(at[:depth], setting.place)
             raise UserError(f"{where}: '{'.'.join(at[:depth])}' is {node[parent]!r}, which holds no key {last!r}")
         node = node[parent]
-    try:
-        node[last] = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):
-        raise UserError(f"command line: {override!r}: the value is not YAML") from None
-    places[at] = "command line"
+    node[last] = copy.deepcopy(setting.value)  # several experiments may share it
+    places[at] = setting.place
 
 
 def _explain(error: ValidationError, places: Places, path: Path | None) -> str:
@@ -143,7 +158,8 @@ def _explain(error: ValidationError, places: Places, path: Path | None) -> str:
     where = _place(loc, places, path)
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         known = _known_keys()
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.6) or difflib.get_close_matches(loc[-1], known, n=1)
+        near = [name for name in known if len(loc) == 1 and name.rpartition(".")[2] == key]  # lr, without its section
+        near = near or difflib.get_close_matches(key, known, n=1) or difflib.get_close_matches(loc[-1], known, n=1)
         hint = f", did you mean '{near[0]}'?" if near else f"; known are {', '.join(known)}"
         return f"{where}: unknown key '{key}'{hint}"
     if first["type"] == "value_error":

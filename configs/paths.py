@@ -27,5 +27,9 @@ class Paths:
     def ensembles(self) -> Path:
         return self.work / "ensembles"
 
+    @property
+    def studies(self) -> Path:
+        return self.work / "studies"
+
     def run(self, experiment: str, fold: int) -> Path:
         return self.runs / experiment / f"fold{fold}"

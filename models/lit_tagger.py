@@ -33,6 +33,10 @@ Validate = Callable[[Tagger], Scores]
 SAVED = ("history", "best", "best_epoch", "ema", "mean")  # of ours, in a checkpoint
 
 
+class Diverged(UserError):
+    """A loss, a weight or a probability is not finite any more."""
+
+
 class LitTagger(pl.LightningModule):
     """Trains `tagger` on random crops of the stages' rows and scores it on the fold's validation rows.
 
@@ -115,7 +119,7 @@ class LitTagger(pl.LightningModule):
             with standing_in(self.tagger, self.averaged):
                 found = self.validate(self.tagger)
         except FloatingPointError:
-            raise UserError(
+            raise Diverged(
                 f"training diverged in epoch {self.current_epoch + 1} (loss {loss:.3g}): begin again with a lower "
                 f"{self.stage.lr_key} than {self.stage.lr:g} and --force"
             ) from None
@@ -228,6 +232,17 @@ class RunKeeper(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
         self.board.close()
+
+
+class EpochReporter(pl.Callback):
+    """After every epoch: `report` with its scores. Nothing is written; what report raises ends the training."""
+
+    def __init__(self, report: Callable[[Scores], None]) -> None:
+        self.report = report
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
+        assert isinstance(lit, LitTagger)
+        self.report(lit.finish_epoch())
 
 
 @contextmanager

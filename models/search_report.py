@@ -1,0 +1,105 @@
+"""What a search found: best.yaml, trials.csv and pictures, beside the journal."""
+
+import csv
+import io
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+import yaml
+from optuna.trial import FrozenTrial, TrialState
+
+from configs.console import say, table
+from configs.schema import Config, from_dict, to_dict
+from models.search import best_trial, finished
+from models.search_pictures import history_picture, importances_picture, slices_picture
+
+FEWEST = 4  # whole trials, of different scores, from which importances are estimated
+
+
+def write_report(folder: Path, study: optuna.Study) -> None:
+    """Write the files and say the best trial. Call it in `search.locked`. Without a whole trial: only trials.csv."""
+    trials, best = finished(study), best_trial(study)
+    _write(folder / "trials.csv", _csv(trials, study.user_attrs["facts"]["folds"]).encode())
+    if best is None:
+        say(f"{folder}: {len(trials)} trials finished, none of them whole: nothing to report yet")
+        return
+    file = folder / "best.yaml"
+    _write(file, best_yaml(file, study, best).encode())
+    importances = parameter_importances(study)
+    pictures = {"history": history_picture(trials), "slices": slices_picture(trials)}
+    if importances:
+        pictures["importances"] = importances_picture(importances)
+        table(["setting", "share of the scores' variance"], [[k, f"{v:.2f}"] for k, v in importances.items()])
+    for name, picture in pictures.items():
+        image = io.BytesIO()
+        picture.savefig(image, format="png")
+        _write(folder / f"{name}.png", image.getvalue())
+    pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
+    say(
+        f"best of {len(trials)} trials ({pruned} pruned): trial {best.number}, out-of-fold MAP@3 {best.value:.4f}, "
+        f"flattered by the choice -> {file}; its first line trains it with another seed, which tells the truth"
+    )
+
+
+def best_yaml(file: Path, study: optuna.Study, best: FrozenTrial) -> str:
+    """An experiment file with the settings of the best trial that differ from the defaults."""
+    facts = study.user_attrs["facts"]
+    cfg = from_dict(best.user_attrs["config"])
+    where = "".join(f" --{key} {shlex.quote(value)}" for key, value in facts["where"].items())
+    command = f"train_fold.py --fold 0..{cfg.folds.n_folds - 1} --config {shlex.quote(str(file))}{where}"
+    chosen = f"Trial {best.number} of {len(finished(study))}, out-of-fold MAP@3 {best.value:.4f}"
+    lines = [
+        f"# python {command} train.seed={cfg.train.seed + 1}",
+        f"# {chosen} (fold {','.join(map(str, facts['folds']))}, seed {cfg.train.seed}): flattered by the choice.",
+        f"name: {study.study_name}-best",
+    ]
+    return "\n".join([*lines, *_changed(cfg)]) + "\n"
+
+
+def _changed(cfg: Config) -> list[str]:
+    """A line per section with what differs from the defaults, `name` aside."""
+    lines = []
+    defaults = to_dict(Config())
+    for section, values in to_dict(cfg).items():
+        if isinstance(values, dict):
+            changed = {k: _plain(v) for k, v in values.items() if v != defaults[section][k]}
+            if changed:
+                lines.append(f"{section}: " + yaml.safe_dump(changed, default_flow_style=True, width=10_000).strip())
+    return lines
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _csv(trials: Sequence[FrozenTrial], folds: Sequence[int]) -> str:
+    """A row per finished trial; map3 of a pruned one is its last."""
+    keys = list(dict.fromkeys(key for trial in trials for key in trial.params))
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["trial", "state", "map3", *(f"fold{k}" for k in folds), "reports", "seconds", *keys, "note"])
+    for trial in trials:
+        about = trial.user_attrs
+        scores = [about.get("scores", {}).get(str(fold)) for fold in folds]
+        row = [trial.number, trial.state.name.lower(), trial.value, *scores, len(trial.intermediate_values)]
+        writer.writerow([*row, about.get("seconds"), *(trial.params.get(key) for key in keys), about.get("note")])
+    return out.getvalue()
+
+
+def parameter_importances(study: optuna.Study) -> dict[str, float]:
+    """Share of the variance of whole trials' scores that each setting explains, the largest first; empty where there
+    are too few. Source: F. Hutter et al., "An Efficient Approach for Assessing Hyperparameter Importance", 2014."""
+    whole = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len({trial.value for trial in whole}) < FEWEST:
+        return {}
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    return optuna.importance.get_param_importances(study, evaluator=evaluator)
+
+
+def _write(file: Path, content: bytes) -> None:
+    part = file.with_name(file.name + ".part")
+    part.write_bytes(content)
+    part.replace(file)  # there whole or not at all
