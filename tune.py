@@ -7,6 +7,7 @@ trials: train best.yaml with another train.seed, or on the folds that did not ch
 
 import argparse
 import contextlib
+import io
 import multiprocessing
 import os
 import signal
@@ -116,7 +117,10 @@ def tune(plan: "Plan", paths: Paths, name: str, workers: int = 1) -> None:
             search(folder, study, plan, Training(data, paths))
         else:
             side_by_side(plan, data, paths, name, workers)
-    elif done:
+        if (done := len(finished(study))) < plan.trials:
+            say(f"{done} of {plan.trials} trials are finished; the process that does the last one reports")
+            return
+    else:
         say(f"{folder}: found, {done} trials are finished; --trials asks for more")
     report(paths, name)
 
@@ -152,6 +156,7 @@ class Training:
     def __init__(self, data: "Data", paths: Paths) -> None:
         self.data, self.paths = data, paths
         self.prepared: dict[Any, Prepared] = {}
+        self.told: set[int] = set()  # folds
 
     def __call__(self, cfg: "Config", fold: int, report: "Report") -> float:
         """Out-of-fold MAP@3 of the fold as train_fold.py would have it; no file is written. Raises Hopeless where the
@@ -166,7 +171,10 @@ class Training:
         from train_fold import run_epochs
 
         data = self.prepare(cfg)
-        parts = split(cfg.train, data.folds, data.train, data.competition.classes, fold)
+        told = contextlib.nullcontext() if fold not in self.told else contextlib.redirect_stderr(io.StringIO())
+        with told:  # what it warns of is the same in all trials
+            parts = split(cfg.train, data.folds, data.train, data.competition.classes, fold)
+        self.told.add(fold)
         lit = build_lit_tagger(cfg, fold, parts, data.train, data.device, data.precision)
         try:
             run_epochs(lit, data.precision, EpochReporter(lambda found: _tell(found, report)))

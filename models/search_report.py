@@ -67,7 +67,10 @@ def _changed(cfg: Config) -> list[str]:
         if isinstance(values, dict):
             changed = {k: _plain(v) for k, v in values.items() if v != defaults[section][k]}
             if changed:
-                lines.append(f"{section}: " + yaml.safe_dump(changed, default_flow_style=True, width=10_000).strip())
+                lines.append(
+                    f"{section}: "
+                    + yaml.safe_dump(changed, default_flow_style=True, sort_keys=False, width=10_000).strip()
+                )
     return lines
 
 
