@@ -97,7 +97,7 @@ def _refuse_key(key: str, given: Any, base: Config, place: str) -> None:
 def _range(key: str, given: Any, place: str) -> Range:
     """The range as it was written. Raises UserError where that is no range."""
     if not isinstance(given, dict) or len(given) != 1 or next(iter(given)) not in KINDS:
-        written = str(next(iter(given), "")) if isinstance(given, dict) else ""
+        written = str(next(iter(given))) if isinstance(given, dict) and len(given) == 1 else ""
         near = difflib.get_close_matches(written, KINDS, n=1)
         hint = f"has no kind '{written}', did you mean '{near[0]}'?" if near else f"wants {' or '.join(KINDS.values())}"
         raise UserError(f"{place}: '{key}' {hint}")

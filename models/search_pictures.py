@@ -26,7 +26,7 @@ def history_picture(trials: Sequence[FrozenTrial]) -> Figure:
     ax.set_xlabel("trial")
     ax.set_ylabel("out-of-fold MAP@3")
     ax.grid(color=GRID)
-    ax.legend(loc="lower right", frameon=False, fontsize=8)
+    fig.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8)
     return fig
 
 

@@ -1,0 +1,147 @@
+"""tune.py itself: real trainings on a tiny competition, and the command that people type."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import tune
+from configs.errors import UserError
+from configs.load import load_config
+from configs.paths import Paths
+from configs.search_space import load_space
+from models.search import Plan, finished, open_study
+from tests.test_pipeline import imported, refused, run, start, stop_at
+from train_fold import train_folds
+
+BASE = Path("configs/demo_resnetish.yaml")
+TINY = ("model.width=8", "train.epochs=2", "folds.n_folds=2", "train.crop_seconds=0.5", "predict.window_seconds=1")
+SPACE = "train.lr: {log: [1e-3, 1e-2]}\nmodel.dropout: {uniform: [0, 0.5]}\n"
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from input.demo import make_demo
+
+    folder = tmp_path_factory.mktemp("input") / "tiny"
+    make_demo(folder, train_per_class=4, test_per_class=1)
+    return folder
+
+
+def plan_of(tmp_path: Path, space: str = SPACE, trials: int = 2, folds: tuple[int, ...] = (0,)) -> Plan:
+    (tmp_path / "space.yaml").write_text(space)
+    return Plan(BASE, TINY, load_space(tmp_path / "space.yaml", BASE, TINY), folds, trials)
+
+
+def test_a_trial_scores_what_training_it_scores(tmp_path: Path, tiny: Path) -> None:
+    """Fold by fold, to the last bit; the search itself reads no test clip and leaves no run."""
+    paths = Paths(tiny, tmp_path / "work")
+    tune.tune(plan_of(tmp_path, folds=(0, 1)), paths, "s")
+    assert not paths.runs.exists()
+    assert len([store for store in paths.features.iterdir() if store.is_dir()]) == 1  # of the training clips
+    study = open_study(paths.studies / "s")
+    assert len(finished(study)) == 2
+    cfg = load_config(paths.studies / "s/best.yaml")
+    scores = study.best_trial.user_attrs["scores"]
+    assert train_folds(cfg, [0, 1], paths) == [scores["0"], scores["1"]]
+    assert len([store for store in paths.features.iterdir() if store.is_dir()]) == 2
+
+
+def test_done_is_done(tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = Paths(tiny, tmp_path / "work")
+    tune.tune(plan_of(tmp_path, trials=1), paths, "s")
+    capsys.readouterr()
+    tune.tune(plan_of(tmp_path, trials=1), paths, "s")
+    said = capsys.readouterr().out
+    assert "found, 1 trials are finished; --trials asks for more" in said and "trial 1:" not in said
+    tune.tune(plan_of(tmp_path, trials=2), paths, "s")
+    assert "going on after 1 of 2 trials" in capsys.readouterr().out
+
+
+def test_a_training_that_diverges_is_a_bad_trial(tmp_path: Path, tiny: Path) -> None:
+    paths = Paths(tiny, tmp_path / "work")
+    tune.tune(plan_of(tmp_path, "train.lr: {choice: [1e25, 1e30]}", trials=1), paths, "s")
+    (trial,) = finished(open_study(paths.studies / "s"))
+    assert trial.user_attrs["note"].startswith("diverged in epoch ")
+
+
+def test_other_sound_or_another_base_does_not_go_on(tmp_path: Path, tiny: Path) -> None:
+    paths = Paths(Path(shutil.copytree(tiny, tmp_path / "input")), tmp_path / "work")
+    tune.tune(plan_of(tmp_path, trials=1), paths, "s")
+    plan = plan_of(tmp_path)
+    with pytest.raises(UserError, match=r"s was begun with another base config \(train\.epochs: 2 -> 3\)"):
+        tune.tune(Plan(BASE, (*TINY, "train.epochs=3"), plan.space, (0,), 2), paths, "s")
+    clip = min((paths.input / "audio_train").iterdir())
+    clip.write_bytes(clip.read_bytes() + b"\0\0")
+    with pytest.raises(UserError, match="s was begun with other sound files"):
+        tune.tune(plan, paths, "s")
+    assert len(open_study(paths.studies / "s").trials) == 1
+
+
+def test_a_network_that_does_not_exist_is_named_before_any_work(tmp_path: Path, tiny: Path) -> None:
+    paths = Paths(tiny, tmp_path / "work")
+    plan = plan_of(tmp_path, "\nmodel.name: {choice: [resnetish10, resnetish19]}")
+    with pytest.raises(UserError, match=r"space\.yaml:2: model\.name: no network 'resnetish19'"):
+        tune.tune(plan, paths, "s")
+    assert not paths.features.exists() and open_study(paths.studies / "s").trials == []
+
+
+def words(tmp_path: Path, tiny: Path, *more: object) -> list[object]:
+    (tmp_path / "space.yaml").write_text(SPACE)
+    given = ["tune.py", "--config", BASE, "--space", tmp_path / "space.yaml", "--input", tiny, "--work", tmp_path]
+    return [*given, *more, *TINY]
+
+
+def test_two_processes_share_a_study_and_an_interrupted_one_goes_on(tmp_path: Path, tiny: Path) -> None:
+    import signal
+
+    begun = start(*words(tmp_path, tiny, "--workers", 2, "--trials", 40))
+    out, err = stop_at(begun, "trial ", signal.SIGINT)
+    assert begun.returncode == 130 and err.splitlines()[-1] == "interrupted: the same command goes on from here", err
+    assert "Traceback" not in err
+    folder = tmp_path / "studies/demo_resnetish-space"
+    done = len(finished(open_study(folder)))
+    assert out.count("trial ") >= 1 and 1 <= done < 40
+    again = run(*words(tmp_path, tiny, "--workers", 2, "--trials", done + 3))
+    assert again.returncode == 0, again.stderr
+    assert f"going on after {done} of {done + 3} trials" in again.stdout and "flattered" in again.stdout
+    assert len(finished(open_study(folder))) == done + 3
+    assert (folder / "best.yaml").exists() and not list((folder / "workers").iterdir())
+    (folder / "best.yaml").unlink()
+    told = run("tune.py", "--report", "--name", folder.name, "--work", tmp_path)
+    assert told.returncode == 0 and (folder / "best.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--trials", "0"], "--trials 0: must be at least 1"),
+        (["--workers", "0"], "--workers 0: must be at least 1"),
+        (["--folds", "2"], "folds go from 0 to 1"),
+        (["--name", "a/b"], "name takes letters, digits"),
+        (["pseudo.runs=[one]"], "pseudo.runs: a search never touches test clips"),
+        (["train.lrr=1"], "command line: unknown key 'train.lrr', did you mean 'train.lr'?"),
+        (["--report"], "no study here"),
+    ],
+)
+def test_what_cannot_be_searched_is_one_line_and_leaves_nothing(
+    tmp_path: Path, tiny: Path, more: list[str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", list(map(str, words(tmp_path, tiny, *more))))
+    with pytest.raises(UserError, match=told.replace("?", r"\?")):
+        tune.main()
+    assert [file.name for file in tmp_path.iterdir()] == ["space.yaml"]
+
+
+def test_a_mistyped_key_is_told_with_its_line(tmp_path: Path, tiny: Path) -> None:
+    given = words(tmp_path, tiny)
+    (tmp_path / "space.yaml").write_text("train.lr: {log: [1e-3, 1e-2]}\nmodel.dropuot: {uniform: [0, 0.5]}\n")
+    told = refused(*given)
+    assert f"{tmp_path}/space.yaml:2: unknown key 'model.dropuot', did you mean 'model.dropout'?" in told
+    assert "--space is missing" in refused("tune.py")
+
+
+def test_help_answers_at_once_and_warns_of_flattery() -> None:
+    found = run("-X", "importtime", "tune.py", "--help")
+    assert found.returncode == 0 and "python tune.py" in found.stdout and "flattered by the choice" in found.stdout
+    assert not imported(found.stderr, "torch", "pytorch_lightning", "pandas", "numpy", "pydantic", "optuna", "yaml")
