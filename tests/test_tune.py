@@ -102,10 +102,10 @@ def test_two_processes_share_a_study_and_an_interrupted_one_goes_on(tmp_path: Pa
     folder = tmp_path / "studies/demo_resnetish-space"
     done = len(finished(open_study(folder)))
     assert out.count("trial ") >= 1 and 1 <= done < 40
-    again = run(*words(tmp_path, tiny, "--workers", 2, "--trials", done + 3))
+    again = run(*words(tmp_path, tiny, "--trials", done + 2))
     assert again.returncode == 0, again.stderr
-    assert f"going on after {done} of {done + 3} trials" in again.stdout and "flattered" in again.stdout
-    assert len(finished(open_study(folder))) == done + 3
+    assert f"going on after {done} of {done + 2} trials" in again.stdout and "flattered" in again.stdout
+    assert len(finished(open_study(folder))) == done + 2
     assert (folder / "best.yaml").exists() and not list((folder / "workers").iterdir())
     (folder / "best.yaml").unlink()
     told = run("tune.py", "--report", "--name", folder.name, "--work", tmp_path)
