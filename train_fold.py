@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # imported where they are used: --help must not wait for torc
     from models.fold_data import FoldData
     from models.lit_tagger import LitTagger
     from models.pseudo_labels import PseudoLabels
+    from models.run_folder import Predictions
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}  # as Lightning calls them
 DEFAULT = Path(__file__).parent / "configs" / "resnetish18.yaml"
@@ -289,26 +290,20 @@ def fresh_score(cfg: Config, fold: int, data: Prepared, final: Path, restart: bo
     import numpy as np
 
     from features.batches import Batches
-    from models.lit_tagger import build_lit_tagger
-    from models.metrics import scores
     from models.predict import predict_clips
     from models.run_folder import Predictions, finish_run, surroundings, unfinished
     from models.tagger import save_tagger
 
     started = time.monotonic()
     device, precision, classes = data.device, data.precision, data.competition.classes
-    parts, extra = training_data(cfg, fold, data), data.test if fold in data.pseudo else None
-    # before anything is written: it may refuse
-    lit = build_lit_tagger(cfg, fold, parts, data.train, device, precision, data.copies, extra)
+    lit = untrained(cfg, fold, data)  # before anything is written: it may refuse
     with unfinished(final, cfg, data.facts_of(fold), restart) as partial:
         fit(lit, partial, f"{cfg.name} fold {fold}", precision)
         save_tagger(lit.kept, partial / "model.safetensors")
-        tagger = lit.tagger.to(device)  # Lightning leaves it on the CPU
-        tagger.load_state_dict(lit.kept)
-        oof = Predictions(parts.val_fnames, predict_clips(tagger, lit.batches, parts.val, cfg.predict, precision))
+        oof, found = out_of_fold(cfg, lit, data)
         batches, rows = Batches(data.test, device, cfg.input.padding), np.arange(len(data.test.fnames))
-        test = Predictions(data.test.fnames, predict_clips(tagger, batches, rows, cfg.predict, precision))
-        found = scores(oof.probs, parts.labels[parts.val], parts.val_verified) | {"epoch": lit.kept_epoch}
+        test = Predictions(data.test.fnames, predict_clips(lit.tagger, batches, rows, cfg.predict, precision))
+        found |= {"epoch": lit.kept_epoch}
         facts = {"experiment": cfg.name, "fold": fold, "config_hash": config_hash(cfg), "seed": cfg.train.seed}
         facts |= {"device": device.type, "precision": precision, "seconds": round(time.monotonic() - started)}
         facts |= data.facts_of(fold) | surroundings(Path(__file__).parent)
@@ -331,6 +326,26 @@ def training_data(cfg: Config, fold: int, data: Prepared) -> "FoldData":
         added = len(parts.train) - n_labelled
         say(f"{cfg.name} fold {fold}: {added} of {len(data.test.fnames)} test clips join with pseudo-labels")
     return parts
+
+
+def untrained(cfg: Config, fold: int, data: Prepared) -> "LitTagger":
+    """The network of a fold with its rows, before the first epoch. Raises UserError where a fold cannot be trained."""
+    from models.lit_tagger import build_lit_tagger
+
+    parts, extra = training_data(cfg, fold, data), data.test if fold in data.pseudo else None
+    return build_lit_tagger(cfg, fold, parts, data.train, data.device, data.precision, data.copies, extra)
+
+
+def out_of_fold(cfg: Config, lit: "LitTagger", data: Prepared) -> "tuple[Predictions, dict[str, float]]":
+    """Predictions of the validation clips by the weights that are kept, which lit.tagger then has, and their scores."""
+    from models.metrics import scores
+    from models.predict import predict_clips
+    from models.run_folder import Predictions
+
+    tagger, parts = lit.tagger.to(data.device), lit.parts  # Lightning leaves it on the CPU
+    tagger.load_state_dict(lit.kept)
+    probs = predict_clips(tagger, lit.batches, parts.val, cfg.predict, data.precision)
+    return Predictions(parts.val_fnames, probs), scores(probs, parts.labels[parts.val], parts.val_verified)
 
 
 def fit(lit: "LitTagger", partial: Path, what: str, precision: str) -> None:

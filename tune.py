@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,9 +113,9 @@ def tune(plan: "Plan", paths: Paths, name: str, workers: int = 1) -> None:
         if done:
             say(f"{folder}: going on after {done} of {plan.trials} trials")
         refuse_networks(plan, len(data.competition.classes))
-        prepare(base, data, paths)  # it may refuse, and makes features once for all workers
+        prepare(base, data, paths, list(plan.folds))  # it may refuse, and makes features once for all workers
         if workers == 1:
-            search(folder, study, plan, Training(data, paths))
+            search(folder, study, plan, Training(data, paths, plan.folds))
         else:
             side_by_side(plan, data, paths, name, workers)
         if (done := len(finished(study))) < plan.trials:
@@ -145,7 +146,7 @@ def refuse_networks(plan: "Plan", n_classes: int) -> None:
     for r in plan.space:
         for value in (r.choices or (r.low, r.high)) if r.key.startswith("model.") else ():
             try:
-                build_model(plan.with_settings([r.setting(value)]).model, n_classes)
+                build_model(plan.with_settings([r.setting(value)]), n_classes)
             except UserError as error:
                 raise UserError(f"{r.place}: {error}") from None
 
@@ -153,8 +154,8 @@ def refuse_networks(plan: "Plan", n_classes: int) -> None:
 class Training:
     """The objective of a search: trains a fold of a config. Features are opened once for all trials that share them."""
 
-    def __init__(self, data: "Data", paths: Paths) -> None:
-        self.data, self.paths = data, paths
+    def __init__(self, data: "Data", paths: Paths, folds: Sequence[int]) -> None:
+        self.data, self.paths, self.folds = data, paths, list(folds)
         self.prepared: dict[Any, Prepared] = {}
         self.told: set[int] = set()  # folds
 
@@ -163,19 +164,15 @@ class Training:
         training diverges or memory does not suffice."""
         import torch
 
-        from models.fold_data import split
-        from models.lit_tagger import Diverged, EpochReporter, build_lit_tagger
-        from models.metrics import scores
-        from models.predict import predict_clips
+        from models.lit_tagger import Diverged, EpochReporter
         from models.search import Hopeless
-        from train_fold import run_epochs
+        from train_fold import out_of_fold, run_epochs, untrained
 
         data = self.prepare(cfg)
         told = contextlib.nullcontext() if fold not in self.told else contextlib.redirect_stderr(io.StringIO())
         with told:  # what it warns of is the same in all trials
-            parts = split(cfg.train, data.folds, data.train, data.competition.classes, fold)
+            lit = untrained(cfg, fold, data)
         self.told.add(fold)
-        lit = build_lit_tagger(cfg, fold, parts, data.train, data.device, data.precision)
         try:
             run_epochs(lit, data.precision, EpochReporter(lambda found: _tell(found, report)))
         except Diverged:
@@ -183,17 +180,15 @@ class Training:
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
             raise Hopeless("out of memory") from None
-        tagger = lit.tagger.to(data.device)
-        tagger.load_state_dict(lit.best)
-        probs = predict_clips(tagger, lit.batches, parts.val, cfg.predict, data.precision)
-        return scores(probs, parts.labels[parts.val], parts.val_verified)["map3"]
+        return out_of_fold(cfg, lit, data)[1]["map3"]
 
     def prepare(self, cfg: "Config") -> "Prepared":
         from train_fold import prepare
 
-        key = (cfg.features, cfg.input, cfg.train.speeds, cfg.train.device, cfg.train.precision)
+        t = cfg.train
+        key = (cfg.features, cfg.input, t.speeds, t.device, t.precision, t.finetune_epochs > 0)  # what it looks at
         if key not in self.prepared:
-            self.prepared[key] = prepare(cfg, self.data, self.paths)
+            self.prepared[key] = prepare(cfg, self.data, self.paths, self.folds)
         return self.prepared[key]
 
 
@@ -240,7 +235,7 @@ def work(plan: "Plan", data: "Data", paths: Paths, name: str) -> None:
 
     def until_interrupted() -> None:
         with contextlib.suppress(KeyboardInterrupt):
-            search(folder, open_study(folder, plan=plan), plan, Training(data, paths))
+            search(folder, open_study(folder, plan=plan), plan, Training(data, paths, plan.folds))
 
     signal.signal(signal.SIGTERM, _interrupt)
     torch.set_num_threads(1)
