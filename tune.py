@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # imported where they are used: --help must not wait for torc
     from train_fold import Data, Prepared
 
 PRUNERS = ("median", "hyperband", "none")
+PATIENCE = 30.0  # seconds that a process has to end its trial
 EXAMPLES = """examples:
   python tune.py --config configs/us8k_mini.yaml --space configs/search/resnetish.yaml --trials 30
   python tune.py --space space.yaml --folds 0..4 --workers 4 train.epochs=20
@@ -215,8 +216,12 @@ def side_by_side(plan: "Plan", data: "Data", paths: Paths, name: str, workers: i
         for process in processes:
             process.join()
     finally:
-        for process in processes:
+        begun = [process for process in processes if process.pid is not None]
+        for process in begun:
             process.terminate()
+        for process in begun:
+            process.join(PATIENCE)
+            process.kill()  # whatever holds it up: a study survives that
             process.join()
     if any(process.exitcode == 2 for process in processes):
         sys.exit(2)  # it said why
