@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from configs.console import run_command, say
 from configs.errors import UserError
-from configs.paths import Paths
+from configs.paths import DEFAULT_CONFIG, Paths
 
 if TYPE_CHECKING:  # imported where they are used: --help must not wait for torch
     from configs.schema import Config
+    from models.preparation import Data, Prepared
     from models.search import Plan, Report
-    from train_fold import Data, Prepared
 
 PRUNERS = ("median", "hyperband", "none")
 PATIENCE = 30.0  # seconds that a process has to end its trial
@@ -81,14 +81,14 @@ def make_plan(args: argparse.Namespace) -> "tuple[Plan, str]":
     """What the command line asks for, and the name of the study. Raises UserError on bad input."""
     from configs.load import load_config
     from configs.search_space import load_space
-    from train_fold import DEFAULT, parse_folds  # to move below the verbs: they do not import each other
+    from folds.assign import parse_folds
 
     if args.space is None:
         raise UserError("--space is missing: name a search space, such as configs/search/resnetish.yaml")
     for option, value, least in (("trials", args.trials, 1), ("workers", args.workers, 1), ("seed", args.seed, 0)):
         if value < least:
             raise UserError(f"--{option} {value}: must be at least {least}")
-    config, overrides = args.config or DEFAULT, tuple(args.overrides)
+    config, overrides = args.config or DEFAULT_CONFIG, tuple(args.overrides)
     base = load_config(config, overrides)
     if base.pseudo.runs:
         raise UserError("pseudo.runs: a search never touches test clips: set pseudo.runs=[] for it")
@@ -104,8 +104,8 @@ def make_plan(args: argparse.Namespace) -> "tuple[Plan, str]":
 def tune(plan: "Plan", paths: Paths, name: str, workers: int = 1) -> None:
     """Do the trials that are missing, then report. Raises UserError on bad input, and where the study was begun with
     another plan or other data."""
+    from models.preparation import load_data, prepare
     from models.search import finished, open_study, search
-    from train_fold import load_data, prepare
 
     base, folder = plan.base(), paths.studies / name
     data = without_test_clips(load_data(base, list(plan.folds), paths))
@@ -165,9 +165,10 @@ class Training:
         training diverges or memory does not suffice."""
         import torch
 
-        from models.lit_tagger import Diverged, EpochReporter
+        from models.fitting import EpochReporter, run_epochs
+        from models.fold_training import out_of_fold, untrained
+        from models.lit_tagger import Diverged
         from models.search import Hopeless
-        from train_fold import out_of_fold, run_epochs, untrained
 
         data = self.prepare(cfg)
         told = contextlib.nullcontext() if fold not in self.told else contextlib.redirect_stderr(io.StringIO())
@@ -184,7 +185,7 @@ class Training:
         return out_of_fold(cfg, lit, data)[1]["map3"]
 
     def prepare(self, cfg: "Config") -> "Prepared":
-        from train_fold import prepare
+        from models.preparation import prepare
 
         t = cfg.train
         key = (cfg.features, cfg.input, t.speeds, t.device, t.precision, t.finetune_epochs > 0)  # what it looks at

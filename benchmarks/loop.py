@@ -18,11 +18,11 @@ from configs.schema import Config, ModelConfig, TrainConfig
 from features.augment import Augment
 from features.batches import Batches
 from features.sources import Sources
+from models.fitting import fit
 from models.lit_tagger import LitTagger
 from models.losses import soft_cross_entropy
 from models.stages import Stage
 from models.tagger import Tagger, autocast, build_tagger
-from train_fold import fit
 
 CPU = torch.device("cpu")
 

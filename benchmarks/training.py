@@ -11,8 +11,8 @@ from benchmarks.measure import Row, by_turns, median, quotient
 from benchmarks.synthetic import N_MELS
 from configs.load import load_config
 from configs.paths import Paths
+from models.fold_training import train_folds
 from models.tagger import choose_precision
-from train_fold import train_folds
 
 NAMES = {"resnetish18": "ResNetish18", "vggish": "VGGish"}
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+DEFAULT_CONFIG = Path(__file__).parent / "resnetish18.yaml"  # the experiment of a command that names none
+
 
 @dataclass(frozen=True)
 class Paths:

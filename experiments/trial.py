@@ -92,8 +92,8 @@ def _train(trial: Trial) -> dict[str, Any]:
     import models.lit_tagger  # noqa: F401  the first run of a worker must not pay for it
     from features.store import open_features
     from input.competition import load_competition
+    from models.fold_training import train_folds
     from models.run_folder import partial_of, read_run
-    from train_fold import train_folds
 
     competition = load_competition(trial.paths.input)  # nor the first of all for the features
     for clips in (competition.train, competition.test):

@@ -1,11 +1,7 @@
 """The LightningModule that trains every backbone. Lightning is imported here and in train_fold.py only."""
 
-import logging
 import math
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +20,6 @@ from models.fold_data import FoldData
 from models.losses import Loss
 from models.metrics import scores
 from models.predict import predict_clips
-from models.run_folder import CHECKPOINT
 from models.stages import Stage, build_stages, lr_factor, stage_of
 from models.tagger import Tagger, build_tagger, normalisation
 
@@ -198,76 +193,3 @@ def build_lit_tagger(
     fill = normalisation(store, labelled, "per_mel")[0] if cfg.train.normalise == "decibel" else mean
     stages = build_stages(cfg, parts, torch.from_numpy(fill))
     return LitTagger(cfg.train, tagger, sources, parts, stages, validate, (cfg.train.seed, fold))
-
-
-class RunKeeper(pl.Callback):
-    """After every epoch: a checkpoint to go on from, metrics.csv, TensorBoard, and `report` with the epoch's scores.
-
-    The checkpoint is replaced in one step, so a kill at any moment leaves the last whole epoch.
-    """
-
-    def __init__(self, folder: Path, report: Callable[[Scores], None], advance: Callable[[int], None]) -> None:
-        self.folder, self.report, self.advance = folder, report, advance
-        self.board: Any = None
-
-    def on_train_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.board = SummaryWriter(str(self.folder), purge_step=trainer.current_epoch + 1)
-
-    def on_train_batch_end(self, trainer: pl.Trainer, lit: pl.LightningModule, out: Any, batch: Any, i: int) -> None:
-        self.advance(len(batch))
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
-        assert isinstance(lit, LitTagger)
-        last = lit.finish_epoch()  # not the module's own hook: Lightning calls that one after the callbacks
-        for key, value in last.items():
-            self.board.add_scalar(key, value, int(last["epoch"]))
-        self.board.flush()
-        lines = [",".join(last), *(",".join(f"{v:.6g}" for v in row.values()) for row in lit.history)]
-        (self.folder / "metrics.csv").write_text("\n".join(lines) + "\n")
-        trainer.save_checkpoint(self.folder / "next.ckpt")
-        (self.folder / "next.ckpt").replace(self.folder / CHECKPOINT)
-        self.report(last)
-
-    def on_train_end(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
-        self.board.close()
-
-
-class EpochReporter(pl.Callback):
-    """After every epoch: `report` with its scores. Nothing is written; what report raises ends the training."""
-
-    def __init__(self, report: Callable[[Scores], None]) -> None:
-        self.report = report
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
-        assert isinstance(lit, LitTagger)
-        self.report(lit.finish_epoch())
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Lightning's advice on loaders and hardware does not fit batches of row numbers, and hides our own lines."""
-    log = logging.getLogger("pytorch_lightning")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="pytorch_lightning")
-        try:
-            yield
-        finally:
-            log.setLevel(level)
-
-
-def finished_epochs(checkpoint: Path) -> int:
-    """Whole epochs behind a checkpoint, 0 where there is none. Raises UserError where it is damaged."""
-    if not checkpoint.exists():
-        return 0
-    try:
-        found = torch.load(checkpoint, mmap=True, weights_only=True)
-        if lacking := sorted(set(SAVED) - set(found)):  # of another version of the kit
-            raise ValueError(f"it lacks {lacking[0]}")
-        return len(found["history"])
-    except Exception as error:  # torch fails in many ways on a file that is not whole
-        fact = " ".join(str(error).split())[:200]
-        raise UserError(f"{checkpoint}: damaged ({fact}): begin this fold again with --force") from None

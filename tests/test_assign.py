@@ -9,7 +9,7 @@ import pytest
 
 from configs.errors import UserError
 from configs.schema import FoldConfig
-from folds.assign import assign_folds, fold_hash, load_folds
+from folds.assign import assign_folds, fold_hash, load_folds, parse_folds
 from input.competition import load_competition
 
 REAL = Path("../shared/data/fsdkaggle2018")
@@ -306,3 +306,33 @@ def test_the_small_real_table_keeps_recordings_together(tmp_path):
     sizes, counts = folds["fold"].value_counts(), cell_counts(folds)
     assert sizes.max() - sizes.min() <= 4
     assert counts.sub(counts.sum(axis=1) / 5, axis=0).abs().max(axis=None) < 4, "a group has up to 4 clips"
+
+
+# Folds as people write them
+
+
+@pytest.mark.parametrize(
+    ("text", "folds"),
+    [
+        ("3", [3]),
+        ("0..4", [0, 1, 2, 3, 4]),
+        ("0,2,4", [0, 2, 4]),
+        ("4, 0..1", [0, 1, 4]),
+        ("1..1", [1]),
+        ("2,2", [2]),
+    ],
+)
+def test_folds_as_people_write_them(text: str, folds: list[int]) -> None:
+    assert parse_folds(text, 5) == folds
+
+
+@pytest.mark.parametrize("text", ["", "a", "1-3", "0...4", "..4", "0..", "-1", "1,,2", "0..a", "1.5", "²"])
+def test_folds_that_are_no_folds(text: str) -> None:
+    with pytest.raises(UserError, match=r"write 3, 0\.\.4 or 0,2,4"):
+        parse_folds(text, 5)
+
+
+@pytest.mark.parametrize("text", ["5", "0..5", "3..1", "0..99999999999999", "0,7"])
+def test_folds_that_do_not_exist(text: str) -> None:
+    with pytest.raises(UserError, match=r"folds go from 0 to 4 \(folds\.n_folds=5\)"):
+        parse_folds(text, 5)

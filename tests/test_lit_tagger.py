@@ -15,14 +15,9 @@ from configs.errors import UserError
 from configs.schema import AugmentConfig, Config, InputConfig, ModelConfig, PredictConfig, TrainConfig
 from models import losses
 from models.averaging import State
+from models.fitting import RunKeeper, finished_epochs, quiet
 from models.fold_data import split
-from models.lit_tagger import (
-    LitTagger,
-    RunKeeper,
-    build_lit_tagger,
-    finished_epochs,
-    quiet,
-)
+from models.lit_tagger import LitTagger, build_lit_tagger
 from models.losses import soft_cross_entropy
 from models.run_folder import CHECKPOINT
 from models.stages import one_cycle

@@ -10,9 +10,9 @@ from configs.errors import UserError
 from configs.load import load_config
 from configs.paths import Paths
 from configs.search_space import load_space
+from models.fold_training import train_folds
 from models.search import Plan, finished, open_study
 from tests.test_pipeline import imported, refused, run, start, stop_at
-from train_fold import train_folds
 
 BASE = Path("configs/demo_resnetish.yaml")
 TINY = ("model.width=8", "train.epochs=2", "folds.n_folds=2", "train.crop_seconds=0.5", "predict.window_seconds=1")

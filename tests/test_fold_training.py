@@ -14,10 +14,11 @@ from configs.errors import UserError
 from configs.load import load_config
 from configs.paths import Paths
 from configs.schema import Config
+from models.fold_training import train_folds, training_data
+from models.preparation import Data, load_data, prepare
 from models.run_folder import CHECKPOINT, Predictions, file_sha256, read_run, save_predictions, unfinished
 from models.tagger import normalisation
 from tests.conftest import MakeStore
-from train_fold import Data, load_data, prepare, train_folds, training_data
 
 VOTERS = ("demo_resnetish", "demo_vggish")
 

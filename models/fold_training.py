@@ -1,0 +1,115 @@
+"""A fold from its rows to its run folder, or found there."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from configs.console import say
+from configs.paths import Paths
+from configs.schema import Config, config_hash
+from folds.assign import fold_hash
+from models.preparation import Data, Prepared, load_data, prepare
+from models.run_folder import (
+    Predictions,
+    finish_run,
+    read_run,
+    recover,
+    refuse_other_data,
+    refuse_other_settings,
+    surroundings,
+    unfinished,
+)
+
+if TYPE_CHECKING:  # a finished fold is found without torch
+    from models.fold_data import FoldData
+    from models.lit_tagger import LitTagger
+
+CODE = Path(__file__).parents[1]
+
+
+def train_folds(cfg: Config, folds: list[int], paths: Paths, force: bool = False) -> list[float]:
+    """Train what is not finished; the out-of-fold MAP@3 of each fold. Raises UserError on bad input."""
+    data = load_data(cfg, folds, paths)
+    prepared = None
+    found = []
+    for fold in folds:
+        final = paths.run(cfg.name, fold)
+        recover(final)
+        if final.exists() and not force:
+            found.append(found_score(cfg, fold, data, final))
+            continue
+        prepared = prepared or prepare(cfg, data, paths, folds)
+        found.append(fresh_score(cfg, fold, prepared, final, force))
+    return found
+
+
+def found_score(cfg: Config, fold: int, data: Data, final: Path) -> float:
+    """The score of a finished run. Raises UserError where it was made with other settings, folds, clips or labels."""
+    refuse_other_settings(final / "config.json", cfg, f"{final} was made")
+    run = read_run(final)
+    used = data.folds[~data.folds["fname"].isin(run.manifest["skipped"])]
+    refuse_other_data(run.manifest, data.facts_of(fold) | {"fold_hash": fold_hash(used)}, f"{final} was made")
+    say(f"{final}: found, out-of-fold MAP@3 {run.scores['map3']:.4f}; --force trains it again")
+    return run.scores["map3"]
+
+
+def fresh_score(cfg: Config, fold: int, data: Prepared, final: Path, restart: bool) -> float:
+    """Train, predict and write the run folder, going on from what was begun unless `restart`; the score."""
+    import numpy as np
+
+    from features.batches import Batches
+    from models.fitting import fit
+    from models.predict import predict_clips
+    from models.tagger import save_tagger
+
+    started = time.monotonic()
+    device, precision, classes = data.device, data.precision, data.competition.classes
+    lit = untrained(cfg, fold, data)  # before anything is written: it may refuse
+    with unfinished(final, cfg, data.facts_of(fold), restart) as partial:
+        fit(lit, partial, f"{cfg.name} fold {fold}", precision)
+        save_tagger(lit.kept, partial / "model.safetensors")
+        oof, found = out_of_fold(cfg, lit, data)
+        batches, rows = Batches(data.test, device, cfg.input.padding), np.arange(len(data.test.fnames))
+        test = Predictions(data.test.fnames, predict_clips(lit.tagger, batches, rows, cfg.predict, precision))
+        found |= {"epoch": lit.kept_epoch}
+        facts = {"experiment": cfg.name, "fold": fold, "config_hash": config_hash(cfg), "seed": cfg.train.seed}
+        facts |= {"device": device.type, "precision": precision, "seconds": round(time.monotonic() - started)}
+        facts |= data.facts_of(fold) | surroundings(CODE)
+        finish_run(partial, final, cfg, classes, oof, test, found, facts)
+    say(f"{cfg.name} fold {fold}: out-of-fold MAP@3 {found['map3']:.4f} (epoch {lit.kept_epoch}) -> {final}")
+    return found["map3"]
+
+
+def training_data(cfg: Config, fold: int, data: Prepared) -> "FoldData":
+    """The rows of the fold, its training labels corrected and its pseudo-labels among them."""
+    from input.corrections import correct
+    from models.fold_data import split
+    from models.pseudo_labels import add_pseudo_labels
+
+    table = correct(data.folds, data.corrections, fold)
+    parts = split(cfg.train, table, data.train, data.competition.classes, fold)
+    if fold in data.pseudo:
+        n_labelled = len(parts.train)
+        parts = add_pseudo_labels(parts, data.pseudo[fold], cfg.pseudo.weight, data.test)
+        added = len(parts.train) - n_labelled
+        say(f"{cfg.name} fold {fold}: {added} of {len(data.test.fnames)} test clips join with pseudo-labels")
+    return parts
+
+
+def untrained(cfg: Config, fold: int, data: Prepared) -> "LitTagger":
+    """The network of a fold with its rows, before the first epoch. Raises UserError where a fold cannot be trained."""
+    from models.lit_tagger import build_lit_tagger
+
+    parts, extra = training_data(cfg, fold, data), data.test if fold in data.pseudo else None
+    return build_lit_tagger(cfg, fold, parts, data.train, data.device, data.precision, data.copies, extra)
+
+
+def out_of_fold(cfg: Config, lit: "LitTagger", data: Prepared) -> tuple[Predictions, dict[str, float]]:
+    """Predictions of the validation clips by the weights that are kept, which lit.tagger then has, and their scores."""
+    from models.metrics import scores
+    from models.predict import predict_clips
+
+    tagger, parts = lit.tagger.to(data.device), lit.parts  # Lightning leaves it on the CPU
+    tagger.load_state_dict(lit.kept)
+    probs = predict_clips(tagger, lit.batches, parts.val, cfg.predict, data.precision)
+    return Predictions(parts.val_fnames, probs), scores(probs, parts.labels[parts.val], parts.val_verified)
