@@ -92,12 +92,12 @@ def predict_test(folders: Sequence[Path], clips: "pd.DataFrame", features: Path)
 def predict_store(run: Trained, store: Store, device: torch.device) -> np.ndarray:
     """(clips, classes) float32 probabilities of all clips of a store, from a run folder's weights.
 
-    In the precision that the run asked for, but where this device would only emulate it.
+    In the precision that the run asked for, but where this device has no gain from it.
     """
     cfg = run.config
     suits = choose_precision("auto", device)
-    emulated = {"bf16"} - {suits} if device.type == "cuda" else {"bf16", "fp16"} - {suits}
-    precision = suits if cfg.train.precision in {"auto", *emulated} else cfg.train.precision
+    useless = {"bf16"} - {suits} if device.type == "cuda" else {"bf16", "fp16"} - {suits}
+    precision = suits if cfg.train.precision in {"auto", *useless} else cfg.train.precision
     tagger = load_tagger(cfg, run.weights).to(device)
     rows = np.arange(len(store.fnames))
     return predict_clips(tagger, Batches(store, device, cfg.input.padding), rows, cfg.predict, precision)

@@ -107,15 +107,15 @@ def choose_device(wanted: str) -> torch.device:
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:
-    """'auto' -> what the hardware gains from: bf16 with native support (on a CPU without it, bf16 is 20 times slower
-    than fp32), fp16 on older GPUs, else fp32. Raises UserError on fp16 for a CPU, which has none."""
+    """'auto' -> what the hardware gains from: bf16 on newer GPUs and on CPUs that multiply faster in it, fp16 on older
+    GPUs, else fp32. Raises UserError on fp16 for a CPU, which has none."""
     if wanted == "fp16" and device.type == "cpu":
         raise UserError("train.precision=fp16 is for GPUs, and this trains on a CPU: use train.precision=auto")
     if wanted != "auto":
         return wanted
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
-    return "bf16" if _cpu_has_bf16() else "fp32"
+    return "bf16" if _cpu_gains_from_bf16() else "fp32"
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
@@ -124,10 +124,15 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Non
     return torch.autocast(device.type, dtype=kinds.get(precision), enabled=precision in kinds)
 
 
-def _cpu_has_bf16() -> bool:
+def _cpu_gains_from_bf16() -> bool:
+    """AMX and AMD's AVX-512 bf16 do more multiplications a cycle in bf16 than in fp32: on AMD training was 1.7 to 2.1
+    times as fast. Intel's AVX-512 bf16 does not, and training took 1.4 to 1.5 times as long. Without any of them bf16
+    is emulated, 20 times slower than fp32."""
     try:
         with open("/proc/cpuinfo") as info:  # noqa: PTH123
-            flags = next((line.split() for line in info if line.startswith("flags")), [])
+            facts = dict(line.split(":", 1) for line in info if line.startswith(("flags", "vendor_id")))
     except OSError:
         return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    found = {key.strip(): value.split() for key, value in facts.items()}
+    flags = found.get("flags", [])
+    return "amx_bf16" in flags or ("avx512_bf16" in flags and found.get("vendor_id") == ["AuthenticAMD"])

@@ -1,5 +1,6 @@
 """The benchmark's plain ways give what the kit's fast ones give. No time is asserted."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from benchmarks import gpu
 from benchmarks.extraction import CFG, store_of, torchaudio_way
 from benchmarks.loading import ClipFiles, write_files
 from benchmarks.loop import CPU, Step, make_tagger, seconds_in_loop
-from benchmarks.measure import Row, by_turns, quotient
+from benchmarks.measure import Row, by_turns, cpu_times, quotient
 from benchmarks.run import cells_of, write
 from benchmarks.scoring import greedy_recomputed, map_at_3_by_sorting, map_at_3_in_a_loop
 from benchmarks.starting import HELP, imported, python
@@ -113,6 +114,28 @@ def test_by_turns_counts_every_round_but_the_first() -> None:
     assert calls == ["a", "b"] * 3
     assert times == {"a": [1, 1], "b": [1, 1]}
     assert quotient({"a": [2.0, 8.0, 9.0], "b": [1.0, 2.0, 1.0]}, "a", "b") == 4.0
+
+
+def note(file: Path) -> None:
+    """In a child: who it is and how many threads its libraries may use."""
+    with file.open("a") as out:
+        print(os.getpid(), os.environ["OMP_NUM_THREADS"], torch.get_num_threads(), file=out)
+
+
+def note_too(file: Path) -> None:
+    note(file)
+
+
+def test_cpu_time_is_taken_in_processes_of_one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    times = cpu_times({"a": note, "b": note_too}, 2, tmp_path / "notes")
+    assert [len(times[name]) for name in ("a", "b")] == [2, 2], "the first round does not count"
+    assert os.environ["OMP_NUM_THREADS"] == "7" and "MKL_NUM_THREADS" not in os.environ
+    notes = [line.split() for line in (tmp_path / "notes").read_text().splitlines()]
+    assert [line[1:] for line in notes] == [["1", "1"]] * 6
+    workers = [line[0] for line in notes]
+    assert workers == workers[:2] * 3 and len({*workers, str(os.getpid())}) == 3, "each its own, by turns"
 
 
 def test_a_child_tells_its_result_and_its_own_memory() -> None:

@@ -1,5 +1,6 @@
 """The tagger: normalisation by hand, files, devices and precisions."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -121,8 +122,8 @@ def test_cuda_without_a_gpu_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_auto_precision_is_what_the_hardware_gains_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    for native, precision in ((True, "bf16"), (False, "fp32")):
-        monkeypatch.setattr(module, "_cpu_has_bf16", lambda native=native: native)
+    for gains, precision in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(module, "_cpu_gains_from_bf16", lambda gains=gains: gains)
         assert choose_precision("auto", CPU) == precision
     for capability, precision in (((9, 0), "bf16"), ((8, 0), "bf16"), ((7, 5), "fp16")):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, c=capability: c)
@@ -130,6 +131,36 @@ def test_auto_precision_is_what_the_hardware_gains_from(monkeypatch: pytest.Monk
     assert choose_precision("fp32", torch.device("cuda")) == "fp32"
     with pytest.raises(UserError, match="fp16 is for GPUs"):
         choose_precision("fp16", CPU)
+
+
+@pytest.mark.parametrize(
+    ("vendor", "flags", "gains"),
+    [
+        ("GenuineIntel", "fpu avx2 avx512f avx512_bf16", False),
+        ("GenuineIntel", "fpu avx2 avx512f avx512_bf16 amx_bf16 amx_tile", True),
+        ("GenuineIntel", "fpu avx2", False),
+        ("AuthenticAMD", "fpu avx2 avx512f avx512_bf16", True),
+        ("AuthenticAMD", "fpu avx2 avx512f", False),
+        ("AuthenticAMD", "fpu avx2 not_avx512_bf16", False),
+    ],
+)
+def test_a_cpu_gains_from_bf16_where_it_multiplies_faster(
+    monkeypatch: pytest.MonkeyPatch, vendor: str, flags: str, gains: bool
+) -> None:
+    core = f"processor\t: 0\nvendor_id\t: {vendor}\nmodel name\t: A CPU: fast\nflags\t\t: {flags}\n\n"
+    monkeypatch.setattr("builtins.open", lambda *_, **__: io.StringIO(core * 2))
+    assert choose_precision("auto", CPU) == ("bf16" if gains else "fp32")
+
+
+@pytest.mark.parametrize("text", [None, "", "processor : 0\nFeatures : fp asimd bf16\n"])
+def test_an_unknown_cpu_computes_in_fp32(monkeypatch: pytest.MonkeyPatch, text: str | None) -> None:
+    def read(*_: object) -> io.StringIO:
+        if text is None:
+            raise FileNotFoundError("/proc/cpuinfo")
+        return io.StringIO(text)
+
+    monkeypatch.setattr("builtins.open", read)
+    assert choose_precision("auto", CPU) == "fp32"
 
 
 def test_autocast_changes_the_arithmetic() -> None:
