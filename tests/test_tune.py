@@ -47,6 +47,16 @@ def test_a_trial_scores_what_training_it_scores(tmp_path: Path, tiny: Path) -> N
     assert len([store for store in paths.features.iterdir() if store.is_dir()]) == 2
 
 
+def test_copies_at_other_speeds_are_trained_on_where_a_trial_has_them(tmp_path: Path, tiny: Path) -> None:
+    """Trial by trial the search must train as train_fold.py does, whatever the settings add."""
+    paths = Paths(tiny, tmp_path / "work")
+    tune.tune(plan_of(tmp_path, "train.speeds: {choice: [[0.9], [1.1]]}", trials=1), paths, "s")
+    assert len([store for store in paths.features.iterdir() if store.is_dir()]) == 2  # the clips and a copy
+    cfg = load_config(paths.studies / "s/best.yaml")
+    assert cfg.train.speeds in ((0.9,), (1.1,))
+    assert train_folds(cfg, [0], paths) == [open_study(paths.studies / "s").best_value]
+
+
 def test_done_is_done(tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = Paths(tiny, tmp_path / "work")
     tune.tune(plan_of(tmp_path, trials=1), paths, "s")
