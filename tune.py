@@ -137,7 +137,8 @@ def facts_of(data: "Data", paths: Paths) -> dict[str, Any]:
     from folds.assign import fold_hash
 
     where = {"input": str(paths.input)} | ({"work": str(paths.work)} if paths.work != Paths.work else {})
-    return {"fold_hash": fold_hash(data.folds), "sound_hash": data.facts["sound_hash"]["train"], "where": where}
+    hashes = {"sound_hash": data.facts["sound_hash"]["train"], "corrections_hash": data.facts.get("corrections_hash")}
+    return {"fold_hash": fold_hash(data.folds), **hashes, "where": where}
 
 
 def refuse_networks(plan: "Plan", n_classes: int) -> None:

@@ -120,7 +120,8 @@ def _refuse_other(there: dict[str, Any], facts: dict[str, Any], folder: Path) ->
         raise UserError(f"{fact} with another search space ({list_some(changed, 3)}): {ANEW}")
     if there["folds"] != facts["folds"]:
         raise UserError(f"{fact} with --folds {','.join(map(str, there['folds']))}: {ANEW}")
-    for key, what in (("fold_hash", "clips, labels or folds"), ("sound_hash", "sound files")):
+    made_of = {"fold_hash": "clips, labels or folds", "sound_hash": "sound files", "corrections_hash": "corrections"}
+    for key, what in made_of.items():
         if there.get(key) != facts.get(key):
             raise UserError(f"{fact} with other {what}: {ANEW}")
 

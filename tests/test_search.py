@@ -228,6 +228,7 @@ def test_another_plan_or_other_data_is_refused_in_one_line(tmp_path: Path, make_
         (replace(plan, folds=(0, 1)), {}, "was begun with --folds 0: "),
         (plan, {"fold_hash": "g"}, "other clips, labels or folds"),
         (plan, {"sound_hash": "t"}, "other sound files"),
+        (plan, {"corrections_hash": "c"}, "other corrections"),
     ):
         with pytest.raises(UserError) as caught:
             open_study(tmp_path / "a", other.facts() | DATA | data, other)

@@ -9,6 +9,7 @@ import tune
 from configs.errors import UserError
 from configs.load import load_config
 from configs.paths import Paths
+from configs.schema import from_dict
 from configs.search_space import load_space
 from models.fold_training import train_folds
 from models.search import Plan, finished, open_study
@@ -45,6 +46,18 @@ def test_a_trial_scores_what_training_it_scores(tmp_path: Path, tiny: Path) -> N
     scores = study.best_trial.user_attrs["scores"]
     assert train_folds(cfg, [0, 1], paths) == [scores["0"], scores["1"]]
     assert len([store for store in paths.features.iterdir() if store.is_dir()]) == 2
+
+
+def test_a_trial_has_its_own_copies_at_other_speeds(tmp_path: Path, tiny: Path) -> None:
+    """Trial by trial the search trains as train_fold.py does, though trials share what they can."""
+    paths = Paths(tiny, tmp_path / "work")
+    tune.tune(plan_of(tmp_path, "train.speeds: {choice: [[], [1.1]]}", trials=6), paths, "s")
+    trials = {trial.params["train.speeds"]: trial for trial in finished(open_study(paths.studies / "s"))}
+    assert set(trials) == {"[]", "[1.1]"}
+    for i, trial in enumerate(trials.values()):
+        cfg = from_dict(trial.user_attrs["config"] | {"name": f"trial{i}"})
+        assert train_folds(cfg, [0], paths) == [trial.value]
+    assert trials["[]"].value != trials["[1.1]"].value
 
 
 def test_done_is_done(tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
