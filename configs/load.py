@@ -162,6 +162,8 @@ def _explain(error: ValidationError, places: Places, path: Path | None) -> str:
         near = near or difflib.get_close_matches(key, known, n=1) or difflib.get_close_matches(loc[-1], known, n=1)
         hint = f", did you mean '{near[0]}'?" if near else f"; known are {', '.join(known)}"
         return f"{where}: unknown key '{key}'{hint}"
+    if first["type"] == "tuple_type":  # YAML and the command line know lists
+        return f"{where}: '{key}' is {first['input']!r}: a list is wanted, in [brackets]"
     if first["type"] == "value_error":
         return f"{where}: {key} {fact}"
     return f"{where}: '{key}' is {first['input']!r}: {fact[0].lower()}{fact[1:]}"
