@@ -170,10 +170,17 @@ def _explain(error: ValidationError, places: Places, path: Path | None) -> str:
 
 
 def _place(loc: tuple[str, ...], places: Places, path: Path | None) -> str:
-    """Where the key was given, or what lies in it, or in its section: f_min may fail for the sake of f_max."""
+    """Where the key was given, or the list that it is an item of, or what lies in it, or in its section: f_min may fail
+    for the sake of f_max."""
     inside = (where for at, where in places.items() if at[: len(loc)] == loc)
     beside = (where for at, where in places.items() if len(loc) > 1 and at[:1] == loc[:1])
-    return places.get(loc) or next(inside, None) or next(beside, None) or str(path or "command line")
+    return (
+        places.get(loc)
+        or next(inside, None)
+        or places.get(loc[:-1])
+        or next(beside, None)
+        or str(path or "command line")
+    )
 
 
 def _refuse_truth_values(

@@ -229,3 +229,10 @@ def test_a_fault_in_one_of_several_experiments_names_its_line(write, text, line,
 
 def test_a_name_from_the_command_line_would_be_that_of_all_experiments(write):
     assert "leave out 'name'" in refusal(write(SEVERAL), "name=x")
+
+
+def test_an_item_of_a_list_is_told_where_the_list_was_given(write):
+    file = write("train:\n  epochs: 3\n  speeds: [0.9, fast]\n")
+    assert refusal(file).startswith(f"{file}:3: 'train.speeds.1' is 'fast': ")
+    with pytest.raises(UserError, match=r"^command line: 'train\.speeds\.0' is 'slow': "):
+        load_config(write("train:\n  epochs: 3\n"), ["train.speeds=[slow]"])
