@@ -189,7 +189,8 @@ class Training:
         from models.preparation import prepare
 
         t = cfg.train
-        key = (cfg.features, cfg.input, t.speeds, t.device, t.precision, t.finetune_epochs > 0)  # what it looks at
+        looked_at = (cfg.features, cfg.input, cfg.model.weights)
+        key = (*looked_at, t.speeds, t.device, t.precision, t.finetune_epochs > 0)
         if key not in self.prepared:
             self.prepared[key] = prepare(cfg, self.data, self.paths, self.folds)
         return self.prepared[key]

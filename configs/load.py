@@ -162,16 +162,25 @@ def _explain(error: ValidationError, places: Places, path: Path | None) -> str:
         near = near or difflib.get_close_matches(key, known, n=1) or difflib.get_close_matches(loc[-1], known, n=1)
         hint = f", did you mean '{near[0]}'?" if near else f"; known are {', '.join(known)}"
         return f"{where}: unknown key '{key}'{hint}"
+    if first["type"] == "tuple_type":  # YAML and the command line know lists
+        return f"{where}: '{key}' is {first['input']!r}: a list is wanted, in [brackets]"
     if first["type"] == "value_error":
         return f"{where}: {key} {fact}"
     return f"{where}: '{key}' is {first['input']!r}: {fact[0].lower()}{fact[1:]}"
 
 
 def _place(loc: tuple[str, ...], places: Places, path: Path | None) -> str:
-    """Where the key was given, or what lies in it, or in its section: f_min may fail for the sake of f_max."""
+    """Where the key was given, or the list that it is an item of, or what lies in it, or in its section: f_min may fail
+    for the sake of f_max."""
     inside = (where for at, where in places.items() if at[: len(loc)] == loc)
     beside = (where for at, where in places.items() if len(loc) > 1 and at[:1] == loc[:1])
-    return places.get(loc) or next(inside, None) or next(beside, None) or str(path or "command line")
+    return (
+        places.get(loc)
+        or next(inside, None)
+        or places.get(loc[:-1])
+        or next(beside, None)
+        or str(path or "command line")
+    )
 
 
 def _refuse_truth_values(

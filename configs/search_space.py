@@ -22,6 +22,7 @@ REFUSED = {  # keys and sections that no search may change, and why
     "name": "it names the study",
     "folds": "scores on other folds cannot be compared",
     "train.seed": "the best of many seeds is luck",
+    "train.keep": "the best of many epochs scores higher by the choice alone",
     "input.skip_unreadable": "scores on other clips cannot be compared",
     "input.corrections": "they are read once",
     "pseudo": "a search never touches test clips",

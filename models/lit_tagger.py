@@ -1,4 +1,4 @@
-"""The LightningModule that trains every backbone. Lightning is imported here and in train_fold.py only."""
+"""The LightningModule that trains every backbone. Lightning is imported here and in models/fitting.py only."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -1,5 +1,6 @@
 """What the folds of an experiment share before training: competition, folds, labels, features, device."""
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,11 +82,13 @@ def read_pseudo(cfg: Config, wanted: list[int], data: Data, paths: Paths) -> dic
 
 def prepare(cfg: Config, data: Data, paths: Paths, wanted: list[int]) -> Prepared:
     """Device, precision and features; features are made where they are not there. Raises UserError on bad input, and
-    before features are made on a device, a precision, a network or a finetuning of a wanted fold that cannot be had."""
+    before features are made on a device, a precision, a network or a finetuning of a wanted fold that cannot be had,
+    and on weights to start from that learned what it is scored on."""
     from models.build import build_model
     from models.tagger import choose_device, choose_precision
 
     for fold in wanted:
+        refuse_weights_that_know(cfg.model.weights, fold, data)
         refuse_finetuning_on_nothing(cfg.train, correct(data.folds, data.corrections, fold), fold)
     device = choose_device(cfg.train.device)
     precision = choose_precision(cfg.train.precision, device)
@@ -95,12 +98,29 @@ def prepare(cfg: Config, data: Data, paths: Paths, wanted: list[int]) -> Prepare
     check_training_clips(train, cfg.input.skip_unreadable)
     folds = usable_clips(data.folds, train.faults)
     test = open_features(cfg.features, of.test, paths.features)
-    if test.faults:
+    if test.faults and test.key != train.key:  # in a search the training clips stand in for them
         what = "test clips with a fault, predicted from what can be read of them, else by the class prior"
         warn(f"{what}: {list_faults(test.faults)}")
     copies = [open_features(replace(cfg.features, speed=s), of.train, paths.features) for s in cfg.train.speeds]
     facts = data.facts | {"fold_hash": fold_hash(folds), "skipped": train.faults, "test_faults": test.faults}
     return Prepared(of, folds, data.corrections, data.pseudo, facts, train, copies, test, device, precision)
+
+
+def refuse_weights_that_know(weights: str | None, fold: int, data: Data) -> None:
+    """Raises UserError where model.weights lie in a run folder whose model learned from clips that this fold is scored
+    on: those of another fold, or of other folds of the same training sound."""
+    try:
+        made = json.loads((Path(weights or "").parent / "manifest.json").read_text()) if weights else None
+    except (OSError, ValueError):
+        return  # weights from elsewhere
+    if not isinstance(made, dict) or made.get("sound_hash", {}).get("train") != data.facts["sound_hash"]["train"]:
+        return
+    used = data.folds[~data.folds["fname"].isin(made.get("skipped", ()))]
+    if (made.get("fold"), made.get("fold_hash")) != (fold, fold_hash(used)):
+        raise UserError(
+            f"model.weights: {weights} learned from clips that fold {fold} is scored on: start from fold {fold} of "
+            f"that experiment, made from the same folds, or from weights of other sound"
+        )
 
 
 def check_training_clips(store: Store, skip: bool) -> None:

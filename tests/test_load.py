@@ -80,6 +80,8 @@ def test_a_typo_names_file_line_key_and_suggestion(write):
         ("train:\n  lr: .nan", 2, "'train.lr' is nan: input should be a finite number"),
         ("train:\n  lr: 1\n  epochs: 0", 3, "train.epochs must be above 0"),
         ("train:\n  precision: fp8", 2, "'train.precision' is 'fp8': input should be 'auto', 'fp32', 'bf16' or 'fp16'"),
+        ("train:\n  speeds: 0.9", 2, "'train.speeds' is 0.9: a list is wanted, in [brackets]"),
+        ("pseudo: {runs: one}", 1, "'pseudo.runs' is 'one': a list is wanted, in [brackets]"),
         ("train: 3", 1, "'train' is 3: "),
         ("train:", 1, "'train' is None: "),
         ("train: [1]", 1, "'train' is [1]: "),
@@ -227,3 +229,10 @@ def test_a_fault_in_one_of_several_experiments_names_its_line(write, text, line,
 
 def test_a_name_from_the_command_line_would_be_that_of_all_experiments(write):
     assert "leave out 'name'" in refusal(write(SEVERAL), "name=x")
+
+
+def test_an_item_of_a_list_is_told_where_the_list_was_given(write):
+    file = write("train:\n  epochs: 3\n  speeds: [0.9, fast]\n")
+    assert refusal(file).startswith(f"{file}:3: 'train.speeds.1' is 'fast': ")
+    with pytest.raises(UserError, match=r"^command line: 'train\.speeds\.0' is 'slow': "):
+        load_config(write("train:\n  epochs: 3\n"), ["train.speeds=[slow]"])

@@ -193,6 +193,8 @@ def test_the_rows_that_join_by_hand(make_store: MakeStore) -> None:
     assert found.train.tolist() == [0, 1, 4 + 3, 4 + 1]
     assert found.weights[[7, 5]].tolist() == [0.25, 0.25] and found.weights[[4, 6]].tolist() == [0, 0]
     assert found.labels[4:].tolist() == [-1, 2, -1, 2]
+    assert not found.verified[4:].any()  # no second stage on them
+    np.testing.assert_array_equal(found.verified[:4], parts.verified)
     np.testing.assert_array_equal(found.targets[:4], parts.targets)
     np.testing.assert_array_equal(found.targets[4:], [[0, 0, 0], probs[2], [0, 0, 0], probs[0]])
     np.testing.assert_array_equal(found.prior, parts.prior)

@@ -72,6 +72,7 @@ def test_choices_are_what_the_config_holds(tmp_path: Path) -> None:
         ("name: {choice: [a, b]}", 1, "'name' cannot be searched: it names the study"),
         ("folds.seed: {int: [0, 3]}", 1, "'folds.seed' cannot be searched: scores on other folds"),
         ("train.seed: {int: [0, 3]}", 1, "'train.seed' cannot be searched: the best of many seeds is luck"),
+        ("train.keep: {choice: [last, best]}", 1, "'train.keep' cannot be searched: the best of many epochs"),
         ("pseudo.weight: {uniform: [0.1, 1]}", 1, "'pseudo.weight' cannot be searched: a search never touches test"),
     ],
 )

@@ -21,7 +21,7 @@ PARTS = FoldData(
     prior=np.full(3, 1 / 3),
 )
 CFG = Config(
-    augment=AugmentConfig(mixup_alpha=0.4, time_masks=1),
+    augment=AugmentConfig(mixup_alpha=0.4, concat_mix=0.3, time_masks=1),
     train=TrainConfig(epochs=2, batch_size=2, lr=1e-2, finetune_epochs=3, finetune_lr=1e-3),
 )
 
@@ -47,6 +47,7 @@ def test_the_second_stage_has_verified_rows_and_no_mixing() -> None:
     assert (first.epochs, first.rows.tolist(), first.steps, first.lr) == (2, [0, 2, 3, 5, 6], 3, 1e-2)
     assert (second.epochs, second.rows.tolist(), second.steps, second.lr) == (3, [0, 3, 6], 2, 1e-3)
     assert first.augment.mixup_alpha == 0.4 and second.augment.mixup_alpha == 0
+    assert first.augment.concat_mix == 0.3 and second.augment.concat_mix == 0
     assert first.augment.time_masks == second.augment.time_masks == 1
     (only,) = build_stages(replace(CFG, train=replace(CFG.train, finetune_epochs=0)), PARTS, torch.zeros(4))
     assert only.rows.tolist() == first.rows.tolist()

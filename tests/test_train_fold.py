@@ -1,10 +1,14 @@
 """What train_fold.py does itself; tests/test_pipeline.py runs it whole."""
 
+import argparse
+import time
+from pathlib import Path
+
 import pytest
 
 from configs.errors import UserError
-from configs.schema import Config
-from train_fold import chosen
+from configs.schema import Config, PseudoConfig
+from train_fold import Children, chosen, train_at_once
 
 
 def test_experiments_are_chosen_by_name_in_the_order_that_was_asked() -> None:
@@ -12,3 +16,23 @@ def test_experiments_are_chosen_by_name_in_the_order_that_was_asked() -> None:
     assert [cfg.name for cfg in chosen(several, "c,a")] == ["c", "a"]
     with pytest.raises(UserError, match="--only: no experiment d in the file; there are 3: a, b, c"):
         chosen(several, "a,d")
+
+
+def test_an_experiment_that_learns_from_others_waits_for_all_their_folds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --jobs, in a file that holds those others before it."""
+    ended: list[tuple[str, str]] = []
+    seen: list[int] = []
+
+    def run(self: Children, command: list[str]) -> int:
+        time.sleep(0.05)
+        ended.append((command[command.index("--only") + 1], command[command.index("--fold") + 1]))
+        return 0
+
+    monkeypatch.setattr(Children, "run", run)
+    monkeypatch.setattr("models.preparation.load_data", lambda cfg, folds, paths: seen.append(len(ended)))
+    monkeypatch.setattr("models.preparation.prepare", lambda *_: None)
+    several = [Config(name="a"), Config(name="b"), Config(name="c", pseudo=PseudoConfig(("a", "b")))]
+    args = argparse.Namespace(input=Path("i"), work=Path("none"), jobs=2, force=False, config=None, overrides=[])
+    train_at_once(several, [[0, 1]] * 3, args)
+    assert seen[2] == 4 and {name for name, _ in ended[:4]} == {"a", "b"}
+    assert sorted(ended[4:]) == [("c", "0"), ("c", "1")]

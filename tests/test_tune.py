@@ -12,6 +12,7 @@ from configs.paths import Paths
 from configs.schema import from_dict
 from configs.search_space import load_space
 from models.fold_training import train_folds
+from models.preparation import load_data
 from models.search import Plan, finished, open_study
 from tests.test_pipeline import imported, refused, run, start, stop_at
 
@@ -89,6 +90,17 @@ def test_other_sound_or_another_base_does_not_go_on(tmp_path: Path, tiny: Path) 
     with pytest.raises(UserError, match="s was begun with other sound files"):
         tune.tune(plan, paths, "s")
     assert len(open_study(paths.studies / "s").trials) == 1
+
+
+def test_a_study_is_made_from_the_corrections_too(tmp_path: Path, tiny: Path) -> None:
+    """From what the file says, not from its name alone."""
+    file, clip = tmp_path / "corrections.csv", next((tiny / "audio_train").iterdir()).name
+    cfg, paths = load_config(BASE, [*TINY, f"input.corrections={file}"]), Paths(tiny, tmp_path / "work")
+    facts = []
+    for label in ("Bell", "Bell", "Siren"):
+        file.write_text(f"fname,label\n{clip},{label}\n")
+        facts.append(tune.facts_of(load_data(cfg, [0], paths), paths))
+    assert facts[0] == facts[1] != facts[2]
 
 
 def test_a_network_that_does_not_exist_is_named_before_any_work(tmp_path: Path, tiny: Path) -> None:
