@@ -257,8 +257,9 @@ def _interrupt(*_: Any) -> None:
 
 def report(paths: Paths, name: str) -> None:
     """Write best.yaml, trials.csv and the pictures of a study. Raises UserError where there is none."""
-    from models.search import locked, open_study
+    from models.search import open_study
     from models.search_report import write_report
+    from models.study_locks import locked
 
     folder = paths.studies / name
     study = open_study(folder)

@@ -4,13 +4,9 @@ work/studies/<name>/ holds journal.log (the study), study.lock (held while trial
 for each process at work, locked as long as it lives).
 """
 
-import fcntl
 import json
-import os
 import time
-import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +22,7 @@ from configs.errors import UserError, list_some
 from configs.load import Setting, load_config
 from configs.schema import Config, differences, from_dict, to_dict
 from configs.search_space import Range, value_of
+from models.study_locks import JournalLock, at_work, is_alive, locked
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 ANEW = "choose another --name, or delete that folder"
@@ -139,7 +136,7 @@ def choose_pruner(plan: Plan) -> optuna.pruners.BasePruner:
 
 def search(folder: Path, study: optuna.Study, plan: Plan, objective: Objective) -> None:
     """Do trials, side by side with other processes, until as many as the plan wants are finished or being done."""
-    with _at_work(folder) as worker:
+    with at_work(folder) as worker:
         while (trial := _next_trial(folder, study, plan, worker)) is not None:
             _run_trial(study, trial, plan, objective)
 
@@ -158,10 +155,10 @@ def best_trial(study: optuna.Study) -> FrozenTrial | None:
 def fail_abandoned(folder: Path, study: optuna.Study) -> None:
     """Give up what killed processes left running, so that it neither counts nor blocks. Call it in `locked`."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if not _is_alive(folder, trial.user_attrs.get("worker")):
+        if not is_alive(folder, trial.user_attrs.get("worker")):
             study.tell(trial.number, state=TrialState.FAIL)
     for file in (folder / "workers").glob("*.lock"):
-        if not _is_alive(folder, file.stem):
+        if not is_alive(folder, file.stem):
             file.unlink()
 
 
@@ -269,65 +266,3 @@ def _say_trial(study: optuna.Study, number: int, plan: Plan) -> None:
 
 def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """One process at a time makes a study, hands out a trial or writes a report."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "study.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
-def _at_work(folder: Path) -> Iterator[str]:
-    """This process's name among the workers. The system frees its lock however it ends, also where a file system is
-    shared by machines; process ids would come back, and Optuna's heartbeats are not for journals."""
-    name = uuid.uuid4().hex[:12]
-    file = folder / "workers" / f"{name}.lock"
-    with locked(folder):  # nobody may find the file before it is locked
-        file.parent.mkdir(exist_ok=True)
-        held = file.open("w")
-        fcntl.flock(held, fcntl.LOCK_EX)
-    try:
-        yield name
-    finally:
-        held.close()
-        file.unlink(missing_ok=True)
-
-
-def _is_alive(folder: Path, worker: str | None) -> bool:
-    if worker is None:  # killed between two lines of _next_trial
-        return False
-    try:
-        with (folder / "workers" / f"{worker}.lock").open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
-
-
-class JournalLock:
-    """Optuna's lock of the journal, as one that a killed process does not leave behind. It also cuts off the half line
-    of a process that was killed while it wrote, to which the next line would be glued."""
-
-    def __init__(self, journal: Path) -> None:
-        self.journal = journal
-        self.held: Any = None
-
-    def acquire(self) -> bool:
-        self.held = self.journal.with_name(self.journal.name + ".lock").open("w")
-        fcntl.flock(self.held, fcntl.LOCK_EX)
-        with self.journal.open("r+b") as file:
-            end = file.seek(0, os.SEEK_END)
-            file.seek(max(0, end - 65536))  # a line is a few kB
-            tail = file.read()
-            if tail and not tail.endswith(b"\n"):
-                file.truncate(end - len(tail) + tail.rfind(b"\n") + 1)
-        return True
-
-    def release(self) -> None:
-        self.held.close()

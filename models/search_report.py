@@ -20,7 +20,7 @@ FEWEST = 4  # whole trials, of different scores, from which importances are esti
 
 
 def write_report(folder: Path, study: optuna.Study) -> None:
-    """Write the files and say the best trial. Call it in `search.locked`. Without a whole trial: only trials.csv."""
+    """Write the files and say the best trial. Call it in `locked`. Without a whole trial: only trials.csv."""
     trials, best = finished(study), best_trial(study)
     _write(folder / "trials.csv", _csv(trials, study.user_attrs["facts"]["folds"]).encode())
     if best is None:

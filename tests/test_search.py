@@ -14,7 +14,8 @@ from optuna.trial import TrialState
 from configs.errors import UserError
 from configs.schema import Config, from_dict
 from configs.search_space import load_space
-from models.search import Hopeless, Objective, Plan, Report, _at_work, best_trial, finished, locked, open_study, search
+from models.search import Hopeless, Objective, Plan, Report, best_trial, finished, open_study, search
+from models.study_locks import at_work, locked
 
 BASE = Path("configs/demo_resnetish.yaml")
 DATA = {"fold_hash": "f", "sound_hash": "s", "where": {"input": "in"}}
@@ -99,7 +100,7 @@ def test_what_a_killed_process_left_running_is_done_again(
 
 def test_what_a_living_process_runs_counts_and_stays(tmp_path: Path, make_plan: MakePlan) -> None:
     study = run(tmp_path / "a", make_plan(trials=2))
-    with _at_work(tmp_path / "a") as worker:
+    with at_work(tmp_path / "a") as worker:
         study.ask().set_user_attr("worker", worker)
         study = run(tmp_path / "a", make_plan(trials=4))
         assert len(finished(study)) == 3 and study.trials[2].state == TrialState.RUNNING
