@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import signal
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from kaggle_server import KaggleServer
 from configs.paths import Paths
 from features.store import Store
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has it ignored, its children too
 CANARY = "canary-3f1c9a-token"
 MakeStore = Callable[..., Store]
 
