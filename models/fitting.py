@@ -38,23 +38,27 @@ def fit(lit: LitTagger, partial: Path, what: str, precision: str) -> None:
 def run_epochs(lit: LitTagger, precision: str, keeper: pl.Callback, checkpoint: Path | None = None) -> None:
     """All epochs, or those after a checkpoint; `keeper` calls finish_epoch after each. Raises as `fit` does."""
     with quiet():
-        trainer = pl.Trainer(
-            max_epochs=lit.epochs,
-            accelerator="gpu" if lit.batches.device.type == "cuda" else "cpu",
-            devices=1,
-            precision=PRECISIONS[precision],  # type: ignore[arg-type]  # its Literal is not exported
-            reload_dataloaders_every_n_epochs=1,
-            limit_val_batches=0,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            callbacks=[keeper],
-        )
         try:
-            trainer.fit(lit, ckpt_path=checkpoint, weights_only=True)
+            build_trainer(lit, precision, keeper, lit.epochs).fit(lit, ckpt_path=checkpoint, weights_only=True)
         except SystemExit:
             raise KeyboardInterrupt from None
+
+
+def build_trainer(lit: LitTagger, precision: str, keeper: pl.Callback, epochs: int) -> pl.Trainer:
+    """A Trainer that stops after so many epochs and leaves validation, files and lines to `keeper`."""
+    return pl.Trainer(
+        max_epochs=epochs,
+        accelerator="gpu" if lit.batches.device.type == "cuda" else "cpu",
+        devices=1,
+        precision=PRECISIONS[precision],  # type: ignore[arg-type]  # its Literal is not exported
+        reload_dataloaders_every_n_epochs=1,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[keeper],
+    )
 
 
 def reporter(what: str, epochs: int, done: int) -> Callable[[dict[str, float]], None]:

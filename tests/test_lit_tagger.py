@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import pytorch_lightning as pl
 import torch
 
 from configs.errors import UserError
 from configs.schema import AugmentConfig, Config, InputConfig, ModelConfig, PredictConfig, TrainConfig
 from models import losses
 from models.averaging import State
-from models.fitting import RunKeeper, finished_epochs, quiet
+from models.fitting import RunKeeper, build_trainer, finished_epochs, quiet
 from models.fold_data import split
 from models.lit_tagger import LitTagger, build_lit_tagger
 from models.losses import soft_cross_entropy
@@ -62,24 +61,13 @@ def lit_of(make_store: MakeStore, cfg: Config = CFG, n: int = 21, precision: str
     return build_lit_tagger(cfg, 0, parts, store, CPU, precision)
 
 
-def fit(lit: LitTagger, folder: Path, epochs: int | None = None, precision: str = "32-true") -> list[dict[str, float]]:
+def fit(lit: LitTagger, folder: Path, epochs: int | None = None, precision: str = "fp32") -> list[dict[str, float]]:
     """As train_fold.py does, without the console; the scores that were reported."""
     reported: list[dict[str, float]] = []
     keeper = RunKeeper(folder, reported.append, lambda n: None)
     last = folder / CHECKPOINT
     with quiet():
-        trainer = pl.Trainer(
-            max_epochs=epochs or lit.epochs,
-            accelerator="cpu",
-            precision=precision,  # type: ignore[arg-type]
-            reload_dataloaders_every_n_epochs=1,
-            limit_val_batches=0,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            callbacks=[keeper],
-        )
+        trainer = build_trainer(lit, precision, keeper, epochs or lit.epochs)
         trainer.fit(lit, ckpt_path=last if last.exists() else None, weights_only=True)
     return reported
 
@@ -432,7 +420,7 @@ def test_bf16_trains_on_a_cpu(make_store: MakeStore, tmp_path: Path) -> None:
     lit = lit_of(make_store, train_config(precision="bf16"), precision="bf16")
     kinds = set()
     lit.tagger.backbone.stem.register_forward_hook(lambda m, i, out: kinds.add(out.dtype))
-    reported = fit(lit, tmp_path, precision="bf16-mixed")
+    reported = fit(lit, tmp_path, precision="bf16")
     assert kinds == {torch.bfloat16}  # training and validation alike
     assert all(math.isfinite(row["loss"]) for row in reported)
     assert all(p.dtype == torch.float32 for p in lit.tagger.parameters())
