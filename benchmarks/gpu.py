@@ -24,7 +24,7 @@ def on_device(
     device: torch.device, names: Sequence[str], n_frames: int, batch: int, steps: int, rounds: int, matrix: int
 ) -> list[Row]:
     """Two rows per network, in bf16 and channels_last; matrix: rows of the product that measures the device."""
-    fastest = bf16_rate(device, matrix)
+    fastest = product_rate(device, matrix, torch.bfloat16)
     rows = []
     for name in names:
         loop, bare = whole_loop(name, n_frames, batch, steps, rounds, device, "bf16")
@@ -45,9 +45,9 @@ def step_flops(name: str, n_frames: int, batch: int, device: torch.device) -> fl
     return float(counter.get_total_flops())
 
 
-def bf16_rate(device: torch.device, size: int, seconds: float = 1.0) -> float:
-    """Measured FLOP/s of a square bf16 matrix product."""
-    a = torch.randn(size, size, device=device, dtype=torch.bfloat16)
+def product_rate(device: torch.device, size: int, dtype: torch.dtype, seconds: float = 1.0) -> float:
+    """Measured FLOP/s of a square matrix product."""
+    a = torch.randn(size, size, device=device, dtype=dtype)
     a @ a
     return 2 * size**3 / per_call(lambda: a @ a, device, seconds)
 

@@ -65,6 +65,29 @@ def cpu_times(pieces: Mapping[str, Callable[..., object]], rounds: int, *args: A
     return times
 
 
+class Apart:
+    """Work in a process of its own: make(*args) there gives what a call does. The process ends with the context.
+
+    surroundings: its environment variables, None for one that it must not have.
+    """
+
+    def __init__(self, make: Callable[..., Work], *args: Any, surroundings: Mapping[str, str | None] | None = None):
+        with _environment(surroundings or {}):
+            self.pool = ProcessPoolExecutor(
+                1, mp_context=get_context("spawn"), initializer=_make, initargs=(make, args)
+            )
+            self.pool.submit(_do, 0).result()  # so that it starts here and now
+
+    def __call__(self) -> None:
+        self.pool.submit(_do, 1).result()
+
+    def __enter__(self) -> "Apart":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.shutdown()
+
+
 def median(times: Times, name: str) -> float:
     return statistics.median(times[name])
 
@@ -81,6 +104,18 @@ def in_child(work: Callable[..., Any], *args: Any) -> tuple[Any, float]:
     return result
 
 
+_made: list[Work] = []  # in the process of an Apart: its work
+
+
+def _make(make: Callable[..., Work], args: tuple[Any, ...]) -> None:
+    _made.append(make(*args))
+
+
+def _do(times: int) -> None:
+    for _ in range(times):
+        _made[0]()
+
+
 def _cpu_seconds(work: Callable[..., object], args: tuple[Any, ...]) -> float:
     start = time.process_time()
     work(*args)
@@ -88,18 +123,22 @@ def _cpu_seconds(work: Callable[..., object], args: tuple[Any, ...]) -> float:
 
 
 @contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables for the processes started within."""
+def _environment(values: Mapping[str, str | None]) -> Iterator[None]:
+    """Environment variables for the processes started within; None: without it."""
     before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
+    _put(values)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        _put(before)
+
+
+def _put(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def _with_peak(work: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, float]:

@@ -1,6 +1,7 @@
 """The benchmark's plain ways give what the kit's fast ones give. No time is asserted."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from benchmarks import gpu
 from benchmarks.extraction import CFG, store_of, torchaudio_way
 from benchmarks.loading import ClipFiles, write_files
 from benchmarks.loop import CPU, Step, make_tagger, seconds_in_loop
-from benchmarks.measure import Row, by_turns, cpu_times, quotient
+from benchmarks.measure import Apart, Row, by_turns, cpu_times, quotient
 from benchmarks.run import cells_of, write
 from benchmarks.scoring import greedy_recomputed, map_at_3_by_sorting, map_at_3_in_a_loop
 from benchmarks.starting import HELP, imported, python
@@ -103,8 +104,30 @@ def test_without_a_gpu_point_4_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [row.ours for row in gpu.measure(quick=True)] == ["not measured: no GPU"]
 
 
+def test_a_product_rate_is_flop_per_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "per_call", lambda *args: 0.5)
+    assert gpu.product_rate(CPU, 10, torch.float32) == 2 * 10**3 / 0.5
+
+
 def test_the_whole_loop_runs_on_the_device_given() -> None:
     assert seconds_in_loop(make_tagger("resnetish10", width=8), 32, 2, 2, CPU, "fp32") > 0
+
+
+def see(name: str, into: Path) -> Callable[[], None]:
+    return lambda: into.open("a").write(f"{os.getpid()} {os.environ.get(name)}\n") and None
+
+
+def test_work_apart_keeps_its_process_and_its_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SEEN", "here")
+    for value, seen in (("there", "there"), (None, "None")):
+        with Apart(see, "SEEN", tmp_path / seen, surroundings={"SEEN": value}) as work:
+            work()
+            work()
+        first, second = (tmp_path / seen).read_text().splitlines()
+        assert first == second
+        assert first.split() != [str(os.getpid()), seen]
+        assert first.split()[1] == seen
+    assert os.environ["SEEN"] == "here"
 
 
 def test_by_turns_counts_every_round_but_the_first() -> None:
