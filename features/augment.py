@@ -111,18 +111,19 @@ def freq_shift(x: Tensor, most: int, fill: Tensor, rng: np.random.Generator) -> 
 
 
 def mixup(x: Tensor, y: Tensor, w: Tensor, alpha: float, rng: np.random.Generator) -> Batch:
-    """Each clip mixed with another of the batch by lambda ~ Beta(alpha, alpha); labels and weights likewise.
+    """Each clip mixed with another of the batch by lambda ~ Beta(alpha, alpha); labels by what that leaves of their
+    weights, so that the loss is the mixture of both weighted losses.
 
     Source: H. Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018, here with one lambda per clip.
     """
     lam = _on(x, rng.beta(alpha, alpha, len(x)))
     other = _on(x, rng.permutation(len(x)))
-    return _blend(x, lam, other), _blend(y, lam, other), _blend(w, lam, other)
+    return _blend(x, lam, other), *_blend_labels(y, w, lam, other)
 
 
 def concat_mix(x: Tensor, y: Tensor, w: Tensor, chance: float, rng: np.random.Generator) -> Batch:
-    """From a random frame on, each clip gives way to the same frames of another, with this chance; labels and weights
-    are mixed by share of frames. Each clip follows one other: only a batch of one meets itself."""
+    """From a random frame on, each clip gives way to the same frames of another, with this chance; labels are mixed by
+    share of frames as in `mixup`. Each clip follows one other: only a batch of one meets itself."""
     n, n_frames = len(x), x.shape[3]
     chosen = rng.random(n) < chance
     own = np.where(chosen, rng.integers(1, max(n_frames, 2), n), n_frames)  # frames that stay, 1 at least
@@ -132,7 +133,14 @@ def concat_mix(x: Tensor, y: Tensor, w: Tensor, chance: float, rng: np.random.Ge
     lam, follows = _on(x, own / n_frames), _on(x, other)
     stays = torch.arange(n_frames, device=x.device) < _on(x, own)[:, None]
     mixed = torch.where(stays[:, None, None, :], x, x[follows])
-    return mixed, _blend(y, lam, follows), _blend(w, lam, follows)
+    return mixed, *_blend_labels(y, w, lam, follows)
+
+
+def _blend_labels(y: Tensor, w: Tensor, lam: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Labels and weights: a clip of weight 0 lends its sound, and not its label."""
+    mixed = _blend(w, lam, other)
+    share = torch.where(mixed > 0, lam * w / mixed.clamp_min(1e-12), lam)
+    return _blend(y, share, other), mixed
 
 
 def _blend(v: Tensor, lam: Tensor, other: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ class FoldData:
 
     val_fnames, val_verified go with val. prior (classes,): share of each class among the training clips. soft (test
     clips, classes): pseudo-labels, if there are any; those clips are the last of the rows, labels is their likeliest.
+    class_weight (classes,): what a class counts in the loss, if not all alike; the weights hold it already.
     """
 
     train: np.ndarray
@@ -29,6 +30,7 @@ class FoldData:
     val_verified: np.ndarray
     prior: np.ndarray
     soft: np.ndarray | None = None
+    class_weight: np.ndarray | None = None
 
     @property
     def targets(self) -> np.ndarray:
@@ -54,8 +56,9 @@ def split(cfg: TrainConfig, folds: pd.DataFrame, store: Store, classes: tuple[st
     if unknown := [name for name, n in zip(classes, count, strict=True) if n == 0]:
         warn(f"fold {fold}: no training clip has the label, which its model cannot know: {list_some(unknown)}")
     weight = np.where(verified, 1.0, cfg.unverified_weight)
-    if cfg.class_weights:
-        weight = weight * (count.sum() / (len(classes) * np.maximum(count, 1)))[label]
+    class_weight = count.sum() / (len(classes) * np.maximum(count, 1)) if cfg.class_weights else None
+    if class_weight is not None:
+        weight = weight * class_weight[label]
     n = len(store.fnames)
     labels, weights, all_verified = np.full(n, -1), np.zeros(n), np.zeros(n, dtype=bool)
     labels[row], weights[row], all_verified[row] = label, weight, verified
@@ -68,6 +71,7 @@ def split(cfg: TrainConfig, folds: pd.DataFrame, store: Store, classes: tuple[st
         val_fnames=tuple(folds["fname"][held_out]),
         val_verified=verified[held_out],
         prior=count / count.sum(),
+        class_weight=class_weight,
     )
 
 

@@ -69,7 +69,8 @@ def read_pseudo_labels(
 
 
 def add_pseudo_labels(parts: FoldData, pseudo: PseudoLabels, weight: float, test: Store) -> FoldData:
-    """The fold with these test clips among its training clips, not verified, each of that weight in the loss.
+    """The fold with these test clips among its training clips, not verified, each of that weight in the loss, times
+    that of its classes where they have one.
 
     The rows of the test store follow those of the training store. A clip with a fault is not used. The prior stays that
     of the labelled clips.
@@ -79,7 +80,8 @@ def add_pseudo_labels(parts: FoldData, pseudo: PseudoLabels, weight: float, test
     soft = np.zeros((len(test.fnames), probs.shape[1]), dtype=np.float32)
     soft[row] = probs
     labels, weights = np.full(len(soft), -1), np.zeros(len(soft))
-    labels[row], weights[row] = probs.argmax(axis=1), weight
+    labels[row] = probs.argmax(axis=1)
+    weights[row] = weight if parts.class_weight is None else weight * (probs @ parts.class_weight)
     return replace(
         parts,
         train=np.concatenate([parts.train, len(parts.labels) + row]),

@@ -66,15 +66,33 @@ def test_mixup_by_hand():
     w = torch.tensor([1.0, 0.2])
     mixed_x, mixed_y, mixed_w = mixup(x, y, w, 0.4, drawn(("beta", [0.25, 1.0]), ("permutation", [1, 0])))
     assert mixed_x.flatten().tolist() == [2.0, 10.0, 0.0, 12.0]
-    assert mixed_y.tolist() == [[0.25, 0.75], [0.0, 1.0]]
     assert mixed_w.tolist() == pytest.approx([0.25 * 1.0 + 0.75 * 0.2, 0.2])
+    assert mixed_y.flatten().tolist() == pytest.approx([0.25 / 0.4, 0.75 * 0.2 / 0.4, 0, 1])
+
+
+@pytest.mark.parametrize("mixing", [mixup, concat_mix])
+def test_the_loss_of_a_mixture_is_the_mixture_of_weighted_losses(mixing):
+    """Of any loss that is linear in the label, such as the cross-entropy of one prediction."""
+    x, y, w = torch.eye(6).view(6, 1, 6, 1).expand(6, 1, 6, 50), torch.eye(6), torch.tensor([0, 0, 0.5, 1, 1, 2])
+    mixed_x, mixed_y, mixed_w = mixing(x, y, w, 1.0, rng())
+    share = mixed_x.mean(3)[:, 0]  # of each clip in each mixture
+    loss = torch.rand(6)  # of each label
+    torch.testing.assert_close(mixed_w * (mixed_y @ loss), share @ (w * loss))
+    assert torch.allclose(mixed_y.sum(1), torch.ones(6))
+
+
+def test_a_clip_of_weight_0_lends_its_sound_but_not_its_label():
+    x, y, w = torch.eye(2).view(2, 1, 2, 1), torch.eye(2), torch.tensor([1.0, 0.0])
+    _, mixed_y, mixed_w = mixup(x, y, w, 0.4, drawn(("beta", [0.25, 0.25]), ("permutation", [1, 0])))
+    assert mixed_y.tolist() == [[1, 0], [1, 0]]
+    assert mixed_w.tolist() == [0.25, 0.75]
 
 
 def test_mixup_mixes_labels_as_it_mixes_sound():
     """If every frame of a clip is its one-hot label, the mixed sound still is."""
-    _, y, w = batch(n_mels=3)
+    _, y, _ = batch(n_mels=3)
     x = y.view(8, 1, 3, 1).expand(8, 1, 3, 20)
-    mixed_x, mixed_y, _ = mixup(x, y, w, 1.0, rng())
+    mixed_x, mixed_y, _ = mixup(x, y, torch.full((8,), 0.5), 1.0, rng())
     assert torch.allclose(mixed_x[:, 0, :, 0], mixed_y) and not torch.equal(mixed_y, y)
     assert torch.allclose(mixed_y.sum(1), torch.ones(8))
     assert (mixed_y >= 0).all()
@@ -106,18 +124,19 @@ def test_concat_mix_by_hand():
     draws = drawn(("random", [0.1, 0.7, 0.6]), ("integers", [1, 2, 3]), ("permutation", [0, 1, 2]))
     mixed_x, mixed_y, mixed_w = concat_mix(x, torch.eye(3), torch.tensor([1.0, 0.5, 0.2]), 0.7, draws)
     assert mixed_x.view(3, 4).tolist() == [[1, 200, 300, 400], [10, 20, 30, 40], [100, 200, 300, 40]]
-    assert mixed_y.tolist() == [[0.25, 0, 0.75], [0, 1, 0], [0, 0.25, 0.75]]
     assert mixed_w.tolist() == pytest.approx([0.25 * 1 + 0.75 * 0.2, 0.5, 0.75 * 0.2 + 0.25 * 0.5])
+    labels = [[0.25 / 0.4, 0, 0.15 / 0.4], [0, 1, 0], [0, 0.125 / 0.275, 0.15 / 0.275]]  # share times weight
+    torch.testing.assert_close(mixed_y, torch.tensor(labels))
 
 
 def test_labels_of_concat_mix_are_the_share_of_frames():
     """If every frame of a clip is its one-hot label, their mean is the label that comes out."""
     n, n_frames = 400, 21
-    y, w = torch.eye(n), torch.arange(float(n))
+    y = torch.eye(n)
     x = y.view(n, 1, n, 1).expand(n, 1, n, n_frames)
-    mixed_x, mixed_y, mixed_w = concat_mix(x, y, w, 1.0, rng())
+    mixed_x, mixed_y, mixed_w = concat_mix(x, y, torch.ones(n), 1.0, rng())
     assert torch.allclose(mixed_x.mean(3)[:, 0], mixed_y, atol=1e-6)
-    assert torch.allclose(mixed_w, mixed_y @ w, rtol=1e-4)
+    assert torch.allclose(mixed_w, torch.ones(n))
     assert ((mixed_y > 0).sum(1) == 2).all() and ((mixed_y > 0).sum(0) == 2).all(), "nobody meets itself or is lost"
     own = (mixed_y.diagonal() * n_frames).round()
     assert set(own.tolist()) == set(range(1, n_frames)), "the cut is anywhere"

@@ -187,7 +187,7 @@ def test_the_rows_that_join_by_hand(make_store: MakeStore) -> None:
     """Four training clips; of the test clips 0.wav to 3.wav the first is empty, and nobody was sure of 2.wav."""
     train = make_store([np.zeros((2, 3))] * 4)
     test = make_store([np.zeros((0, 3)), *[np.zeros((2, 3))] * 3])
-    parts = split(TrainConfig(class_weights=True), FOLDS, train, CLASSES, fold=1)
+    parts = split(TrainConfig(), FOLDS, train, CLASSES, fold=1)
     probs = np.float32([[0.1, 0.2, 0.7], [0.8, 0.1, 0.1], [0.2, 0.3, 0.5]])
     found = add_pseudo_labels(parts, PseudoLabels(("3.wav", "0.wav", "1.wav"), probs, {}), 0.25, test)
     assert found.train.tolist() == [0, 1, 4 + 3, 4 + 1]
@@ -200,3 +200,12 @@ def test_the_rows_that_join_by_hand(make_store: MakeStore) -> None:
     np.testing.assert_array_equal(found.prior, parts.prior)
     np.testing.assert_array_equal(found.weights[:4], parts.weights)
     np.testing.assert_array_equal(found.val, parts.val)
+
+
+def test_pseudo_labels_weigh_what_their_classes_weigh(make_store: MakeStore):
+    """Without fold 1 there are two barks and a gong: weights 3 / (3 * 2) = 0.5 and 1; a siren counts as if once."""
+    folds = FOLDS.assign(label=["bark", "gong", "bark", "siren"], fold=[0, 0, 0, 1])
+    train, test = make_store([np.zeros((2, 3))] * 4), make_store([np.zeros((2, 3))])
+    parts = split(TrainConfig(class_weights=True), folds, train, CLASSES, fold=1)
+    pseudo = PseudoLabels(("0.wav",), np.float32([[0.75, 0.25, 0]]), {})
+    assert add_pseudo_labels(parts, pseudo, 0.5, test).weights.tolist() == [0.5, 1, 0.5, 1, 0.5 * 0.625]
