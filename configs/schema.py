@@ -152,6 +152,11 @@ class TrainConfig:
             _require(getattr(self, key) > 0, key, "must be above 0")
         least = self.crop_seconds_min
         _require(least is None or 0 < least <= self.crop_seconds, "crop_seconds_min", "must lie in 0 to crop_seconds")
+        _require(
+            not (self.compile and least),
+            "compile",
+            "and crop_seconds_min exclude each other: a compiled network is one length's",
+        )
         _require(all(0.5 <= speed <= 2 and speed != 1 for speed in self.speeds), "speeds", "must lie in 0.5 to 2")
         _require(len(set(self.speeds)) == len(self.speeds), "speeds", "must differ")
         _require(self.weight_decay >= 0, "weight_decay", "must not be negative")

@@ -38,6 +38,7 @@ from configs.schema import (
         (FoldConfig, {"n_folds": 1}, "n_folds must be at least 2"),
         (ModelConfig, {"width": 0}, "width must be a multiple of 8"),
         (ModelConfig, {"dropout": 1.0}, "dropout must lie in"),
+        (TrainConfig, {"compile": True, "crop_seconds_min": 0.5}, "compile and crop_seconds_min exclude each other"),
         (ModelConfig, {"pretrained": True, "weights": "w.pth"}, "pretrained and weights exclude each other"),
         *[(AugmentConfig, {f.name: -1}, f"{f.name} must not be negative") for f in dataclasses.fields(AugmentConfig)],
         (TrainConfig, {"epochs": 0}, "epochs must be above 0"),
