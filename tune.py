@@ -162,19 +162,27 @@ class Training:
         self.told: set[int] = set()  # folds
 
     def __call__(self, cfg: "Config", fold: int, report: "Report") -> float:
-        """Out-of-fold MAP@3 of the fold as train_fold.py would have it; no file is written. Raises Hopeless where the
-        training diverges or memory does not suffice."""
+        """Out-of-fold MAP@3 of the fold as train_fold.py would have it; no file is written. Raises Hopeless where there
+        is no such network, the training diverges, or memory does not suffice."""
         import torch
 
+        from models.build import build_model
         from models.fitting import EpochReporter, run_epochs
         from models.fold_training import out_of_fold, untrained
         from models.lit_tagger import Diverged
         from models.search import Hopeless
 
+        try:  # two settings may exclude each other that each go alone
+            build_model(cfg, len(self.data.competition.classes))
+        except UserError as error:
+            raise Hopeless(str(error)) from None
         data = self.prepare(cfg)
         told = contextlib.nullcontext() if fold not in self.told else contextlib.redirect_stderr(io.StringIO())
-        with told:  # what it warns of is the same in all trials
-            lit = untrained(cfg, fold, data)
+        try:
+            with told:  # what it warns of is the same in all trials
+                lit = untrained(cfg, fold, data)
+        except UserError as error:
+            raise Hopeless(str(error)) from None
         self.told.add(fold)
         try:
             run_epochs(lit, data.precision, EpochReporter(lambda found: _tell(found, report)))

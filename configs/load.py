@@ -67,6 +67,8 @@ def _experiments(
         at = ("experiments", str(name))
         if not isinstance(changes, dict | None):
             raise UserError(f"{places[at]}: 'experiments.{name}' is {changes!r}: settings are wanted")
+        if changes and "name" in changes:
+            raise UserError(f"{places[(*at, 'name')]}: 'experiments.{name}' is named already: leave out 'name'")
         inside = {key[2:]: place for key, place in places.items() if key[:2] == at and len(key) > 2}
         yield _merged(values, {**(changes or {}), "name": str(name)}), places | inside | {("name",): places[at]}
 
@@ -191,8 +193,12 @@ def _refuse_truth_values(
         here, got = (*at, key), getattr(part, key)
         if isinstance(value, dict):
             _refuse_truth_values(value, got, here, places, path)
-        elif isinstance(value, bool) and not isinstance(got, bool):
+        elif (isinstance(value, bool) and not isinstance(got, bool)) or _holds_truth_values(value):
             raise UserError(f"{_place(here, places, path)}: '{'.'.join(here)}' is {value!r}: a number is wanted")
+
+
+def _holds_truth_values(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(item, bool) for item in value)
 
 
 def _known_keys() -> list[str]:

@@ -138,7 +138,7 @@ class TrainConfig:
     finetune_epochs: int = 0  # a second stage, on verified clips alone, without mixing
     finetune_lr: float = 1e-4  # peak of its own schedule
     ema: float = 0.0  # decay per step of an average of the weights that stands for them; 0.99 say, 0 turns it off
-    average_epochs: int = 1  # keep the mean of the weights of so many last epochs
+    average_epochs: int = 1  # keep the mean of the weights of so many last epochs, whichever stage they are of
     keep: Literal["last", "best"] = "last"  # best: of the epoch that scored best, which flatters the score of the fold
     normalise: Literal["global", "per_mel", "decibel"] = "per_mel"  # of the training folds only; decibel: no statistics
     seed: int = 0
@@ -157,7 +157,11 @@ class TrainConfig:
             "compile",
             "and crop_seconds_min exclude each other: a compiled network is one length's",
         )
-        _require(all(0.5 <= speed <= 2 and speed != 1 for speed in self.speeds), "speeds", "must lie in 0.5 to 2")
+        _require(
+            all(0.5 <= speed <= 2 and speed != 1 for speed in self.speeds),
+            "speeds",
+            "must lie in 0.5 to 2, and not be 1",
+        )
         _require(len(set(self.speeds)) == len(self.speeds), "speeds", "must differ")
         _require(self.weight_decay >= 0, "weight_decay", "must not be negative")
         _require(0 <= self.warmup < 1, "warmup", "must lie in [0, 1)")
@@ -168,7 +172,7 @@ class TrainConfig:
         _require(self.finetune_epochs >= 0, "finetune_epochs", "must not be negative")
         _require(self.average_epochs <= self.epochs, "average_epochs", "must not exceed epochs")
         _require(self.average_epochs == 1 or self.keep == "last", "average_epochs", "wants keep=last")
-        _require(self.seed >= 0, "seed", "must not be negative")
+        _require(0 <= self.seed < 2**32, "seed", "must lie in 0 to 2**32 - 1")
 
 
 @dataclass(frozen=True)
@@ -183,6 +187,8 @@ class PredictConfig:
     def __post_init__(self) -> None:
         _require(self.window_seconds > 0, "window_seconds", "must be above 0")
         _require(all(seconds > 0 for seconds in self.more_window_seconds), "more_window_seconds", "must be above 0")
+        lengths = (self.window_seconds, *self.more_window_seconds)
+        _require(len(set(lengths)) == len(lengths), "more_window_seconds", "must differ, from window_seconds too")
         _require(0 <= self.overlap < 1, "overlap", "must lie in [0, 1)")
         _require(self.batch_size > 0, "batch_size", "must be above 0")
 

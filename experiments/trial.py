@@ -98,7 +98,8 @@ def _train(trial: Trial) -> dict[str, Any]:
     competition = load_competition(trial.paths.input)  # nor the first of all for the features
     for clips in (competition.train, competition.test):
         open_features(trial.cfg.features, clips, trial.paths.features)
-    shutil.rmtree(partial_of(trial.run), ignore_errors=True)  # begun and killed: its time would be wrong
+    for left in (trial.run, partial_of(trial.run)):  # by a run that was killed: the time would be wrong
+        shutil.rmtree(left, ignore_errors=True)
     started = time.process_time()
     train_folds(trial.cfg, [trial.id[2]], trial.paths)
     seconds = time.process_time() - started

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from configs.console import progress, say
+from configs.console import progress, say, warn
 from configs.errors import UserError, list_some
 from configs.schema import FeatureConfig
 
@@ -95,6 +95,8 @@ def sound_hash(clips: "pd.DataFrame") -> str:
 
 
 def _make(cfg: FeatureConfig, fnames: Sequence[str], files: Sequence[str | None], final: Path, workers: int) -> None:
+    from features.log_mel import deaf_bands
+
     partial = final.with_name(final.name + ".partial")
     partial.mkdir(exist_ok=True)
     clips = list(zip(fnames, files, strict=True))
@@ -103,6 +105,11 @@ def _make(cfg: FeatureConfig, fnames: Sequence[str], files: Sequence[str | None]
     found = len(parts) - len(jobs)
     at = "" if cfg.speed == 1 else f" at speed {cfg.speed:g}"
     say(f"features: log-mel of {len(clips)} clips{at}" + (f", {found * PART} done before" if found else ""))
+    if deaf := deaf_bands(cfg):
+        what = (
+            f"features.n_mels={cfg.n_mels}: {len(deaf)} of the bands lie between two bins of the FFT and hear nothing"
+        )
+        warn(f"{what}: fewer bands or a larger features.n_fft than {cfg.n_fft} would hear more")
     with progress("features", sum(len(job[1]) for job in jobs), "clips") as advance:
         for n in _run(jobs, workers):
             advance(n)

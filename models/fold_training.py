@@ -12,6 +12,7 @@ from models.preparation import Data, Prepared, load_data, prepare
 from models.run_folder import (
     Predictions,
     finish_run,
+    is_begun,
     read_run,
     recover,
     refuse_other_data,
@@ -35,7 +36,7 @@ def train_folds(cfg: Config, folds: list[int], paths: Paths, force: bool = False
     for fold in folds:
         final = paths.run(cfg.name, fold)
         recover(final)
-        if final.exists() and not force:
+        if final.exists() and not force and not is_begun(final, cfg):  # begun: by --force, and interrupted
             found.append(found_score(cfg, fold, data, final))
             continue
         prepared = prepared or prepare(cfg, data, paths, folds)

@@ -21,7 +21,7 @@ from models.losses import Loss
 from models.metrics import scores
 from models.predict import predict_clips
 from models.stages import Stage, build_stages, lr_factor, stage_of
-from models.tagger import Tagger, build_tagger, normalisation
+from models.tagger import Tagger, build_tagger, normalisation, refuse_size
 
 Scores = dict[str, float]
 Validate = Callable[[Tagger], Scores]
@@ -192,4 +192,10 @@ def build_lit_tagger(
     # decibels have no mean of their own, and 0 dB would be a loud mask
     fill = normalisation(store, labelled, "per_mel")[0] if cfg.train.normalise == "decibel" else mean
     stages = build_stages(cfg, parts, torch.from_numpy(fill))
-    return LitTagger(cfg.train, tagger, sources, parts, stages, validate, (cfg.train.seed, fold))
+    lit = LitTagger(cfg.train, tagger, sources, parts, stages, validate, (cfg.train.seed, fold))
+    fewest = min(len(stage.rows) // stage.steps for stage in stages)
+    refuse_size(tagger, fewest, lit.shortest, True, "longer train.crop_seconds, more mels or a larger train.batch_size")
+    for seconds in (cfg.predict.window_seconds, *cfg.predict.more_window_seconds):
+        n_frames = round(seconds * store.frame_rate)
+        refuse_size(tagger, 1, n_frames, False, "longer predict.window_seconds or more mels")
+    return lit

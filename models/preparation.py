@@ -1,6 +1,7 @@
 """What the folds of an experiment share before training: competition, folds, labels, features, device."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from input.competition import Competition, load_competition
 from input.corrections import correct, corrections_hash, read_corrections
 from models.fold_data import refuse_finetuning_on_nothing
 from models.pseudo_labels import PseudoLabels, read_pseudo_labels
+from models.run_folder import file_sha256
 
 if TYPE_CHECKING:  # a finished fold is found without it
     import torch
@@ -87,8 +89,10 @@ def prepare(cfg: Config, data: Data, paths: Paths, wanted: list[int]) -> Prepare
     from models.build import build_model
     from models.tagger import choose_device, choose_precision
 
+    origins = list(runs_with(Path(cfg.model.weights), paths.runs)) if cfg.model.weights else []
     for fold in wanted:
-        refuse_weights_that_know(cfg.model.weights, fold, data)
+        for made in origins:
+            refuse_weights_that_know(cfg.model.weights, made, fold, data)
         refuse_finetuning_on_nothing(cfg.train, correct(data.folds, data.corrections, fold), fold)
     device = choose_device(cfg.train.device)
     precision = choose_precision(cfg.train.precision, device)
@@ -106,13 +110,22 @@ def prepare(cfg: Config, data: Data, paths: Paths, wanted: list[int]) -> Prepare
     return Prepared(of, folds, data.corrections, data.pseudo, facts, train, copies, test, device, precision)
 
 
-def refuse_weights_that_know(weights: str | None, fold: int, data: Data) -> None:
-    """Raises UserError where model.weights lie in a run folder whose model learned from clips that this fold is scored
-    on: those of another fold, or of other folds of the same training sound."""
-    try:
-        made = json.loads((Path(weights or "").parent / "manifest.json").read_text()) if weights else None
-    except (OSError, ValueError):
-        return  # weights from elsewhere
+def runs_with(weights: Path, runs: Path) -> Iterator[dict[str, Any]]:
+    """The manifests of finished folds whose model is in this file: of the folder that it lies in, and of those under
+    `runs` that hold the same bytes, since a file may be copied."""
+    digest = file_sha256(weights) if weights.is_file() else None
+    for file in {weights.parent / "manifest.json", *runs.glob("*/fold*/manifest.json")}:
+        try:
+            made = json.loads(file.read_text())
+            if file.parent == weights.parent or made["files"]["model.safetensors"] == digest:
+                yield made
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # of something else
+
+
+def refuse_weights_that_know(weights: str | None, made: Any, fold: int, data: Data) -> None:
+    """Raises UserError where a model learned from clips that this fold is scored on: one of another fold, or of other
+    folds of the same training sound. made: the manifest of its fold."""
     if not isinstance(made, dict) or made.get("sound_hash", {}).get("train") != data.facts["sound_hash"]["train"]:
         return
     used = data.folds[~data.folds["fname"].isin(made.get("skipped", ()))]

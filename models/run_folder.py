@@ -126,6 +126,15 @@ def unfinished(final: Path, config: Config, facts: dict[str, Any], restart: bool
         yield partial
 
 
+def is_begun(final: Path, config: Config) -> bool:
+    """Whether an epoch of a fold with these settings lies beside its place."""
+    partial = partial_of(final)
+    try:
+        return (partial / CHECKPOINT).exists() and from_dict(_read_json(partial / "config.json")) == config
+    except (UserError, ValueError, TypeError):
+        return False
+
+
 def recover(final: Path) -> None:
     """Let a fold take its name that was killed when it was whole but for that."""
     if (partial_of(final) / "manifest.json").exists():

@@ -15,6 +15,10 @@ from features.store import Store
 from models.build import build_model
 from models.input_channels import input_channels
 
+# A band that hardly ever changes, below the lowest FFT bin or above a codec's limit, must not turn what augmentation or
+# a test clip moves into it into thousands. In log-mel; a band with sound in it has 2 to 4.
+LEAST_STD = 0.5
+
 
 class Tagger(nn.Module):
     """(batch, 1, n_mels, n_frames) log-mel -> (batch, n_classes) logits.
@@ -63,6 +67,26 @@ def build_tagger(cfg: Config, prior: np.ndarray, mean: np.ndarray, std: np.ndarr
     return Tagger(backbone, mean_t, std_t, prior_t, cfg.train.channels_last, deltas, frequency)
 
 
+def refuse_size(tagger: Tagger, batch: int, n_frames: int, training: bool, remedy: str) -> None:
+    """Raises UserError where the network cannot take such a batch: its last cells may be too few to pool, or a single
+    one to normalise. Nothing is computed: the tensors have shapes alone."""
+    n_mels = len(tagger.mean)
+    x = torch.empty(batch, 1, n_mels, n_frames, device="meta")
+    state = {key: torch.empty_like(value, device="meta") for key, value in tagger.state_dict().items()}
+    before = tagger.training
+    try:
+        torch.func.functional_call(tagger.train(training), state, x)
+    except NotImplementedError:
+        return  # an operation that computes no shapes: the first batch will tell
+    except (RuntimeError, ValueError) as error:
+        fact = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"this network cannot take {batch} x {n_mels} mels x {n_frames} frames ({fact}): {remedy}"
+        ) from None
+    finally:
+        tagger.train(before)
+
+
 def save_tagger(state: dict[str, Tensor], file: Path) -> None:
     """A tagger's state dict as .safetensors."""
     save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, file)
@@ -95,7 +119,7 @@ def normalisation(store: Store, rows: np.ndarray, kind: str) -> tuple[np.ndarray
     square = store.mean_square[heard].mean(axis=0, dtype=np.float64)
     if kind == "global":
         mean, square = np.full_like(mean, mean.mean()), np.full_like(square, square.mean())
-    std = np.sqrt(np.maximum(square - mean**2, 1e-6))  # a band that never changes must not divide by zero
+    std = np.sqrt(np.maximum(square - mean**2, LEAST_STD**2))
     return mean.astype(np.float32), std.astype(np.float32)
 
 

@@ -196,3 +196,26 @@ def test_without_any_of_it_runs_are_as_before(own: Paths) -> None:
     run = read_run(own.run(VOTERS[0], 0))
     assert not {"corrections_hash", "pseudo_runs"} & set(run.manifest)
     assert train_folds(run.config, [0], own) == [run.scores["map3"]]
+
+
+def test_a_fold_that_is_done_again_goes_on_without_force(own: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the line says that an interrupted --force leaves; what is finished stays until then."""
+    cfg = config()
+    train_folds(cfg, [0], own)
+    final, before = own.run("new", 0), read_run(own.run("new", 0))
+    longer = replace(cfg, train=replace(cfg.train, epochs=2))
+
+    def interrupt(lit: Any, partial: Path, *_: Any) -> None:
+        (partial / CHECKPOINT).write_text("an epoch")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("models.fitting.fit", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train_folds(longer, [0], own, force=True)
+        with pytest.raises(KeyboardInterrupt):  # it goes on, and is interrupted again
+            train_folds(longer, [0], own)
+    assert train_folds(cfg, [0], own) == [before.scores["map3"]]  # found: the begun one has other settings
+    (final.with_name("fold0.partial") / CHECKPOINT).unlink()
+    train_folds(longer, [0], own, force=True)
+    assert read_run(final).config == longer

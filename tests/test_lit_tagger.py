@@ -483,3 +483,12 @@ def test_weights_and_labels_reach_the_loss(make_store: MakeStore, monkeypatch: p
     lit.training_step(rows, 0)
     assert given["w"].tolist() == [0.0, 0.5, 1.0, 2.0]
     assert given["y"].argmax(dim=1).tolist() == (rows % 3).tolist()
+
+
+def test_what_batch_normalisation_cannot_take_is_refused_before_training(make_store: MakeStore) -> None:
+    """6 mels x 10 frames, halved until one cell is left: of a batch of one it has no spread."""
+    with pytest.raises(
+        UserError, match=r"cannot take 1 x 6 mels x 10 frames \(Expected more .*\): longer train\.crop_s"
+    ):
+        lit_of(make_store, train_config(batch_size=1))
+    lit_of(make_store, train_config(batch_size=13))  # 14 clips in two batches of seven, not of thirteen and one

@@ -219,6 +219,8 @@ def test_where_one_experiment_is_wanted_several_are_refused(write):
         ("experiments:\n  a: 3", 2, "'experiments.a' is 3: settings are wanted"),
         ("train: {epochs: 3}\nexperiments: []", 2, "'experiments' is a mapping of names"),
         ("experiments:\n  a: {}\n  a: {}", 3, "key 'experiments.a' stands twice"),
+        ("experiments:\n  a:\n    name: b", 3, "'experiments.a' is named already: leave out 'name'"),
+        ("predict: {more_window_seconds: [true]}\nexperiments:\n  a: {}", 1, "'predict.more_window_seconds' is [True]"),
         ("name: x\nexperiments:\n  a: {}", 2, "the experiments of this file have names of their own"),
     ],
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.torch import load_file, save_file
 
 from configs.errors import UserError
 from configs.load import load_config
@@ -60,6 +61,12 @@ def test_weights_of_a_run_that_saw_what_a_fold_is_scored_on_are_refused(blended:
     other = replace(data, folds=data.folds.assign(fold=1 - data.folds["fold"]))
     with pytest.raises(UserError, match="learned from clips that fold 0 is scored on"):
         prepare(cfg, other, blended, [0])
+    copied = Path(shutil.copy(weights, tmp_path / "best.safetensors"))
+    elsewhere = load_config(Path("configs/demo_resnetish.yaml"), ["model.width=8", f"model.weights={copied}"])
+    with pytest.raises(UserError, match=rf"model\.weights: {copied} learned from clips that fold 1 is scored on: st"):
+        prepare(elsewhere, data, blended, [1])
+    state = load_file(weights)
+    save_file(state | {"prior": state["prior"] + 1}, weights)  # other bytes
     manifest = json.loads((tmp_path / "run/manifest.json").read_text())
     manifest["sound_hash"]["train"] = "of another competition"
     (tmp_path / "run/manifest.json").write_text(json.dumps(manifest))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.resnetish import STAGES, BasicBlock, Bottleneck, ResNetish
+from models.resnetish import STAGES, BasicBlock, Bottleneck, ResNetish, StridedPointwise
 
 
 @pytest.mark.parametrize("depth", sorted(STAGES))
@@ -52,3 +52,27 @@ def test_dropout_acts_in_training_only() -> None:
 def test_an_unknown_depth_raises() -> None:
     with pytest.raises(KeyError):
         ResNetish(19, n_classes=3)
+
+
+def test_a_strided_pointwise_convolution_gives_the_same_numbers() -> None:
+    own, plain = StridedPointwise(3, 5, 1, 2), torch.nn.Conv2d(3, 5, 1, 2)
+    own.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 3, 7, 6)
+    inputs = [x.clone().requires_grad_() for _ in range(2)]
+    found = [module(given) for module, given in zip((own, plain), inputs, strict=True)]
+    for y in found:
+        y.square().sum().backward()
+    torch.testing.assert_close(*found)
+    torch.testing.assert_close(inputs[0].grad, inputs[1].grad)
+    torch.testing.assert_close(own.weight.grad, plain.weight.grad)
+
+
+@pytest.mark.parametrize("depth", [10, 50])
+def test_no_narrow_convolution_takes_the_way_that_corrupts_memory(depth: int) -> None:
+    """A process that dies would take the other tests with it: so its kind is looked at, and it is not run."""
+    network = ResNetish(depth, n_classes=3, width=8)
+    strided = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (1, 1)]
+    strided = [m for m in strided if m.stride == (2, 2)]
+    assert {type(m) for m in strided if m.in_channels < 16} <= {StridedPointwise}
+    assert {type(m) for m in strided if m.in_channels >= 16} == {torch.nn.Conv2d}
+    assert any(m.in_channels < 16 for m in strided) == (depth == 10)

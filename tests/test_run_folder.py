@@ -17,6 +17,7 @@ from models.run_folder import (
     Predictions,
     finish_run,
     git_revision,
+    is_begun,
     load_predictions,
     partial_of,
     read_run,
@@ -107,6 +108,18 @@ def test_an_unfinished_fold_is_visibly_so_and_goes_on(final: Path) -> None:
         assert (partial / CHECKPOINT).read_text() == "two epochs"
     with unfinished(final, CFG, FACTS, restart=True) as partial:
         assert not (partial / CHECKPOINT).exists()
+
+
+def test_a_fold_is_begun_where_an_epoch_of_the_same_settings_lies(final: Path) -> None:
+    other = Config(name="exp", train=TrainConfig(epochs=7))
+    train(final)
+    assert not is_begun(final, CFG)
+    with unfinished(final, CFG, FACTS, restart=True) as partial:
+        assert not is_begun(final, CFG)
+        (partial / CHECKPOINT).write_text("one epoch")
+    assert is_begun(final, CFG) and not is_begun(final, other)
+    (partial / "config.json").write_text('{"torn')
+    assert not is_begun(final, CFG)
 
 
 def test_an_unfinished_fold_with_other_settings_or_data_is_refused(final: Path) -> None:

@@ -49,7 +49,7 @@ from configs.schema import (
         (TrainConfig, {"warmup": 1.0}, "warmup must lie in"),
         (TrainConfig, {"label_smoothing": 1.0}, "label_smoothing must lie in"),
         (TrainConfig, {"unverified_weight": 1.1}, "unverified_weight must lie in"),
-        (TrainConfig, {"seed": -1}, "seed must not be negative"),
+        (TrainConfig, {"seed": -1}, "seed must lie in 0 to"),
         (PredictConfig, {"window_seconds": 0.0}, "window_seconds must be above 0"),
         (PredictConfig, {"batch_size": 0}, "batch_size must be above 0"),
         (Config, {"train": TrainConfig(crop_seconds=0.005)}, "train.crop_seconds is shorter than a frame"),

@@ -11,6 +11,7 @@ from configs.errors import UserError
 from configs.schema import Config, ModelConfig, TrainConfig
 from models import tagger as module
 from models.tagger import (
+    LEAST_STD,
     Tagger,
     autocast,
     build_tagger,
@@ -18,6 +19,7 @@ from models.tagger import (
     choose_precision,
     load_tagger,
     normalisation,
+    refuse_size,
     save_tagger,
 )
 from tests.conftest import MakeStore
@@ -62,7 +64,31 @@ def test_decibels_need_no_statistics(make_store: MakeStore) -> None:
 
 def test_a_band_that_never_changes_is_not_divided_by_zero(make_store: MakeStore) -> None:
     _, std = normalisation(make_store([np.full((3, 2), -13.0)]), np.array([0]), "per_mel")
-    assert (std > 0).all()
+    assert std.tolist() == [LEAST_STD, LEAST_STD]
+
+
+def test_what_is_moved_into_a_band_that_hears_nothing_does_not_shout(make_store: MakeStore) -> None:
+    """Band 0 lies between two bins: -13.8 in every frame. A shift in frequency brings it the sound of band 1."""
+    sound = np.random.default_rng(0).normal(-4, 3, 200)
+    mean, std = normalisation(make_store([np.stack([np.full(200, -13.8), sound], axis=1)]), np.array([0]), "per_mel")
+    assert (np.abs(sound - mean[0]) / std[0]).max() < 50  # a thousandth less would be 20,000
+    assert std[1] == pytest.approx(3, abs=0.5)
+
+
+@pytest.mark.parametrize(("batch", "training"), [(1, True), (2, True), (1, False)])
+def test_a_size_that_the_network_cannot_take_is_refused_without_computing(batch: int, training: bool) -> None:
+    """One cell of a batch of one cannot be normalised in training; otherwise it can."""
+    tagger = small_tagger()
+    state = {key: value.clone() for key, value in tagger.state_dict().items()}
+    for mode in (True, False):
+        tagger.train(mode)
+        if batch == 1 and training:
+            with pytest.raises(UserError, match=r"take 1 x 2 mels x 3 frames \(Expected more than 1 value .*\): more"):
+                refuse_size(tagger, batch, 3, training, "more")
+        else:
+            refuse_size(tagger, batch, 3, training, "more")
+        assert tagger.training is mode
+    assert all(torch.equal(value, state[key]) for key, value in tagger.state_dict().items())
 
 
 def test_forward_normalises_each_band() -> None:

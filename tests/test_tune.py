@@ -79,6 +79,15 @@ def test_a_training_that_diverges_is_a_bad_trial(tmp_path: Path, tiny: Path) -> 
     assert trial.user_attrs["note"].startswith("diverged in epoch ")
 
 
+def test_settings_that_make_no_network_together_are_a_bad_trial(tmp_path: Path, tiny: Path) -> None:
+    """Each of them does, beside the other's base value."""
+    paths = Paths(tiny, tmp_path / "work")
+    space = "model.name: {choice: [alexnet, cnn14]}\nmodel.pooling: {choice: [attention, avg_max]}"
+    tune.tune(plan_of(tmp_path, space, trials=2), paths, "s")
+    for trial in finished(open_study(paths.studies / "s")):
+        assert "has a pooling of its own" in trial.user_attrs["note"]
+
+
 def test_other_sound_or_another_base_does_not_go_on(tmp_path: Path, tiny: Path) -> None:
     paths = Paths(Path(shutil.copytree(tiny, tmp_path / "input")), tmp_path / "work")
     tune.tune(plan_of(tmp_path, trials=1), paths, "s")
