@@ -12,7 +12,6 @@ from benchmarks.gpu import product_rate, step_flops
 from benchmarks.loop import CPU, Step, make_tagger, whole_loop
 from benchmarks.measure import Apart, Row, by_turns, median, quotient
 from benchmarks.synthetic import N_MELS
-from configs.console import HUGE_PAGES
 from configs.load import load_config
 from configs.paths import Paths
 from models.fold_training import train_folds
@@ -37,14 +36,14 @@ def against_default(name: str, n_frames: int, batch: int, rounds: int, product: 
     And what the machine allows: product is its FLOP/s in a matrix product."""
     precision = choose_precision("auto", CPU)
     with (
-        Apart(step_of, name, n_frames, batch, "fp32", False, surroundings={HUGE_PAGES: None}) as default,
-        Apart(step_of, name, n_frames, batch, precision, True, surroundings={HUGE_PAGES: "1"}) as ours,
+        Apart(step_of, name, n_frames, batch, "fp32", False) as default,
+        Apart(step_of, name, n_frames, batch, precision, True) as ours,
     ):
         times = by_turns({"default": default, "ours": ours}, rounds)
     ratio = quotient(times, "default", "ours")
     here, there = (f"{batch / median(times, way):.1f}/s" for way in ("ours", "default"))
     size = f"{NAMES[name]} at {N_MELS} x {n_frames}"
-    what = f"training {size}, {precision}, channels_last, fused, huge pages; peer: PyTorch's defaults"
+    what = f"training {size}, {precision}, channels_last, fused; peer: PyTorch's defaults"
     found = Row(3, what, here, there, f"{ratio:.2f}x", "at least 1.8x", ratio >= 1.8)
     flops = step_flops(name, n_frames, batch, CPU)
     shares = {way: flops / median(times, way) / product for way in times}

@@ -1,6 +1,5 @@
 """How the kit speaks: lines, warnings, a progress bar on a terminal and plain lines elsewhere."""
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +8,6 @@ from contextlib import contextmanager
 from configs.errors import UserError
 
 Advance = Callable[[int], None]
-HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"  # "1": PyTorch asks Linux for large pages under large tensors, which come faster
 
 
 def say(line: str) -> None:
@@ -37,7 +35,6 @@ def run_command(main: Callable[[], None]) -> None:
 
     So does what the operating system refuses, such as a folder that cannot be written or a full disk.
     """
-    os.environ.setdefault(HUGE_PAGES, "1")  # read once, by a verb's first tensor
     try:
         main()
     except UserError as error:

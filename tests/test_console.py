@@ -2,14 +2,13 @@
 
 import errno
 import io
-import os
 import subprocess
 import sys
 
 import pytest
 
 from configs import console
-from configs.console import HUGE_PAGES, progress, run_command, say, table, warn
+from configs.console import progress, run_command, say, table, warn
 from configs.errors import UserError, list_some
 
 
@@ -71,18 +70,6 @@ def test_what_the_system_refuses_is_one_line_and_status_2(capsys, error, told):
         run_command(main)
     assert ended.value.code == 2
     assert capsys.readouterr() == ("", f"error: {told}\n")
-
-
-@pytest.mark.parametrize(("before", "within"), [(None, "1"), ("0", "0")])
-def test_a_verb_has_huge_pages_unless_the_user_says_otherwise(monkeypatch, before, within):
-    monkeypatch.setenv(HUGE_PAGES, "anything")  # so that it is put back
-    if before is None:
-        monkeypatch.delenv(HUGE_PAGES)
-    else:
-        monkeypatch.setenv(HUGE_PAGES, before)
-    seen = []
-    run_command(lambda: seen.append(os.environ[HUGE_PAGES]))
-    assert seen == [within]
 
 
 def test_ctrl_c_is_status_130(capsys):
