@@ -66,17 +66,11 @@ def cpu_times(pieces: Mapping[str, Callable[..., object]], rounds: int, *args: A
 
 
 class Apart:
-    """Work in a process of its own: make(*args) there gives what a call does. The process ends with the context.
+    """Work in a process of its own: make(*args) there gives what a call does. The process ends with the context."""
 
-    surroundings: its environment variables, None for one that it must not have.
-    """
-
-    def __init__(self, make: Callable[..., Work], *args: Any, surroundings: Mapping[str, str | None] | None = None):
-        with _environment(surroundings or {}):
-            self.pool = ProcessPoolExecutor(
-                1, mp_context=get_context("spawn"), initializer=_make, initargs=(make, args)
-            )
-            self.pool.submit(_do, 0).result()  # so that it starts here and now
+    def __init__(self, make: Callable[..., Work], *args: Any) -> None:
+        self.pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_make, initargs=(make, args))
+        self.pool.submit(_do, 0).result()  # so that it starts here and now
 
     def __call__(self) -> None:
         self.pool.submit(_do, 1).result()
@@ -123,22 +117,18 @@ def _cpu_seconds(work: Callable[..., object], args: tuple[Any, ...]) -> float:
 
 
 @contextmanager
-def _environment(values: Mapping[str, str | None]) -> Iterator[None]:
-    """Environment variables for the processes started within; None: without it."""
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables for the processes started within."""
     before = {name: os.environ.get(name) for name in values}
-    _put(values)
+    os.environ.update(values)
     try:
         yield
     finally:
-        _put(before)
-
-
-def _put(values: Mapping[str, str | None]) -> None:
-    for name, value in values.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _with_peak(work: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, float]:

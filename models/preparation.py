@@ -92,7 +92,7 @@ def prepare(cfg: Config, data: Data, paths: Paths, wanted: list[int]) -> Prepare
     origins = list(runs_with(Path(cfg.model.weights), paths.runs)) if cfg.model.weights else []
     for fold in wanted:
         for made in origins:
-            refuse_weights_that_know(cfg.model.weights, made, fold, data)
+            refuse_weights_that_know(str(cfg.model.weights), made, fold, data)
         refuse_finetuning_on_nothing(cfg.train, correct(data.folds, data.corrections, fold), fold)
     device = choose_device(cfg.train.device)
     precision = choose_precision(cfg.train.precision, device)
@@ -123,7 +123,7 @@ def runs_with(weights: Path, runs: Path) -> Iterator[dict[str, Any]]:
             continue  # of something else
 
 
-def refuse_weights_that_know(weights: str | None, made: Any, fold: int, data: Data) -> None:
+def refuse_weights_that_know(weights: str, made: Any, fold: int, data: Data) -> None:
     """Raises UserError where a model learned from clips that this fold is scored on: one of another fold, or of other
     folds of the same training sound. made: the manifest of its fold."""
     if not isinstance(made, dict) or made.get("sound_hash", {}).get("train") != data.facts["sound_hash"]["train"]:
