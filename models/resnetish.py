@@ -31,7 +31,8 @@ class ResNetish(nn.Module):
     ) -> None:
         super().__init__()
         block = Bottleneck if depth == 50 else BasicBlock
-        self.stem = nn.Sequential(conv(in_channels, width, 7), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1))
+        # pooled before the ReLU, which then has a quarter to do: the same numbers
+        self.stem = nn.Sequential(conv(in_channels, width, 7), nn.MaxPool2d(3, 2, 1), nn.ReLU(inplace=True))
         stages: list[nn.Module] = []
         channels = width
         for i, n_blocks in enumerate(STAGES[depth]):
