@@ -8,6 +8,7 @@ from benchmarks.measure import Row, by_turns, median, quotient
 from benchmarks.synthetic import N_MELS, make_store
 from configs.schema import PredictConfig
 from features.batches import Batches, windows
+from models.memory import memory_kept
 from models.predict import predict_clips
 from models.tagger import autocast, choose_precision
 
@@ -30,7 +31,8 @@ def measure(quick: bool) -> list[Row]:
                 tagger(x)
 
     rows = np.arange(n)
-    times = by_turns({"ours": lambda: predict_clips(tagger, batches, rows, cfg, precision), "bare": bare}, rounds)
+    with memory_kept():
+        times = by_turns({"ours": lambda: predict_clips(tagger, batches, rows, cfg, precision), "bare": bare}, rounds)
     over = quotient(times, "ours", "bare") - 1
     here, there = (f"{len(clip) / median(times, way):.1f} windows/s" for way in ("ours", "bare"))
     what = f"prediction with ResNetish18, {len(clip)} windows of {N_MELS} x {N_FRAMES}; peer: the bare forward pass"

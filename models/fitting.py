@@ -14,7 +14,7 @@ import torch
 from configs.console import progress, say
 from configs.errors import UserError
 from models.lit_tagger import SAVED, LitTagger, Scores
-from models.memory import keep_freed_memory
+from models.memory import memory_kept
 from models.run_folder import CHECKPOINT
 from models.stages import stage_of
 
@@ -38,8 +38,7 @@ def fit(lit: LitTagger, partial: Path, what: str, precision: str) -> None:
 
 def run_epochs(lit: LitTagger, precision: str, keeper: pl.Callback, checkpoint: Path | None = None) -> None:
     """All epochs, or those after a checkpoint; `keeper` calls finish_epoch after each. Raises as `fit` does."""
-    keep_freed_memory()
-    with quiet():
+    with quiet(), memory_kept():
         try:
             build_trainer(lit, precision, keeper, lit.epochs).fit(lit, ckpt_path=checkpoint, weights_only=True)
         except SystemExit:

@@ -13,7 +13,7 @@ from configs.console import Advance, progress
 from configs.schema import PredictConfig
 from features.batches import Batches, windows
 from features.store import Store, open_features
-from models.memory import keep_freed_memory
+from models.memory import memory_kept
 from models.run_folder import Predictions, Trained, read_trained
 from models.tagger import Tagger, autocast, choose_precision, load_tagger
 
@@ -34,7 +34,6 @@ def predict_clips(
     Windows of many clips share a batch. A clip without a frame (empty, unreadable, missing) gets the tagger's prior.
     Leaves the tagger in the mode it came in.
     """
-    keep_freed_memory()
     heard = np.flatnonzero(batches.store.length[rows] > 0)
     out = np.tile(tagger.prior.cpu().numpy(), (len(rows), 1))
     training = tagger.training
@@ -87,7 +86,7 @@ def predict_test(folders: Sequence[Path], clips: "pd.DataFrame", features: Path)
         advance(1)
         return Predictions(tuple(clips["fname"]), probs)
 
-    with ThreadPoolExecutor(free.qsize()) as pool, progress("predicting", len(runs), "runs") as advance:
+    with memory_kept(), ThreadPoolExecutor(free.qsize()) as pool, progress("predicting", len(runs), "runs") as advance:
         return list(pool.map(predict, runs))
 
 

@@ -31,7 +31,7 @@ class ResNetish(nn.Module):
     ) -> None:
         super().__init__()
         block = Bottleneck if depth == 50 else BasicBlock
-        # pooled before the ReLU, which then has a quarter to do: the same numbers
+        # pooled before the ReLU, which then has a quarter to do and gives the same numbers
         self.stem = nn.Sequential(conv(in_channels, width, 7), nn.MaxPool2d(3, 2, 1), nn.ReLU(inplace=True))
         stages: list[nn.Module] = []
         channels = width

@@ -29,8 +29,8 @@ class VGGish(nn.Module):
         channels = in_channels
         for step in plan:
             if isinstance(step, str):
-                # before the ReLU, which then has a quarter to do: the same numbers. ceil: a few frames survive
-                layers.insert(-1, nn.MaxPool2d(2, ceil_mode=True))
+                # before the ReLU, which then has a quarter to do and gives the same numbers
+                layers.insert(-1, nn.MaxPool2d(2, ceil_mode=True))  # ceil: an input of a few frames survives
             else:
                 layers += [nn.Conv2d(channels, step, 3, padding=1), nn.ReLU(inplace=True)]
                 channels = step
