@@ -69,7 +69,6 @@ def blend(
     from input.competition import load_competition
     from models.candidates import candidates_from_runs
     from models.ensemble_folder import is_current, load_ensemble, make_ensemble, save_ensemble, was_asked
-    from models.memory import memory_kept
     from models.prediction_folder import candidates_from_predictions
     from models.report import write_report
 
@@ -88,8 +87,7 @@ def blend(
             say(f"{folder}: found, made from these predictions in this way; --force makes it again")
             show(found, candidates.kept_best)
             return found
-    with memory_kept():  # the same arrays, tens of megabytes each, for every fold and bag
-        ensemble = make_ensemble(candidates, method, decide=decide, unverified_weight=unverified_weight)
+    ensemble = make_ensemble(candidates, method, decide=decide, unverified_weight=unverified_weight)
     save_ensemble(ensemble, folder, lambda partial: write_report(partial, ensemble, candidates))
     show(ensemble, candidates.kept_best)
     say(f"{ensemble.weights['method']} blend of {len(candidates.names)} models -> {folder} (look at report.html)")

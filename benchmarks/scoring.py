@@ -4,7 +4,6 @@ import numpy as np
 
 from benchmarks.measure import Row, by_turns, median, quotient
 from models.greedy import greedy_weights
-from models.memory import memory_kept
 from models.metrics import map_at_3
 
 CLIPS, CLASSES, MODELS = 9_473, 41, 20
@@ -48,8 +47,7 @@ def greedy(stack: np.ndarray, truth: np.ndarray, quick: bool) -> Row:
         "ours": lambda: greedy_weights(stack, truth, np.ones(len(truth)), steps),
         "peer": lambda: greedy_recomputed(stack, truth, steps),
     }
-    with memory_kept():  # as ensemble.py does
-        times = by_turns(ways, 1 if quick else 3, warm_up=False)
+    times = by_turns(ways, 1 if quick else 3, warm_up=False)
     ratio = quotient(times, "peer", "ours")
     here, there = (f"{median(times, way):.2f} s" for way in ways)
     what = f"greedy selection, {MODELS} models x {CLIPS:,} x {CLASSES}, {steps} steps; peer: each blend made anew"
