@@ -55,8 +55,9 @@ class AlexNet(nn.Module):
         super().__init__()
         w = width
         self.features = nn.Sequential(
-            *(nn.Conv2d(in_channels, w, 11, stride=2, padding=5), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)),
-            *(nn.Conv2d(w, 3 * w, 5, padding=2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)),
+            # pooled before the ReLU, as above
+            *(nn.Conv2d(in_channels, w, 11, stride=2, padding=5), nn.MaxPool2d(3, 2, 1), nn.ReLU(inplace=True)),
+            *(nn.Conv2d(w, 3 * w, 5, padding=2), nn.MaxPool2d(3, 2, 1), nn.ReLU(inplace=True)),
             *(nn.Conv2d(3 * w, 6 * w, 3, padding=1), nn.ReLU(inplace=True)),
             *(nn.Conv2d(6 * w, 4 * w, 3, padding=1), nn.ReLU(inplace=True)),
             *(nn.Conv2d(4 * w, 4 * w, 3, padding=1), nn.ReLU(inplace=True)),
