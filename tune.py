@@ -166,16 +166,11 @@ class Training:
         is no such network, the training diverges, or memory does not suffice."""
         import torch
 
-        from models.build import build_model
         from models.fitting import EpochReporter, run_epochs
         from models.fold_training import out_of_fold, untrained
         from models.lit_tagger import Diverged
         from models.search import Hopeless
 
-        try:  # two settings may exclude each other that each go alone
-            build_model(cfg, len(self.data.competition.classes))
-        except UserError as error:
-            raise Hopeless(str(error)) from None
         data = self.prepare(cfg)
         told = contextlib.nullcontext() if fold not in self.told else contextlib.redirect_stderr(io.StringIO())
         try:
@@ -194,12 +189,19 @@ class Training:
         return out_of_fold(cfg, lit, data)[1]["map3"]
 
     def prepare(self, cfg: "Config") -> "Prepared":
+        """Raises Hopeless where there is no such network: two settings may exclude each other that each go alone."""
+        from models.build import build_model
         from models.preparation import prepare
+        from models.search import Hopeless
 
         t = cfg.train
         looked_at = (cfg.features, cfg.input, cfg.model.weights)
         key = (*looked_at, t.speeds, t.device, t.precision, t.finetune_epochs > 0)
         if key not in self.prepared:
+            try:
+                build_model(cfg, len(self.data.competition.classes))
+            except UserError as error:
+                raise Hopeless(str(error)) from None
             self.prepared[key] = prepare(cfg, self.data, self.paths, self.folds)
         return self.prepared[key]
 
