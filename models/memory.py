@@ -13,9 +13,9 @@ def memory_kept() -> Iterator[None]:
 
     glibc gives every block of 32 MB or more back as soon as it is freed, and an activation of a batch is larger: each
     step would let the system clear gigabytes anew, page by page (man 3 mallopt). `make bench` has what training gains.
-    The price is memory: a third to a half as much again, nearly twice where every batch has another length. Enter it in
-    the main thread before others start: a thread that has a heap of its own keeps to it, and that one is too small for
-    large tensors. glibc cannot be asked for its settings, so they stay. Another C library keeps its own ways.
+    The price is memory, most where every batch has another length: holes remain that the next tensor does not fit.
+    Enter it in the main thread before others start: a thread that has a heap of its own keeps to it, and that one is
+    too small for large tensors. glibc cannot be asked for its settings, so they stay. Another C library keeps its ways.
     """
     libc = ctypes.CDLL(None)
     mallopt, trim = getattr(libc, "mallopt", None), getattr(libc, "malloc_trim", None)
