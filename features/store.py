@@ -188,7 +188,7 @@ def _extract_clip(log_mel: Any, file: str | None, cfg: FeatureConfig) -> tuple[n
     wave, reason = None, "missing"
     if file is not None:
         try:
-            wave, reason = read_wave(file, cfg.sample_rate), ""
+            wave, reason = read_wave(file, cfg.sample_rate, keep_int16=cfg.speed == 1), ""
         except AudioFault as fault:
             wave, reason = fault.wave, str(fault)
     if wave is None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-Wave = np.ndarray  # (samples,) float32
+Wave = np.ndarray  # (samples,) float32, or int16 where they are wanted
 STREAMED = 0x7FFF_0000  # bytes; a writer that cannot seek back leaves the largest number it knows, or about it, as size
 HEAD = 4096  # bytes: in all but odd files the samples begin within them
 
@@ -22,21 +22,27 @@ class AudioFault(ValueError):
         self.wave = wave
 
 
-def read_wave(path: Path | str, sample_rate: int) -> Wave:
+def read_wave(path: Path | str, sample_rate: int, keep_int16: bool = False) -> Wave:
     """(samples,) float32 mono at sample_rate; channels are averaged, other rates are resampled (windowed sinc).
+
+    keep_int16: what a mono file of 16 bits holds at that rate comes as it is, int16, for `LogMel`, which scales it in
+    passing.
 
     Whatever libsndfile reads goes: WAV of every subtype, FLAC, Ogg, Opus, MP3. Full scale is 1; float files may exceed
     it. Raises AudioFault: 'empty', 'silent' and 'truncated' (both with what was read), 'non-finite samples' or
     'unreadable: ...'. Only a WAV tells that it was truncated.
     """
     wave, rate, whole = _decode(path)
-    if wave.ndim == 2:
-        wave = wave.mean(axis=1)
     if wave.size == 0:
         raise AudioFault("empty")
+    if wave.dtype == np.int16 and not (keep_int16 and wave.ndim == 1 and rate == sample_rate):
+        wave = _as_float(wave)
+    if wave.ndim == 2:
+        wave = wave.mean(axis=1)
     if rate != sample_rate:
         wave = _resample(wave, rate, sample_rate)
-    if not 0 < np.dot(wave, wave) < np.inf:  # one fast pass clears a sound clip; its square may still have overflowed
+    sound = wave.any() if wave.dtype == np.int16 else np.dot(wave, wave)
+    if not 0 < sound < np.inf:  # one fast pass clears a sound clip; its square may still have overflowed
         if not np.isfinite(wave).all():
             raise AudioFault("non-finite samples")
         if not wave.any():
@@ -47,15 +53,14 @@ def read_wave(path: Path | str, sample_rate: int) -> Wave:
 
 
 def _decode(path: Path | str) -> tuple[np.ndarray, int, bool]:
-    """Samples (n,) or (n, channels), their rate, and whether the file is whole."""
+    """Samples (n,) or (n, channels), float32 or int16, their rate, and whether the file is whole."""
     if plain := _read_plain_wav(path):
-        return _as_float(plain[0]), plain[1], True
+        return *plain, True
     try:
         with soundfile.SoundFile(str(path)) as file:
-            if file.subtype == "PCM_16":  # six times faster than letting libsndfile convert, and the same numbers
-                wave = _as_float(file.read(dtype="int16"))
-            else:
-                wave = file.read(file.frames, dtype="float32")  # GSM and its like cannot seek: say how many
+            # int16: six times faster than letting libsndfile convert, and the same numbers
+            dtype = "int16" if file.subtype == "PCM_16" else "float32"
+            wave = file.read(file.frames, dtype=dtype)  # GSM and its like cannot seek: say how many
             rate, kind = file.samplerate, file.format
     except soundfile.LibsndfileError as error:
         raise AudioFault(f"unreadable: {error.error_string}") from None

@@ -115,6 +115,33 @@ def test_pcm16_is_read_as_libsndfile_would(tmp_path):
     assert np.array_equal(read_wave(file, 16_000), soundfile.read(file, dtype="float32")[0])
 
 
+@pytest.mark.parametrize("name", ["a.wav", "a.flac"])
+def test_int16_samples_may_be_kept(tmp_path, name):
+    samples = np.array([-32768, -1, 0, 1, 32767], dtype=np.int16)
+    soundfile.write(tmp_path / name, samples, 16_000)
+    found = read_wave(tmp_path / name, 16_000, keep_int16=True)
+    assert found.dtype == np.int16 and np.array_equal(found, samples)
+
+
+@pytest.mark.parametrize(
+    ("rate", "channels", "subtype"), [(8_000, 1, "PCM_16"), (16_000, 2, "PCM_16"), (16_000, 1, "PCM_24")]
+)
+def test_what_is_resampled_mixed_or_finer_is_float_all_the_same(tmp_path, rate, channels, subtype):
+    file = tmp_path / "a.wav"
+    soundfile.write(file, np.repeat(sine(rate)[:, None], channels, axis=1), rate, subtype=subtype)
+    found = read_wave(file, 16_000, keep_int16=True)
+    assert found.dtype == np.float32 and np.array_equal(found, read_wave(file, 16_000))
+
+
+@pytest.mark.parametrize(("samples", "reason"), [([0, 0, 0], "silent"), ([], "empty")])
+def test_faults_of_int16_samples_are_the_same(tmp_path, samples, reason):
+    file = tmp_path / "a.wav"
+    soundfile.write(file, np.array(samples, dtype=np.int16), 16_000)
+    with pytest.raises(AudioFault, match=f"^{reason}$") as caught:
+        read_wave(file, 16_000, keep_int16=True)
+    assert (caught.value.wave is None) == (not samples)
+
+
 def test_float_beyond_full_scale_is_kept(tmp_path):
     file = tmp_path / "a.wav"
     soundfile.write(file, sine(amplitude=3.0), 16_000, subtype="FLOAT")

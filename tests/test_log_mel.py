@@ -129,7 +129,7 @@ def test_short_waves_have_frames(samples):
 
 @pytest.mark.parametrize(("n_fft", "hop"), [(16, 1), (16, 7), (16, 8), (16, 16), (16, 20), (64, 10)])
 def test_every_length_has_its_frames(n_fft, hop):
-    """Where the frames over the ends and those within the wave meet, none is lost, doubled or out of place."""
+    """Neither at the ends nor where two blocks meet is a frame lost, doubled or out of place."""
     cfg = FeatureConfig(sample_rate=1_000, n_fft=n_fft, hop_length=hop, n_mels=4, f_max=500.0)
     log_mel = LogMel.from_config(cfg)
     wave = np.random.default_rng(0).standard_normal(20 * n_fft).astype(np.float32)
@@ -146,6 +146,13 @@ def test_a_wave_in_any_layout():
     fixed.flags.writeable = False
     for other in (wave, fixed, wave[::-1].copy()[::-1], np.repeat(wave, 2)[::2]):
         assert np.array_equal(LogMel()(other), expected)
+
+
+@pytest.mark.parametrize("samples", [300, 20_000])
+def test_int16_samples_give_the_same_bits(samples):
+    """Full scale is 32,768 there: a power of two, which no rounding shows."""
+    wave = np.random.default_rng(0).integers(-32_768, 32_768, samples, dtype=np.int16)
+    assert np.array_equal(LogMel()(wave), LogMel()(wave.astype(np.float32) / 32_768))
 
 
 def test_bands_between_two_bins_hear_nothing():

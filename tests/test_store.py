@@ -271,10 +271,10 @@ class Interrupted(BaseException):
 def interrupt_at(monkeypatch, path: str) -> None:
     real = input.audio.read_wave
 
-    def read_wave(file, sample_rate):
+    def read_wave(file, *args, **kwargs):
         if str(file) == path:
             raise Interrupted
-        return real(file, sample_rate)
+        return real(file, *args, **kwargs)
 
     monkeypatch.setattr(input.audio, "read_wave", read_wave)
 
@@ -283,9 +283,9 @@ def count_reads(monkeypatch) -> list[str]:
     seen: list[str] = []
     real = input.audio.read_wave
 
-    def read_wave(file, sample_rate):
+    def read_wave(file, *args, **kwargs):
         seen.append(str(file))
-        return real(file, sample_rate)
+        return real(file, *args, **kwargs)
 
     monkeypatch.setattr(input.audio, "read_wave", read_wave)
     return seen
