@@ -46,7 +46,7 @@ def measure(quick: bool) -> list[Row]:
         rows.append(
             Row(
                 7,
-                f"all that {verb} imports while it works",
+                f"all modules that {verb} names, its functions included",
                 found or "neither",
                 "",
                 "",

@@ -86,7 +86,8 @@ def loop_on_cpu(quick: bool) -> Row:
 
 def validation(competition: Path) -> Row:
     """Out-of-fold MAP@3 of one fold after three epochs, in our precision and layout and in the default ones."""
-    what = "MAP@3 of us8k-mini, fold 0, 3 epochs; peer: fp32, default layout"
+    precision = choose_precision("auto", CPU)
+    what = f"MAP@3 of us8k-mini, fold 0, 3 epochs, {precision}, channels_last; peer: fp32, default layout"
     if not competition.is_dir():
         return Row(3, what, f"not measured: no {competition}")
     with TemporaryDirectory() as work:

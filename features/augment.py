@@ -46,7 +46,7 @@ class Augment:
         return cls(fill, **vars(cfg))
 
     def __call__(self, x: Tensor, y: Tensor, w: Tensor, rng: np.random.Generator) -> Batch:
-        fill = self.fill.to(x)
+        fill = self.fill = self.fill.to(x)  # a copy in the first call only
         x = self._sound(x, fill, rng)
         if self.concat_mix:
             x, y, w = concat_mix(x, y, w, self.concat_mix, rng)
@@ -186,4 +186,4 @@ def _span(x: Tensor, dim: int, width: np.ndarray, rng: np.random.Generator) -> T
 def _on(x: Tensor, values: np.ndarray) -> Tensor:
     """Host draws to the device of x; floats become float32."""
     t = torch.from_numpy(values)
-    return t.to(x.device, torch.float32 if t.is_floating_point() else t.dtype)
+    return t.to(x.device, torch.float32 if t.is_floating_point() else t.dtype, non_blocking=True)

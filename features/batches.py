@@ -12,6 +12,8 @@ from features.store import Store
 class Batches:
     """The store's frames on a device, or mapped from disk where they would not fit.
 
+    Nothing here waits for a GPU: the host runs ahead, and what it sends is copied before the call returns.
+
     Both calls return (batch, 1, n_mels, n_frames) float32 on `device`. What a clip lacks is the log-mel of silence, or
     with padding "repeat" the clip again, before its start too; a clip without a frame is silence either way.
     """
@@ -53,11 +55,11 @@ class Batches:
     def _fits(self, frames: Tensor) -> bool:
         if self.device.type != "cuda":
             return True
-        free, _ = torch.cuda.mem_get_info(self.device)
-        return frames.numel() * frames.element_size() < free // 2  # the other half is for the network
+        free, total = torch.cuda.mem_get_info(self.device)
+        return free - frames.nbytes > total // 2  # half the card stays for the network, however many stores there are
 
     def _to_home(self, values: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(self._home)
+        return torch.from_numpy(np.ascontiguousarray(values)).to(self._home, non_blocking=True)
 
 
 def draw_length(shortest: int, longest: int, rng: np.random.Generator) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from configs.schema import FeatureConfig
 
-BLOCK = 168  # frames transformed at a time: the buffers stay in the cache and memory does not grow with the clip
+BLOCK = 168  # frames transformed at a time: the buffers stay in the cache and do not grow with the clip
 GROUP = 16  # mel bands multiplied at a time: fewer save multiplications with zeros, more save calls
 
 
@@ -48,11 +48,6 @@ class LogMel:
     @classmethod
     def from_config(cls, cfg: FeatureConfig) -> "LogMel":
         return cls(**{key: value for key, value in vars(cfg).items() if key != "speed"})
-
-    @property
-    def silence(self) -> float:
-        """The log-mel of digital silence: what padding is made of."""
-        return math.log(self.log_floor)
 
     @torch.inference_mode()
     def __call__(self, wave: np.ndarray) -> np.ndarray:

@@ -34,6 +34,6 @@ class Sources:
             version = np.where((first <= rows) & (rows < end), (draw * len(versions)).astype(np.int64), -1)
             for i, batches in enumerate(versions):
                 if len(mine := np.flatnonzero(version == i)):
-                    where = torch.from_numpy(mine).to(x.device)
+                    where = torch.from_numpy(mine).to(x.device, non_blocking=True)
                     x[where] = batches.crop(rows[mine] - first, n_frames, rng)
         return x

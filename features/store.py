@@ -214,6 +214,8 @@ def _assemble(parts: list[Path], clips: list[tuple[str, str | None]], cfg: Featu
                 raise UserError(f"{part}: damaged and removed ({error}): the same command makes it again") from None
             out.write(frames)
             crc = zlib.crc32(frames, crc)
+    for left in partial.glob("*.tmp"):  # by an extraction that was interrupted
+        left.unlink()
     both = np.concatenate(stats)
     np.savez(
         partial / "index.npz",

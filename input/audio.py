@@ -12,6 +12,7 @@ import soundfile
 Wave = np.ndarray  # (samples,) float32, or int16 where they are wanted
 STREAMED = 0x7FFF_0000  # bytes; a writer that cannot seek back leaves the largest number it knows, or about it, as size
 HEAD = 4096  # bytes: in all but odd files the samples begin within them
+LOUDEST = 1e30  # sum of squares: far above any scale that sound is kept in, far below where a spectrum overflows
 
 
 class AudioFault(ValueError):
@@ -29,8 +30,8 @@ def read_wave(path: Path | str, sample_rate: int, keep_int16: bool = False) -> W
     passing.
 
     Whatever libsndfile reads goes: WAV of every subtype, FLAC, Ogg, Opus, MP3. Full scale is 1; float files may exceed
-    it. Raises AudioFault: 'empty', 'silent' and 'truncated' (both with what was read), 'non-finite samples' or
-    'unreadable: ...'. Only a WAV tells that it was truncated.
+    it. Raises AudioFault: 'empty', 'silent' and 'truncated' (both with what was read), 'non-finite samples', 'samples
+    beyond any scale' or 'unreadable: ...'. Only a WAV tells that it was truncated.
     """
     wave, rate, whole = _decode(path)
     if wave.size == 0:
@@ -41,12 +42,15 @@ def read_wave(path: Path | str, sample_rate: int, keep_int16: bool = False) -> W
         wave = wave.mean(axis=1)
     if rate != sample_rate:
         wave = _resample(wave, rate, sample_rate)
-    sound = wave.any() if wave.dtype == np.int16 else np.dot(wave, wave)
-    if not 0 < sound < np.inf:  # one fast pass clears a sound clip; its square may still have overflowed
+    with np.errstate(over="ignore", invalid="ignore"):
+        sound = wave.any() if wave.dtype == np.int16 else np.dot(wave, wave)
+    if not 0 < sound < LOUDEST:  # one fast pass clears a sound clip; the faintest squares are 0 all the same
         if not np.isfinite(wave).all():
             raise AudioFault("non-finite samples")
         if not wave.any():
             raise AudioFault("silent", wave)
+        if sound:
+            raise AudioFault("samples beyond any scale")
     if not whole:
         raise AudioFault("truncated", wave)
     return wave
@@ -64,7 +68,8 @@ def _decode(path: Path | str) -> tuple[np.ndarray, int, bool]:
             rate, kind = file.samplerate, file.format
     except soundfile.LibsndfileError as error:
         raise AudioFault(f"unreadable: {error.error_string}") from None
-    except (OSError, RuntimeError, TypeError, ValueError) as error:  # TypeError: headerless, by its name
+    # TypeError: headerless, by its name; MemoryError: the header claims hours
+    except (MemoryError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise AudioFault(f"unreadable: {' '.join(str(error).split())}") from None
     return wave, rate, not (kind in ("WAV", "WAVEX") and _is_cut_short(path))
 

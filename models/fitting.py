@@ -138,7 +138,7 @@ def finished_epochs(checkpoint: Path) -> int:
     if not checkpoint.exists():
         return 0
     try:
-        found = torch.load(checkpoint, mmap=True, weights_only=True)
+        found = torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)
         if lacking := sorted(set(SAVED) - set(found)):  # of another version of the kit
             raise ValueError(f"it lacks {lacking[0]}")
         return len(found["history"])

@@ -60,7 +60,7 @@ def fresh_score(cfg: Config, fold: int, data: Prepared, final: Path, restart: bo
 
     from features.batches import Batches
     from models.fitting import fit
-    from models.predict import predict_clips
+    from models.predict import predict_finite
     from models.tagger import save_tagger
 
     started = time.monotonic()
@@ -71,7 +71,7 @@ def fresh_score(cfg: Config, fold: int, data: Prepared, final: Path, restart: bo
         save_tagger(lit.kept, partial / "model.safetensors")
         oof, found = out_of_fold(cfg, lit, data)
         batches, rows = Batches(data.test, device, cfg.input.padding), np.arange(len(data.test.fnames))
-        test = Predictions(data.test.fnames, predict_clips(lit.tagger, batches, rows, cfg.predict, precision))
+        test = Predictions(data.test.fnames, predict_finite(lit.tagger, batches, rows, cfg.predict, precision))
         found |= {"epoch": lit.kept_epoch}
         facts = {"experiment": cfg.name, "fold": fold, "config_hash": config_hash(cfg), "seed": cfg.train.seed}
         facts |= {"device": device.type, "precision": precision, "seconds": round(time.monotonic() - started)}
@@ -108,9 +108,9 @@ def untrained(cfg: Config, fold: int, data: Prepared) -> "LitTagger":
 def out_of_fold(cfg: Config, lit: "LitTagger", data: Prepared) -> tuple[Predictions, dict[str, float]]:
     """Predictions of the validation clips by the weights that are kept, which lit.tagger then has, and their scores."""
     from models.metrics import scores
-    from models.predict import predict_clips
+    from models.predict import predict_finite
 
     tagger, parts = lit.tagger.to(data.device), lit.parts  # Lightning leaves it on the CPU
     tagger.load_state_dict(lit.kept)
-    probs = predict_clips(tagger, lit.batches, parts.val, cfg.predict, data.precision)
+    probs = predict_finite(tagger, lit.batches, parts.val, cfg.predict, data.precision)
     return Predictions(parts.val_fnames, probs), scores(probs, parts.labels[parts.val], parts.val_verified)

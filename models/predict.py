@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from configs.console import Advance, progress
+from configs.console import Advance, progress, warn
+from configs.errors import UserError
 from configs.schema import PredictConfig
 from features.batches import Batches, windows
 from features.store import Store, open_features
@@ -32,7 +33,8 @@ def predict_clips(
     """(clips, classes) float32 probabilities: the mean over all windows of each clip, then over the window lengths.
 
     Windows of many clips share a batch. A clip without a frame (empty, unreadable, missing) gets the tagger's prior.
-    Leaves the tagger in the mode it came in.
+    Leaves the tagger in the mode it came in. Raises FloatingPointError where a probability is not finite: half
+    precision may overflow.
     """
     heard = np.flatnonzero(batches.store.length[rows] > 0)
     out = np.tile(tagger.prior.cpu().numpy(), (len(rows), 1))
@@ -46,7 +48,22 @@ def predict_clips(
                 out[heard] = np.mean([_over_windows(tagger, batches, rows[heard], n, cfg, advance) for n in frames], 0)
     finally:
         tagger.train(training)
+    if not np.isfinite(out).all():
+        raise FloatingPointError(f"{precision}: a probability is not finite")
     return out
+
+
+def predict_finite(
+    tagger: Tagger, batches: Batches, rows: np.ndarray, cfg: PredictConfig, precision: str
+) -> np.ndarray:
+    """As `predict_clips`; what overflows in half precision is told, and predicted again in fp32. Raises UserError where
+    that does not help."""
+    for tried in dict.fromkeys((precision, "fp32")):
+        try:
+            return predict_clips(tagger, batches, rows, cfg, tried)
+        except FloatingPointError as error:
+            warn(str(error))
+    raise UserError("the network does not answer with numbers: its weights are damaged, train this fold again")
 
 
 def _over_windows(
@@ -101,7 +118,7 @@ def predict_store(run: Trained, store: Store, device: torch.device) -> np.ndarra
     precision = suits if cfg.train.precision in {"auto", *useless} else cfg.train.precision
     tagger = load_tagger(cfg, run.weights).to(device)
     rows = np.arange(len(store.fnames))
-    return predict_clips(tagger, Batches(store, device, cfg.input.padding), rows, cfg.predict, precision)
+    return predict_finite(tagger, Batches(store, device, cfg.input.padding), rows, cfg.predict, precision)
 
 
 def prediction_devices() -> list[torch.device]:

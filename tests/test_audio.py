@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from features.log_mel import LogMel
 from input.audio import AudioFault, _read_plain_wav, _resampler, read_wave
 
 CLIP = Path("../shared/data/fsdkaggle2018/audio_train/a439d172.wav")
@@ -244,6 +245,31 @@ def test_numbers_too_large_for_single_precision(tmp_path):
     file = tmp_path / "a.wav"
     soundfile.write(file, np.full(10, 1e300), 16_000, subtype="DOUBLE")
     assert str(fault(file)) == "non-finite samples"
+
+
+@pytest.mark.parametrize("value", [1e16, 1e20, -3e38])
+def test_one_sample_beyond_any_scale_would_spoil_every_spectrum(tmp_path, value):
+    soundfile.write(tmp_path / "a.wav", [0.1, value, 0.1], 16_000, subtype="FLOAT")
+    assert str(fault(tmp_path / "a.wav")) == "samples beyond any scale"
+
+
+def test_floats_on_the_scale_of_integers_are_sound(tmp_path):
+    """Full scale of 32 bits, for a minute; and its log-mel is finite."""
+    wave = (2.0**31 * np.sin(np.arange(60 * 16_000))).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", wave, 16_000, subtype="FLOAT")
+    found = read_wave(tmp_path / "a.wav", 16_000)
+    assert np.array_equal(found, wave)
+    assert np.isfinite(LogMel()(found).astype(np.float16)).all()
+
+
+def test_a_header_that_claims_days_is_a_fault(tmp_path, monkeypatch):
+    """NumPy cannot get so much memory."""
+    file = tmp_path / "a.flac"
+    soundfile.write(file, sine(), 16_000)
+    data = bytearray(file.read_bytes())
+    data[21:26] = bytes([data[21] | 0x0F, 0xFF, 0xFF, 0xFF, 0xFF])  # STREAMINFO: 36 bits of samples
+    file.write_bytes(data)
+    assert str(fault(file)).startswith("unreadable: ")
 
 
 @pytest.mark.parametrize(

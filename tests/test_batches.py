@@ -302,3 +302,12 @@ def test_padding_is_the_log_mel_of_silence(tmp_path):
     away = np.r_[0:9, 11:20, 22:31]
     assert np.allclose(x[away], truth[away], atol=0.01)
     assert np.abs(x[:9]).min() > 13, "and is far from 0"
+
+
+@pytest.mark.parametrize(("free", "fits"), [(60, False), (89, False), (91, True)])
+def test_half_of_a_gpu_stays_for_the_network(monkeypatch, free, fits):
+    """Of 100 MB; a store of 40 MB, where others may lie already."""
+    batches = Batches(made_store([1]))
+    batches.device = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free * 10**6, 100 * 10**6))
+    assert batches._fits(torch.zeros(20 * 10**6, dtype=torch.float16)) is fits

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import gpu
+from benchmarks import gpu, loop
 from benchmarks.extraction import CFG, store_of, torchaudio_way
 from benchmarks.loading import ClipFiles, write_files
 from benchmarks.loop import CPU, Step, make_tagger, seconds_in_loop
@@ -86,17 +86,22 @@ def test_channels_last_and_fused_adamw_train_as_the_defaults_do() -> None:
     steps[1].x = steps[0].x
     for step in steps:
         step()
-    for one, other in zip(taggers[0].parameters(), taggers[1].parameters(), strict=True):
-        torch.testing.assert_close(one, other, atol=2.1e-3, rtol=0)  # Adam's first step is lr times the sign: +-1e-3
+    gradients = [
+        torch.cat([step.optimizer.state[p]["exp_avg"].flatten() for p in step.tagger.parameters()]) for step in steps
+    ]  # Adam's first step itself is lr times the sign, whatever the gradient
+    assert (gradients[0] - gradients[1]).norm() < 1e-3 * gradients[1].norm()
+    moved = [(one - other).abs().max() for one, other in zip(*(t.parameters() for t in taggers), strict=True)]
+    assert max(moved) < 2.1e-3
 
 
 def test_gpu_rows_with_the_cpu_as_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (gpu, loop):
+        monkeypatch.setattr(module, "make_tagger", lambda name: make_tagger(name, width=8))
+    rows = gpu.on_device(CPU, ["resnetish10"], n_frames=32, batch=2, steps=2, rounds=1, matrix=16)
+    assert [row.point for row in rows] == [4, 4] and all(row.ratio.endswith("%") for row in rows)
     monkeypatch.setattr(gpu, "whole_loop", lambda *args: (0.5, 0.45))
-    monkeypatch.setattr(gpu, "make_tagger", lambda name: make_tagger(name, width=8))
-    rows = gpu.on_device(CPU, ["resnetish10"], n_frames=32, batch=2, steps=1, rounds=1, matrix=16)
-    assert [row.point for row in rows] == [4, 4]
-    assert (rows[0].ours, rows[0].peer, rows[0].ratio, rows[0].met) == ("4/s", "4/s", "90.0%", True)
-    assert rows[1].ratio.endswith("%")
+    row = gpu.on_device(CPU, ["resnetish10"], n_frames=32, batch=2, steps=1, rounds=1, matrix=16)[0]
+    assert (row.ours, row.peer, row.ratio, row.met) == ("4/s", "4/s", "90.0%", True)
 
 
 def test_without_a_gpu_point_4_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pytest
+import torch
 
 from configs.schema import TrainConfig
 from models import fitting
 from models.fitting import PRECISIONS, finished_epochs, fit, reporter
+from models.lit_tagger import SAVED
 from models.run_folder import CHECKPOINT
 from tests.conftest import MakeStore
 from tests.test_lit_tagger import EVERYTHING, equal, lit_of, same, train_config
@@ -76,3 +78,11 @@ def test_going_on_shows_what_is_left(
     assert same(whole, second) and equal(whole.kept, second.kept)
     assert [bar[0] for bar in bars] == clips
     assert sum(bars[0][1:]) == clips[0] and sum(bars[2][1:]) == clips[2]
+
+
+def test_what_was_begun_on_a_gpu_goes_on_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: dict[str, object] = dict.fromkeys(SAVED, None)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+        torch.save(found | {"history": [{"epoch": 1}], "best": {"w": torch.ones(2)}}, tmp_path / CHECKPOINT)
+    assert finished_epochs(tmp_path / CHECKPOINT) == 1

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from configs.errors import UserError
 from configs.schema import Config, InputConfig, ModelConfig, PredictConfig, TrainConfig
 from features.batches import Batches
-from models.predict import predict_clips, predict_store
+from models.predict import predict_clips, predict_finite, predict_store
 from models.run_folder import Trained
 from models.tagger import Tagger, build_tagger, save_tagger
 from tests.conftest import MakeStore
@@ -151,3 +152,30 @@ def test_progress_counts_every_window(make_store: MakeStore) -> None:
     done: list[int] = []
     predict_clips(fake_tagger(), Batches(store), np.arange(3), SECOND, "fp32", done.append)
     assert done == [3, 3, 2]
+
+
+class Overflows(Loudness):
+    """Only numbers of 32 bits are large enough for it, if any."""
+
+    def __init__(self, always: bool) -> None:
+        super().__init__()
+        self.always = always
+
+    def forward(self, x: Tensor) -> Tensor:
+        overflows = self.always or torch.is_autocast_enabled("cpu")
+        return super().forward(x) * (np.nan if overflows else 1.0)
+
+
+def test_what_overflows_is_told_and_predicted_in_full_precision(
+    make_store: MakeStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = Batches(make_store([np.full((10, 2), 0.5)])), np.arange(1), SECOND
+    tagger = fake_tagger(Overflows(always=False))
+    with pytest.raises(FloatingPointError):
+        predict_clips(tagger, *given, "bf16")
+    assert np.array_equal(predict_finite(tagger, *given, "bf16"), predict_clips(fake_tagger(), *given, "fp32"))
+    assert "bf16: a probability is not finite" in capsys.readouterr().err
+    predict_finite(tagger, *given, "fp32")
+    assert capsys.readouterr().err == ""
+    with pytest.raises(UserError, match="its weights are damaged"):
+        predict_finite(fake_tagger(Overflows(always=True)), *given, "fp32")

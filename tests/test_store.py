@@ -56,7 +56,7 @@ def same(one: Store, other: Store) -> bool:
     )
 
 
-def refuse_to_read(path, sample_rate):
+def refuse_to_read(path, *args, **kwargs):
     raise AssertionError(f"{path} was decoded again")
 
 
@@ -100,7 +100,7 @@ def test_statistics_of_every_clip(clips, tmp_path):
 
 def test_silence_and_frame_rate(clips, tmp_path):
     store = open_features(CFG, clips, tmp_path / "features")
-    assert store.silence == LogMel.from_config(CFG).silence == pytest.approx(np.log(1e-6))
+    assert store.silence == pytest.approx(np.log(1e-6))
     assert store.frame_rate == 100.0
 
 
