@@ -12,6 +12,7 @@ from configs.console import warn
 from configs.errors import UserError, list_some
 from configs.schema import Config
 from models.cnn14 import FRONT_END, Cnn14, front_end_differences
+from models.narrow_input import widen_narrow_inputs
 from models.resnetish import STAGES, ResNetish
 from models.vggish import AlexNet, VGGish
 
@@ -41,6 +42,7 @@ def build_model(cfg: Config, n_classes: int, start: bool = True) -> nn.Module:
         if isinstance(network, Cnn14) and (told := front_end_differences(cfg, state)):
             _warn_once(f"{model.weights}: learnt with other features, its start will be worse: {'; '.join(told)}")
         load_weights(network, state, model.weights)
+    widen_narrow_inputs(network)
     return network
 
 
