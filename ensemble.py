@@ -76,11 +76,11 @@ def blend(
         raise UserError(f"--method {method}: known are {', '.join((*METHODS, AUTO))}")
     if unverified_weight is not None and not 0 <= unverified_weight <= 1:
         raise UserError(f"--unverified-weight {unverified_weight}: must lie in 0 to 1")
+    folder = paths.ensemble(name)
     if predictions:
         candidates = candidates_from_predictions(predictions, runs)
     else:
         candidates = candidates_from_runs(paths.runs, runs, load_competition(paths.input, sound=False))
-    folder = paths.ensembles / name
     if folder.exists() and not force:
         found = load_ensemble(folder)
         if was_asked(found, method, decide, unverified_weight) and is_current(found, candidates):

@@ -66,7 +66,7 @@ def submit(paths: Paths, name: str, output: Path, truth_file: Path | None, predi
 
     if output.resolve() == ((predictions or paths.input) / "sample_submission.csv").resolve():
         raise UserError(f"{output}: is the competition's own: give another name with --output")
-    folder = paths.ensembles / name
+    folder = paths.ensemble(name)
     ensemble = load_ensemble(folder) if folder.exists() else None
     if ensemble is None and name != "default":
         raise UserError(f"{folder}: no such blend: python ensemble.py --name {name}")

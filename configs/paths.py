@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from configs.errors import UserError
+from configs.schema import require_plain
+
 DEFAULT_CONFIG = Path(__file__).parent / "resnetish18.yaml"  # the experiment of a command that names none
 
 
@@ -32,6 +35,14 @@ class Paths:
     @property
     def studies(self) -> Path:
         return self.work / "studies"
+
+    def ensemble(self, name: str) -> Path:
+        """Raises UserError on a name that would lead elsewhere."""
+        try:
+            require_plain(name, f"blend {name!r}: a name")
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        return self.ensembles / name
 
     def run(self, experiment: str, fold: int) -> Path:
         return self.runs / experiment / f"fold{fold}"

@@ -14,6 +14,13 @@ def _require(condition: bool, key: str, fact: str) -> None:
         raise ValueError(f"{key} {fact}")
 
 
+def require_plain(name: str, key: str) -> None:
+    """Raises ValueError where a name cannot be that of a folder of ours, without a way out of the one above."""
+    plain = name.replace("-", "").replace("_", "").replace(".", "")
+    _require(plain.isalnum() and not name.startswith("."), key, "takes letters, digits, '-', '_' and '.' only")
+    _require(not name.endswith((".partial", ".old")), key, "must not end as what is unfinished or replaced does")
+
+
 @dataclass(frozen=True)
 class InputConfig:
     """What to do with clips that are faulty, short or wrongly labelled."""
@@ -221,10 +228,8 @@ class Config:
     pseudo: PseudoConfig = field(default_factory=PseudoConfig)
 
     def __post_init__(self) -> None:
-        plain = self.name.replace("-", "").replace("_", "").replace(".", "")
-        _require(
-            plain.isalnum() and not self.name.startswith("."), "name", "takes letters, digits, '-', '_' and '.' only"
-        )
+        require_plain(self.name, "name")
+        _require(self.name != "blend", "name", "must not be 'blend', as scores call what is made of all experiments")
         hop = self.features.hop_length / self.features.sample_rate
         for key, seconds in (
             ("train.crop_seconds", self.train.crop_seconds),

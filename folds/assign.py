@@ -41,7 +41,7 @@ def parse_folds(text: str, n_folds: int) -> list[int]:
     folds: set[int] = set()
     for part in text.split(","):
         first, dots, last = part.strip().partition("..")
-        if not first.isdecimal() or (dots and not last.isdecimal()):
+        if not first.isdecimal() or (dots and not last.isdecimal()) or len(part) > 20:
             raise UserError(f"--fold {text}: write 3, 0..4 or 0,2,4")
         end = int(last) if dots else int(first)
         if not int(first) <= end < n_folds:

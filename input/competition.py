@@ -86,6 +86,8 @@ def read_table(path: Path, needed: tuple[str, ...]) -> pd.DataFrame:
         raise UserError(f"{path}: cannot read the table: {' '.join(str(error).split())}") from None
     if not isinstance(table.index, pd.RangeIndex):  # pandas makes row names of what the header does not name
         raise UserError(f"{path}: its rows have more fields than its header {', '.join(map(str, table.columns))}")
+    if twice := [column for column in needed if f"{column}.1" in table]:  # as pandas calls the second
+        raise UserError(f"{path}: its header has {list_some(twice)} twice: leave one column of that name")
     if lacking := [column for column in needed if column not in table]:
         raise UserError(f"{path}: lacks the column {list_some(lacking)}; it has {', '.join(map(str, table.columns))}")
     return table

@@ -53,8 +53,13 @@ def make_demo(folder: Path, train_per_class: int, test_per_class: int, seed: int
         return
     if folder.exists() and not (folder / MARKER).exists():
         raise UserError(f"{folder}: exists and is no demo competition: name a new folder")
+    folder = folder.absolute()  # '.' has no name of its own
     partial = folder.with_name(folder.name + ".partial")
+    if partial.exists() and not (partial / MARKER).exists():
+        raise UserError(f"{partial}: exists and is not what a broken-off demo left: name a new folder")
     shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    (partial / MARKER).touch()
     rng = np.random.default_rng(seed)
     train = _synthesise(partial / "audio_train", train_per_class, "training", rng)
     test = _synthesise(partial / "audio_test", test_per_class, "test", rng)

@@ -7,6 +7,7 @@ python -m input.download --zenodo
 import argparse
 import hashlib
 import json
+import re
 import shutil
 import urllib.request
 import zipfile
@@ -27,15 +28,29 @@ PAGE = 200  # files
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m input.download", description=__doc__.partition("\n")[0])
-    parser.add_argument("slug", nargs="?", default=Paths.input.name, help="the competition's address (%(default)s)")
+    parser.add_argument(
+        "slug", nargs="?", default=Paths.input.name, help="the competition's address, or its last part (%(default)s)"
+    )
     parser.add_argument("--input", type=Path, metavar="DIR", help="where it goes (input/<slug>)")
     parser.add_argument("--zenodo", action="store_true", help="FSDKaggle2018 as published on Zenodo: no account needed")
     args = parser.parse_args()
-    folder = args.input or Paths.input.with_name(args.slug)
+    slug = slug_of(args.slug)
+    folder = args.input or Paths.input.with_name(slug)
     if args.zenodo:
         download_zenodo(folder)
     else:
-        download_competition(args.slug, folder)
+        download_competition(slug, folder)
+
+
+def slug_of(address: str) -> str:
+    """What follows 'competitions/' in a pasted address, or a slug as it is. Raises UserError on anything else."""
+    found = re.search(r"/(?:competitions|c)/([^/?#]+)", address)
+    slug = found[1] if found else address
+    if not re.fullmatch(r"[A-Za-z0-9-]+", slug):
+        raise UserError(
+            f"{address!r}: no competition: its slug is the last part of its address, {Paths.input.name} say"
+        )
+    return slug
 
 
 def download_competition(slug: str, folder: Path) -> None:

@@ -56,7 +56,7 @@ def bundle(
 
     competition = competition or paths.input.resolve().name
     metadata = dataset_metadata(owner, slug or f"{competition[:46].strip('-')}-kit")
-    folder = paths.ensembles / ensemble
+    folder = paths.ensemble(ensemble)
     if not folder.exists():
         raise UserError(f"{folder}: no such blend: python ensemble.py makes it")
     weights = load_ensemble(folder).weights

@@ -54,7 +54,8 @@ def fit_blend(method: str, rows: FitRows, names: Sequence[str], spread: float | 
     elif method == "stack":
         coefficients, offsets = fit_stack(rows)
         size = np.abs(coefficients).sum(axis=(1, 2))
-        weights = size / size.sum()  # how much the stack listens to each; the coefficients are what is applied
+        # how much the stack listens to each, if to any; the coefficients are what is applied
+        weights = size / size.sum() if size.any() else weights
         extra = {"offsets": _plain(offsets)}
         of_model = [{"coefficients": _plain(matrix, 4)} for matrix in coefficients]
     elif method not in ("arithmetic", "geometric", "rank"):

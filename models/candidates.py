@@ -73,7 +73,7 @@ def _folders(runs: Path, names: Sequence[str]) -> list[Path]:
 
 def _experiment(folder: Path) -> tuple[list[Run], str]:
     """The finished folds of an experiment, and why they cannot be used ('' if they can)."""
-    runs = [read_run(f) for f in sorted(folder.glob("fold*")) if f.suffix not in (".partial", ".old")]
+    runs = [read_run(f) for f in sorted(folder.glob("fold*")) if f.name[4:].isdecimal()]
     n_folds = runs[0].manifest["n_folds"] if runs else 0
     if lacking := sorted(set(range(n_folds)) - {run.fold for run in runs}):
         begun = [k for k in lacking if (folder / f"fold{k}.partial").exists()]

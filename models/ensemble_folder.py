@@ -97,7 +97,8 @@ def was_asked(ensemble: Ensemble, method: str, decide: str, unverified_weight: f
 
 def save_ensemble(ensemble: Ensemble, folder: Path, illustrate: Callable[[Path], None] | None = None) -> None:
     """Write the folder; an older one of that name goes only when the new one is whole. illustrate: adds more files to
-    the folder that it gets, before that."""
+    the folder that it gets, before that. Raises UserError where the folder is there and holds something else."""
+    refuse_no_blend(folder)
     partial, old = folder.with_name(folder.name + ".partial"), folder.with_name(folder.name + ".old")
     for left_over in (partial, old):
         shutil.rmtree(left_over, ignore_errors=True)
@@ -115,13 +116,22 @@ def save_ensemble(ensemble: Ensemble, folder: Path, illustrate: Callable[[Path],
     shutil.rmtree(old, ignore_errors=True)
 
 
+def refuse_no_blend(folder: Path) -> None:
+    """Raises UserError where the folder is there, and not one of `save_ensemble`: nothing of it may be replaced."""
+    if folder.exists() and not (folder / "weights.json").is_file():
+        raise UserError(f"{folder}: exists and is no blend (it has no weights.json): give another name, or delete it")
+
+
 def load_ensemble(folder: Path) -> Ensemble:
-    """The inverse of `save_ensemble`. Raises UserError where the folder is damaged."""
+    """The inverse of `save_ensemble`. Raises UserError where the folder is damaged, or no blend."""
+    refuse_no_blend(folder)
     try:
         weights, found, comparison = (
             json.loads((folder / f"{name}.json").read_text()) for name in ("weights", "scores", "comparison")
         )
-    except (OSError, ValueError) as error:
+        if lacking := sorted({"by_default", "classes", "method", "models"} - set(weights)):
+            raise ValueError(f"weights.json lacks {lacking[0]}")
+    except (OSError, TypeError, ValueError) as error:
         raise UserError(f"{folder}: damaged ({error}): make it again with ensemble.py --force") from None
     oof, test = load_predictions(folder / "oof.npz"), load_predictions(folder / "test.npz")
     return Ensemble(weights, oof, test, found, comparison)

@@ -11,8 +11,8 @@ LEAST = 3  # frames
 
 
 class WideEnough(nn.Conv2d):
-    """Sees LEAST frames at least, the lacking ones zeros behind the others, and gives the frames that a Conv2d would: the
-    same numbers, since zeros are its padding."""
+    """Sees LEAST frames or more, what lacks zeros behind the others, and gives the frames that a Conv2d would: the same
+    numbers, since zeros are its padding."""
 
     def forward(self, x: Tensor) -> Tensor:
         n_frames = x.shape[3]

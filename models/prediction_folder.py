@@ -29,7 +29,7 @@ def candidates_from_predictions(folder: Path, names: Sequence[str] = ()) -> Cand
     """
     if lacking := [name for name in TABLES if not (folder / name).is_file()]:
         raise UserError(f"{folder}: lacks {list_some(lacking)}: give a folder of predictions")
-    columns = (folder / "classes.txt").read_text().split()
+    columns = _read_classes(folder / "classes.txt")
     train = _read_train(folder / "train.csv", columns)
     test_fnames = tuple(read_names(folder / TABLES[2])["fname"])
     files = _files(folder, names)
@@ -61,6 +61,13 @@ def _files(folder: Path, names: Sequence[str]) -> list[Path]:
     if unknown := [name for name in names if name not in there]:
         raise UserError(f"{folder}: no model {list_some(unknown)}; there are {list_some(there)}")
     return [file for name, file in there.items() if not names or name in names]
+
+
+def _read_classes(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8").split()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot read the labels: {error}") from None
 
 
 def _read_train(file: Path, columns: list[str]) -> pd.DataFrame:

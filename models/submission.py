@@ -33,10 +33,12 @@ def write_submission(file: Path, predictions: Predictions, classes: tuple[str, .
 
 
 def _is_submission(file: Path) -> bool:
+    """By its header and its first clip: three labels tell it from a table of clips or of corrections."""
     if not file.is_file():
         return False
     with file.open(errors="replace") as lines:
-        return lines.readline().strip() == ",".join(HEADER)
+        header, first = lines.readline().strip(), lines.readline().strip()
+    return header == ",".join(HEADER) and (not first or first.count(" ") >= 2)
 
 
 def validate_submission(file: Path, fnames: tuple[str, ...], classes: tuple[str, ...]) -> None:

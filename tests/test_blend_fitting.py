@@ -124,3 +124,14 @@ def test_a_class_that_no_row_has_does_not_stop_the_stack() -> None:
 def test_an_unknown_method_is_refused() -> None:
     with pytest.raises(ValueError, match="nonsense"):
         fit_blend("nonsense", made_rows(), "abc")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_models_that_say_the_same_of_every_clip_blend_to_that(method: str) -> None:
+    """A collapsed network: nothing to listen to, and no reason to stop."""
+    one = made_rows()
+    rows = FitRows(np.full_like(one.stack, 1 / one.stack.shape[2]), one.truth, one.weight, one.fold)
+    about = fit_blend(method, rows, "abc")
+    found = blend(about, rows, "abc")
+    assert np.isfinite([model["weight"] for model in about["models"].values()]).all()
+    assert np.isfinite(found).all() and np.ptp(found, axis=0).max() < 1e-6

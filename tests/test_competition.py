@@ -43,6 +43,11 @@ def refusal(folder: Path, **how: bool) -> str:
     return text
 
 
+def test_a_column_that_stands_twice_is_refused(make):
+    folder = make(train="fname,label,label\nb.wav,Cello,Bark\na.wav,Bark,Bark\nc.wav,Applause,Bark\n")
+    assert "train.csv: its header has label twice" in refusal(folder)
+
+
 def test_two_tables(make):
     folder = make()
     found = load_competition(folder)

@@ -134,6 +134,7 @@ def test_a_second_run_leaves_it_alone(demo, capsys):
 def test_other_numbers_replace_a_demo(tmp_path):
     make_demo(tmp_path / "demo", 2, 1)
     (tmp_path / "demo.partial").mkdir()
+    (tmp_path / "demo.partial" / "demo.txt").touch()  # of a demo that was broken off
     (tmp_path / "demo.partial" / "left over").touch()
     make_demo(tmp_path / "demo", 1, 1)
     assert len(list((tmp_path / "demo" / "audio_train").iterdir())) == len(SOUNDS)
@@ -173,3 +174,23 @@ def test_the_command(tmp_path):
 def test_its_help_waits_for_no_heavy_import():
     code = "import sys, input.demo; print(*{'numpy', 'pandas', 'soundfile', 'torch'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == []
+
+
+def test_what_lies_where_it_would_be_made_is_left_alone(tmp_path):
+    """But what a broken-off demo left there goes."""
+    folder, partial = tmp_path / "mine", tmp_path / "mine.partial"
+    partial.mkdir()
+    (partial / "x").write_text("hi")
+    with pytest.raises(UserError, match=r"mine\.partial: exists"):
+        make_demo(folder, 1, 1)
+    assert (partial / "x").read_text() == "hi" and not folder.exists()
+    (partial / "demo.txt").touch()
+    make_demo(folder, 1, 1)
+    assert (folder / "train.csv").exists() and not partial.exists()
+
+
+def test_the_current_folder_has_a_name_too(tmp_path, monkeypatch):
+    make_demo(tmp_path / "d", 1, 1)
+    monkeypatch.chdir(tmp_path / "d")
+    make_demo(Path(), 2, 1)
+    assert "2 training" in (tmp_path / "d" / "demo.txt").read_text()

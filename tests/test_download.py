@@ -8,7 +8,7 @@ import pytest
 from kaggle_server import BASE, Fault, KaggleServer, archive_of
 
 from configs.errors import UserError
-from input.download import download_competition, download_zenodo
+from input.download import download_competition, download_zenodo, slug_of
 
 SIZE = 3_000_000  # the client writes whole megabytes
 FILES = {
@@ -182,3 +182,21 @@ def test_a_zenodo_download_goes_on(server: KaggleServer, tmp_path: Path) -> None
     download_zenodo(tmp_path / "fsd", record)
     assert "bytes=100-" in [r.headers.get("Range") for r in server.requests]
     assert (tmp_path / "fsd" / "FSDKaggle2018.meta").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("given", "slug"),
+    [
+        ("freesound-audio-tagging", "freesound-audio-tagging"),
+        ("https://www.kaggle.com/competitions/tiny-tagging", "tiny-tagging"),
+        ("https://www.kaggle.com/c/tiny-tagging/rules?x=1", "tiny-tagging"),
+    ],
+)
+def test_a_pasted_address_is_as_good_as_its_last_part(given: str, slug: str) -> None:
+    assert slug_of(given) == slug
+
+
+@pytest.mark.parametrize("given", ["", "a/b", "../x", "https://example.org/data.zip"])
+def test_what_is_no_competition_is_told(given: str) -> None:
+    with pytest.raises(UserError, match="its slug is the last part of its address"):
+        slug_of(given)

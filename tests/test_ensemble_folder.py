@@ -173,3 +173,30 @@ def test_the_log_linear_pool_wins_on_the_real_predictions() -> None:
     assert found["to_single"]["interval"][0] > 0.005
     assert found["to_mean"]["interval"][0] > 0.01
     assert found["fitted"] - found["score"] < 0.01
+
+
+@pytest.mark.parametrize("name", ["", "..", "../runs", "/tmp/precious", "a b", "default.old", "default.partial"])
+def test_a_name_that_leads_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
+    paths = Paths(tmp_path / "input", tmp_path / "work")
+    with pytest.raises(UserError, match="a name "):
+        blend(paths, [], "auto", name, force=True)
+    with pytest.raises(UserError, match="a name "):
+        submit(paths, name, tmp_path / "out.csv", None)
+
+
+def test_a_folder_that_is_no_blend_is_neither_read_nor_replaced(tmp_path: Path) -> None:
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e" / "precious").write_text("mine")
+    ensemble = make_ensemble(made(), "arithmetic")
+    for call in (lambda folder: save_ensemble(ensemble, folder), load_ensemble):
+        with pytest.raises(UserError, match="e: exists and is no blend"):
+            call(tmp_path / "e")
+    assert [f.name for f in tmp_path.rglob("*")] == ["e", "precious"]
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "null", "{"])
+def test_a_damaged_blend_is_told(tmp_path: Path, content: str) -> None:
+    save_ensemble(make_ensemble(made(), "arithmetic"), tmp_path / "e")
+    (tmp_path / "e" / "weights.json").write_text(content)
+    with pytest.raises(UserError, match=r"e: damaged .*ensemble\.py --force"):
+        load_ensemble(tmp_path / "e")

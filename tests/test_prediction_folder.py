@@ -103,3 +103,9 @@ def test_absent_or_damaged_files_are_named(folder: Path) -> None:
     (folder / "classes.txt").unlink()
     with pytest.raises(UserError, match=r"lacks classes\.txt"):
         candidates_from_predictions(folder)
+
+
+def test_labels_that_are_no_text_are_told(folder: Path) -> None:
+    (folder / "classes.txt").write_bytes(b"caf\xe9 b c")
+    with pytest.raises(UserError, match=r"classes\.txt: cannot read the labels"):
+        candidates_from_predictions(folder, [])

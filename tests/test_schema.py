@@ -55,6 +55,8 @@ from configs.schema import (
         (Config, {"train": TrainConfig(crop_seconds=0.005)}, "train.crop_seconds is shorter than a frame"),
         (Config, {"predict": PredictConfig(window_seconds=0.004)}, "predict.window_seconds is shorter than a frame"),
         *[(Config, {"name": name}, "name takes letters") for name in ("", ".", "..", ".hidden", "a/b", "a b", "../x")],
+        (Config, {"name": "blend"}, "name must not be 'blend'"),
+        *[(Config, {"name": name}, "name must not end as") for name in ("a.old", "a.partial")],
     ],
 )
 def test_values_out_of_bounds_are_refused(kind, values, told):

@@ -33,7 +33,9 @@ def test_names_that_look_like_something_else_survive(tmp_path: Path) -> None:
     assert tuple(table["fname"]) == odd.fnames
 
 
-@pytest.mark.parametrize("content", ["fname,label,manually_verified\na.wav,b,1\n", "", "\x00\x01"])
+@pytest.mark.parametrize(
+    "content", ["fname,label,manually_verified\na.wav,b,1\n", "fname,label\na.wav,b\n", "", "\x00\x01"]
+)
 def test_what_is_no_submission_is_not_overwritten(tmp_path: Path, content: str) -> None:
     file = tmp_path / "train.csv"
     file.write_text(content)
