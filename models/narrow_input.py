@@ -27,6 +27,7 @@ def widen_narrow_inputs(network: nn.Module) -> None:
     """Make its striding convolutions WideEnough, their weights as they are. What is a Conv2d of another kind, and pads
     in its own way, is left alone."""
     for module in network.modules():
-        plain = type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str)
-        if plain and module.stride[1] > 1 and module.kernel_size[1] > 1:
+        if type(module) is not nn.Conv2d or module.padding_mode != "zeros" or isinstance(module.padding, str):
+            continue
+        if module.stride[1] > 1 and module.kernel_size[1] > 1:
             module.__class__ = WideEnough
