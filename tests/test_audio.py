@@ -262,7 +262,7 @@ def test_floats_on_the_scale_of_integers_are_sound(tmp_path):
     assert np.isfinite(LogMel()(found).astype(np.float16)).all()
 
 
-def test_a_header_that_claims_days_is_a_fault(tmp_path, monkeypatch):
+def test_a_header_that_claims_days_is_a_fault(tmp_path):
     """NumPy cannot get so much memory."""
     file = tmp_path / "a.flac"
     soundfile.write(file, sine(), 16_000)
