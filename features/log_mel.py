@@ -4,19 +4,18 @@ Equal to torchaudio's MelSpectrogram (power 2, HTK scale, no filter normalisatio
 followed by log(x + log_floor), to 1e-3 absolute in log-mel; with mel_scale=slaney likewise to librosa's
 (tests/test_log_mel.py). Faster, because a block of frames stays in the cache from the window to the filters, and
 because one product sums the squares of real and imaginary parts and weighs them, group by group of mel bands over the
-bins that the group hears.
+bins that the group hears. NumPy multiplies: matrices this narrow take its BLAS half the time of PyTorch's.
 """
 
 import math
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from configs.schema import FeatureConfig
 
 BLOCK = 168  # frames transformed at a time: the buffers stay in the cache and do not grow with the clip
-GROUP = 16  # mel bands multiplied at a time: fewer save multiplications with zeros, more save calls
+GROUP = 8  # mel bands multiplied at a time: fewer save multiplications with zeros, more save calls
 
 
 class LogMel:
@@ -53,18 +52,18 @@ class LogMel:
     def __call__(self, wave: np.ndarray) -> np.ndarray:
         window = self.int16_window if wave.dtype == np.int16 else self.window
         frames = torch.from_numpy(self._padded(wave)).unfold(0, self.n_fft, self.hop_length)  # (n_frames, n_fft)
-        mel = torch.zeros(len(frames), self.n_mels)
+        mel = np.zeros((len(frames), self.n_mels), np.float32)
         buffer = torch.empty(min(BLOCK, len(frames)), self.n_fft)
         for i in range(0, len(frames), BLOCK):
             block = frames[i : i + BLOCK]
             windowed = torch.mul(block, window, out=buffer[: len(block)])
-            squares = torch.view_as_real(torch.fft.rfft(windowed)).square_().flatten(1)  # (block, 2 * bins)
+            squares = torch.view_as_real(torch.fft.rfft(windowed)).square_().flatten(1).numpy()  # (block, 2 * bins)
             for parts, bands, filters in self.groups:
-                torch.mm(squares[:, parts], filters, out=mel[i : i + BLOCK, bands])
+                np.matmul(squares[:, parts], filters, out=mel[i : i + BLOCK, bands])
         if self.trim_db is not None:
             mel = _trim(mel, self.trim_db)
-        out: np.ndarray = mel.add_(self.log_floor).log_().numpy()
-        return out
+        torch.from_numpy(mel).add_(self.log_floor).log_()
+        return mel
 
     def _padded(self, wave: np.ndarray) -> np.ndarray:
         """(samples + n_fft,) float32 of the scale of the wave, half a frame reflected at either end."""
@@ -121,7 +120,7 @@ def _slaney_hz(mel: np.ndarray) -> np.ndarray:
     return np.where(mel < 15, mel * 200 / 3, 1000 * 6.4 ** ((mel - 15) / 27))
 
 
-def _grouped(filters: np.ndarray) -> list[tuple[slice, slice, Tensor]]:
+def _grouped(filters: np.ndarray) -> list[tuple[slice, slice, np.ndarray]]:
     """Of each group of neighbouring mel bands: the parts of the spectrum that it hears, the bands, and the filters
     (parts, bands). A bin has two parts, real and imaginary, one behind the other: their squares are summed here too."""
     groups = []
@@ -130,11 +129,11 @@ def _grouped(filters: np.ndarray) -> list[tuple[slice, slice, Tensor]]:
         if len(heard):  # a band between two bins hears nothing
             bins, bands = slice(int(heard[0]), int(heard[-1]) + 1), slice(first, first + GROUP)
             both = np.repeat(filters[bins, bands], 2, axis=0)
-            groups.append((slice(2 * bins.start, 2 * bins.stop), bands, torch.from_numpy(both)))
+            groups.append((slice(2 * bins.start, 2 * bins.stop), bands, both))
     return groups
 
 
-def _trim(mel: Tensor, trim_db: float) -> Tensor:
-    power = mel.sum(dim=1)
-    loud = torch.nonzero(power >= power.max() * 10 ** (-trim_db / 10))
-    return mel[int(loud[0]) : int(loud[-1]) + 1].clone()
+def _trim(mel: np.ndarray, trim_db: float) -> np.ndarray:
+    power = mel.sum(axis=1)
+    loud = np.flatnonzero(power >= power.max() * 10 ** (-trim_db / 10))
+    return mel[loud[0] : loud[-1] + 1].copy()

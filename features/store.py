@@ -1,21 +1,23 @@
 """The packed feature store: the log-mel frames of all clips in one float16 array, with an index by fname.
 
-work/features/<key>/ holds frames.f16 (total frames, n_mels), index.npz and manifest.json. The key is a hash of the
-settings and of every file's name, size and modification time. While it is being made it is called <key>.partial and
-fills up with parts, so that an interrupted extraction goes on.
+work/features/<key>/ holds frames.f16 (total frames, n_mels), index.npz and manifest.json, which has the checksums. The
+key is a hash of the settings and of every file's name, size and modification time. While it is being made it is called
+<key>.partial and fills up with parts, so that an interrupted extraction goes on.
 """
 
 import fcntl
 import hashlib
+import io
 import json
 import math
 import os
-import zipfile
+import shutil
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -23,14 +25,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from configs.console import progress, say, warn
-from configs.errors import UserError, list_some
+from configs.errors import UserError
 from configs.schema import FeatureConfig
 
 if TYPE_CHECKING:  # the workers of the pool must not wait for pandas
     import pandas as pd
+    from threadpoolctl import ThreadpoolController
 
 PART = 64  # clips per part: small enough to lose little, large enough that the pool's overhead does not show
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def _make(cfg: FeatureConfig, fnames: Sequence[str], files: Sequence[str | None]
     partial.mkdir(exist_ok=True)
     clips = list(zip(fnames, files, strict=True))
     parts = [partial / f"part-{i:05d}.npz" for i in range(math.ceil(len(clips) / PART))]
-    jobs = [(cfg, clips[i * PART : (i + 1) * PART], p) for i, p in enumerate(parts) if not p.exists()]
+    jobs = [(cfg, clips[i * PART : (i + 1) * PART], p) for i, p in enumerate(parts) if not _is_whole(p)]
     found = len(parts) - len(jobs)
     at = "" if cfg.speed == 1 else f" at speed {cfg.speed:g}"
     say(f"features: log-mel of {len(clips)} clips{at}" + (f", {found * PART} done before" if found else ""))
@@ -138,6 +141,14 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@cache
+def _blas() -> "ThreadpoolController":
+    """NumPy's, to be told to use one thread: more would wait for each other longer than they multiply."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="blas")
+
+
 def _extract_part(job: tuple[FeatureConfig, list[tuple[str, str | None]], Path]) -> int:
     """Features of a few clips: their frames in <part>.f16, and then all else in <part>.npz, which says that it is done.
 
@@ -150,7 +161,7 @@ def _extract_part(job: tuple[FeatureConfig, list[tuple[str, str | None]], Path])
     cfg, clips, part = job
     log_mel = LogMel.from_config(cfg)
     lengths, faults, stats, crc = [], [], [], 0
-    with _whole(part.with_suffix(".f16")) as out:
+    with _whole(part.with_suffix(".f16")) as out, _blas().limit(limits=1):
         for _, file in clips:  # each packed at once, while it is in the cache
             frames, fault = _extract_clip(log_mel, file, cfg)
             packed = torch.from_numpy(frames).half().numpy().data  # a fifth of the time of NumPy's astype
@@ -196,37 +207,38 @@ def _extract_clip(log_mel: Any, file: str | None, cfg: FeatureConfig) -> tuple[n
     return log_mel(at_speed(wave, cfg.speed)), reason
 
 
+def _is_whole(part: Path) -> bool:
+    """Whether a part was made before, and its frames are still what was written; one that is damaged goes."""
+    if not part.exists():
+        return False
+    try:
+        with np.load(part) as piece, part.with_suffix(".f16").open("rb") as frames:
+            if zlib.crc32(frames.read()) == piece["crc"]:
+                return True
+    except Exception:  # a damaged npz fails as OSError, ValueError, KeyError, BadZipFile and others
+        pass
+    warn(f"{part}: damaged: made again")
+    part.unlink()
+    return False
+
+
 def _assemble(parts: list[Path], clips: list[tuple[str, str | None]], cfg: FeatureConfig, partial: Path) -> None:
     """Join the parts one by one, so that memory does not grow with the competition."""
-    lengths, stats, faults, crc = [], [], [], 0
+    found: dict[str, list[np.ndarray]] = {name: [] for name in ("length", "stats", "fault", "crc")}
     with (partial / "frames.f16").open("wb") as out:
         for part in parts:
-            try:
-                frames = part.with_suffix(".f16").read_bytes()
-                with np.load(part) as piece:
-                    if zlib.crc32(frames) != piece["crc"]:
-                        raise ValueError("its frames changed")
-                    lengths.append(piece["length"])
-                    stats.append(piece["stats"])
-                    faults.append(piece["fault"])
-            except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-                part.unlink()
-                raise UserError(f"{part}: damaged and removed ({error}): the same command makes it again") from None
-            out.write(frames)
-            crc = zlib.crc32(frames, crc)
+            with np.load(part) as piece:
+                for name, values in found.items():
+                    values.append(np.atleast_1d(piece[name]))
+            with part.with_suffix(".f16").open("rb") as frames:
+                shutil.copyfileobj(frames, out, 1 << 20)
     for left in partial.glob("*.tmp"):  # by an extraction that was interrupted
         left.unlink()
-    both = np.concatenate(stats)
-    np.savez(
-        partial / "index.npz",
-        fname=np.array([fname for fname, _ in clips]),
-        length=np.concatenate(lengths),
-        fault=np.concatenate(faults),
-        mean=both[:, 0],
-        mean_square=both[:, 1],
-    )
-    sums = {"frames.f16": crc, "index.npz": _checksum(partial / "index.npz")}
-    manifest = {"format": FORMAT, "settings": asdict(cfg), "crc32": sums}
+    length, stats, fault, crc = (np.concatenate(values) for values in found.values())
+    fname, (mean, square) = np.array([fname for fname, _ in clips]), stats.swapaxes(0, 1)
+    np.savez(partial / "index.npz", fname=fname, length=length, fault=fault, mean=mean, mean_square=square)
+    sums = {"index.npz": zlib.crc32((partial / "index.npz").read_bytes()), "frames.f16": crc.tolist()}
+    manifest = {"format": FORMAT, "settings": asdict(cfg), "clips_per_part": PART, "crc32": sums}
     (partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
     for part in parts:
         part.unlink()
@@ -235,40 +247,44 @@ def _assemble(parts: list[Path], clips: list[tuple[str, str | None]], cfg: Featu
 
 def _open(folder: Path, cfg: FeatureConfig) -> Store:
     try:
-        manifest = json.loads((folder / "manifest.json").read_text())
-        bad = [name for name, crc in manifest["crc32"].items() if _checksum(folder / name) != crc]
-    except (OSError, ValueError, KeyError) as error:
+        index = _checked_index(folder, cfg.n_mels)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder}: corrupted ({error}): delete this folder, it will be made again") from None
-    if bad:
-        raise UserError(f"{folder}: corrupted, {list_some(bad)}: delete this folder, it will be made again")
-    with np.load(folder / "index.npz") as index:
-        length = index["length"]
-        shape = (int(length.sum()), cfg.n_mels)
-        mapped: np.ndarray = (
-            np.memmap(folder / "frames.f16", dtype=np.float16, mode="c", shape=shape)  # "c": torch wants it writable
-            if shape[0]
-            else np.zeros(shape, np.float16)
-        )
-        return Store(
-            key=folder.name,
-            fnames=tuple(index["fname"].tolist()),
-            frames=mapped,
-            start=np.cumsum(length) - length,
-            length=length,
-            mean=index["mean"],
-            mean_square=index["mean_square"],
-            faults={n: f for n, f in zip(index["fname"].tolist(), index["fault"].tolist(), strict=True) if f},
-            silence=math.log(cfg.log_floor),
-            frame_rate=cfg.sample_rate / cfg.hop_length,
-        )
+    fnames, length = tuple(index["fname"].tolist()), index["length"]
+    shape = (int(length.sum()), cfg.n_mels)
+    mapped: np.ndarray = (
+        np.memmap(folder / "frames.f16", dtype=np.float16, mode="c", shape=shape)  # "c": torch wants it writable
+        if shape[0]
+        else np.zeros(shape, np.float16)
+    )
+    return Store(
+        key=folder.name,
+        fnames=fnames,
+        frames=mapped,
+        start=np.cumsum(length) - length,
+        length=length,
+        mean=index["mean"],
+        mean_square=index["mean_square"],
+        faults={fname: fault for fname, fault in zip(fnames, index["fault"].tolist(), strict=True) if fault},
+        silence=math.log(cfg.log_floor),
+        frame_rate=cfg.sample_rate / cfg.hop_length,
+    )
 
 
-def _checksum(file: Path) -> int:
-    crc = 0
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            crc = zlib.crc32(block, crc)
-    return crc
+def _checked_index(folder: Path, n_mels: int) -> dict[str, np.ndarray]:
+    """The arrays of index.npz. Raises ValueError and others where a file is not what the manifest says."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    packed = (folder / "index.npz").read_bytes()
+    if zlib.crc32(packed) != manifest["crc32"]["index.npz"]:
+        raise ValueError("index.npz changed")
+    with np.load(io.BytesIO(packed)) as data:
+        index = dict(data)
+    per_part = np.add.reduceat(index["length"], np.arange(0, len(index["length"]), manifest["clips_per_part"]))
+    with (folder / "frames.f16").open("rb") as frames:
+        found = [zlib.crc32(frames.read(int(n) * n_mels * 2)) for n in per_part]
+        if found != manifest["crc32"]["frames.f16"] or frames.read(1):
+            raise ValueError("frames.f16 changed")
+    return index
 
 
 @contextmanager
