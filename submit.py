@@ -58,9 +58,9 @@ def upload(slug: str, file: Path, message: str) -> None:
 def submit(paths: Paths, name: str, output: Path, truth_file: Path | None, predictions: Path | None = None) -> None:
     """Write and validate the submission; with a truth, score it. predictions: a folder that stands for our runs and the
     competition. Raises UserError on a blend that does not fit."""
-    from input.competition import load_competition, read_truth
+    from input.competition import load_competition, locate_test, read_truth
     from models.candidates import candidates_from_runs
-    from models.ensemble_folder import applied, is_current, load_ensemble, made_from, make_ensemble, save_ensemble
+    from models.ensemble_folder import applied, load_ensemble, made_from, make_ensemble, save_ensemble
     from models.prediction_folder import candidates_from_predictions
     from models.submission import write_report, write_submission
 
@@ -75,21 +75,20 @@ def submit(paths: Paths, name: str, output: Path, truth_file: Path | None, predi
     if predictions:
         candidates = candidates_from_predictions(predictions, chosen)
     else:
-        competition = load_competition(paths.input, sound=False)
+        competition = locate_test(load_competition(paths.input, sound=False))
         candidates = candidates_from_runs(paths.runs, chosen, competition, lambda runs: predict_new(runs, paths))
     truth = read_truth(truth_file, candidates.classes) if truth_file else None
     if truth is not None and (gone := sorted(set(truth["fname"]) - set(candidates.test_fnames))):
         raise UserError(f"{truth_file}: scored clips that the submission would lack: {list_some(gone)}")
-    if ensemble is not None and not by_default and made_from(ensemble, candidates):
+    if ensemble is not None and made_from(ensemble, candidates):
         ensemble = applied(ensemble, candidates)  # the test clips may be others than when it was blended
-    if ensemble is None or not is_current(ensemble, candidates):
-        if not by_default:
-            raise UserError(f"{folder}: its runs or the test clips changed since: python ensemble.py makes it again")
+        say(f"{folder}: found, {ensemble.weights['method']} blend of {', '.join(ensemble.weights['models'])}")
+    elif not by_default:
+        raise UserError(f"{folder}: its runs or their labels changed since: python ensemble.py makes it again")
+    else:
         ensemble = make_ensemble(candidates, "arithmetic", by_default=True, decide="all")  # a mean needs no judge
         save_ensemble(ensemble, folder)
         say(f"blend, for want of a chosen one: the mean of {', '.join(candidates.names)} -> {folder}")
-    else:
-        say(f"{folder}: found, {ensemble.weights['method']} blend of {', '.join(ensemble.weights['models'])}")
     write_submission(output, ensemble.test, candidates.classes)
     report = output.with_name(output.stem + ".report.json")
     write_report(report, folder, candidates.test_faults, len(ensemble.test.fnames))
@@ -102,14 +101,15 @@ def submit(paths: Paths, name: str, output: Path, truth_file: Path | None, predi
 
 
 def predict_new(runs: "Sequence[Run]", paths: Paths) -> "tuple[list[Predictions], dict[str, str]]":
-    """Probabilities of test clips that the runs of an experiment were not trained beside, from their weights, as a
-    kernel does it; and the faults of these clips. Raises UserError on a missing file, but as the runs' config says."""
+    """Probabilities of test clips that the runs of an experiment were not trained beside, or not as they sound now,
+    from their weights, as a kernel does it; and the faults of these clips. Raises UserError on a missing file, but as
+    the runs' config says."""
     from features.store import open_features
     from input.competition import load_competition
     from models.predict import predict_test
 
     folder, cfg = runs[0].folder.parent, runs[0].config
-    say(f"{folder}: its stored probabilities lack test clips: predicting from the weights")
+    say(f"{folder}: its stored probabilities are of other test clips: predicting from the weights")
     clips = load_competition(paths.input, skip_missing=True).test  # training clips may be gone by now
     gone = clips["fname"][clips["path"].isna()]
     if len(gone) and not cfg.input.skip_unreadable:

@@ -1,7 +1,7 @@
 """The competition as one table of training clips and one of test clips, checked before any work starts."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -47,6 +47,14 @@ def load_competition(folder: Path, skip_missing: bool = False, sound: bool = Tru
     if layout.sample_submission:
         _compare_labels(layout.sample_submission, classes)
     return Competition(folder, classes, train, test)
+
+
+def locate_test(competition: Competition) -> Competition:
+    """One that was loaded without sound, with the paths of the test clips that are there; nothing is unpacked."""
+    audio = find_layout(competition.folder, sound=False).test_audio
+    if not audio.is_dir():
+        return competition
+    return replace(competition, test=competition.test.assign(path=_locate(competition.test["fname"], audio)))
 
 
 def read_test_clips(table: Path, audio: Path, skip_missing: bool = False) -> pd.DataFrame:

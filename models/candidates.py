@@ -10,6 +10,7 @@ import pandas as pd
 from configs.console import warn
 from configs.errors import UserError, list_some
 from configs.schema import differences
+from features.store import sound_hash
 from folds.assign import fold_hash
 from input.competition import Competition
 from models.run_folder import Predictions, Run, mean_of_folds, read_run
@@ -46,8 +47,9 @@ def candidates_from_runs(
 ) -> Candidates:
     """All folds of the named experiments; without names, of every experiment whose folds are all finished.
 
-    predict: called with the runs of an experiment whose stored probabilities lack test clips, it gives those of each
-    and the faults of the clips; without it these are an error.
+    predict: called with the runs of an experiment whose stored probabilities lack test clips or are of other sound than
+    lies there now, it gives those of each and the faults of the clips. Without it the sound is not looked at, and clips
+    that lack are an error.
     Raises UserError where there is none, a named one is unfinished, or they differ in classes, folds or clips from each
     other or from the competition.
     """
@@ -139,7 +141,8 @@ def _align(whole: list[list[Run]], competition: Competition, predict: Predict | 
     fold = {fname: run.fold for run in whole[0] for fname in run.oof.fnames}
     oof = [_join(runs).of(fnames, f"{runs[0].folder.parent}, out-of-fold") for runs in whole]
     test_fnames = tuple(competition.test["fname"])
-    test, faults = zip(*(_mean_test(runs, test_fnames, predict) for runs in whole), strict=True)
+    sound = _sound_now(competition.test) if predict else None
+    test, faults = zip(*(_mean_test(runs, test_fnames, sound, predict) for runs in whole), strict=True)
     for runs, one, other in zip(whole, oof, test, strict=True):
         if not (np.isfinite(one).all() and np.isfinite(other).all()):
             raise UserError(f"{runs[0].folder.parent}: its predictions hold NaN or infinity: train it again")
@@ -160,10 +163,23 @@ def _align(whole: list[list[Run]], competition: Competition, predict: Predict | 
     )
 
 
-def _mean_test(runs: list[Run], fnames: tuple[str, ...], predict: Predict | None) -> tuple[np.ndarray, Faults]:
+def _sound_now(test: pd.DataFrame) -> str | None:
+    """The hash of the test sound; None where not all of it is there: stored probabilities can do without."""
+    return sound_hash(test) if "path" in test and test["path"].notna().all() else None
+
+
+def _is_stored(run: Run, fnames: tuple[str, ...], sound: str | None) -> bool:
+    """Whether a run answers for these test clips, as they sound now: that can be told of the same list of clips."""
+    then = run.manifest.get("sound_hash", {}).get("test")
+    other = run.test.fnames == fnames and None not in (then, sound) and then != sound
+    return set(fnames) <= set(run.test.fnames) and not other
+
+
+def _mean_test(
+    runs: list[Run], fnames: tuple[str, ...], sound: str | None, predict: Predict | None
+) -> tuple[np.ndarray, Faults]:
     """(clips, classes) of an experiment, the mean of its fold models, and the faults of the clips it predicted."""
-    stored = all(set(fnames) <= set(run.test.fnames) for run in runs)
-    if stored or predict is None:
+    if predict is None or all(_is_stored(run, fnames, sound) for run in runs):
         found = [run.test for run in runs]
         faults = {fname: reason for run in runs for fname, reason in run.manifest["test_faults"].items()}
     else:

@@ -320,6 +320,13 @@ def test_other_sound_does_not_pass_for_a_finished_fold(own_work: Path, demo: Pat
     assert "fold0 was made from other sound files" in told and "--force" in told
 
 
+def test_a_repaired_test_clip_needs_no_training(own_work: Path, demo: Path) -> None:
+    now = json.loads((own_work / "runs/one/fold0/manifest.json").read_text())["sound_hash"]
+    change_manifest(own_work / "runs/one/fold0", sound_hash=now | {"test": "before"})
+    said = run("train_fold.py", "--fold", "0", *where(demo, own_work), *ONE).stdout
+    assert "fold0: found, " in said and "the test sound changed since: submit.py predicts it again" in said
+
+
 def change_manifest(folder: Path, **facts: object) -> None:
     file = folder / "manifest.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | facts))

@@ -128,10 +128,10 @@ def test_an_unfinished_fold_with_other_settings_or_data_is_refused(final: Path) 
     other = Config(name="exp", train=TrainConfig(epochs=7))
     with pytest.raises(UserError, match=r"fold0\.partial was begun with other settings \(train\.epochs: 60 -> 7\)"):
         train(final, cfg=other)
-    for key, what in (("fold_hash", "folds"), ("sound_hash", "sound files")):
+    for changed, what in (({"fold_hash": "f"}, "folds"), ({"sound_hash": {"train": "c", "test": "b"}}, "sound files")):
         with (
             pytest.raises(UserError, match=rf"fold0\.partial was begun from other {what}: .*--force"),
-            unfinished(final, CFG, FACTS | {key: "other"}, restart=False),
+            unfinished(final, CFG, FACTS | changed, restart=False),
         ):
             pass
     assert (partial / CHECKPOINT).read_text() == "two epochs"
@@ -269,6 +269,15 @@ def test_data_of_a_run_without_the_facts_is_refused() -> None:
     with pytest.raises(UserError, match="it was made from other folds"):
         refuse_other_data({}, FACTS, "it was made")
     refuse_other_data(FACTS | {"seconds": 3}, FACTS, "it was made")
+
+
+def test_other_test_sound_matters_only_to_whom_it_taught() -> None:
+    heard = FACTS | {"sound_hash": {"train": "a", "test": "b"}}
+    now = FACTS | {"sound_hash": {"train": "a", "test": "c"}}
+    refuse_other_data(heard, now, "it was made")
+    for there in (heard | {"pseudo_runs": ["1"]}, heard):
+        with pytest.raises(UserError, match="it was made from other sound files"):
+            refuse_other_data(there, now | {"pseudo_runs": ["1"]}, "it was made")
 
 
 def test_predictions_that_cannot_be_read_are_told(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import soundfile
 
 from configs.errors import UserError
 from configs.paths import Paths
@@ -33,9 +34,36 @@ def test_clips_that_the_runs_have_not_seen_are_predicted_from_the_weights(
     submit(paths, "default", tmp_path / "out.csv", None)
     old = pd.read_csv(blended.work / "submission.csv").set_index("fname")["label"]
     found = pd.read_csv(tmp_path / "out.csv")
-    assert "its stored probabilities lack test clips: predicting from the weights" in capsys.readouterr().out
+    assert "its stored probabilities are of other test clips: predicting from the weights" in capsys.readouterr().out
     assert found["fname"].tolist() == ["new.wav", *sample["fname"][2:]]
     assert found["label"].tolist() == [old[first], *old[sample["fname"][2:]]]
+
+
+def test_clips_that_sound_otherwise_now_are_predicted_again(
+    blended: Paths, paths: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A repaired file: what the runs stored is the answer to the broken one."""
+    old = pd.read_csv(blended.work / "submission.csv").set_index("fname")["label"]
+    first, other = next((a, b) for a in old.index for b in old.index if old[a] != old[b])
+    audio = paths.input / "audio_test"
+    wave, rate = soundfile.read(audio / other, dtype="int16")
+    soundfile.write(audio / first, wave, rate, subtype="PCM_24")  # of the same samples, but of another size
+    submit(paths, "default", tmp_path / "out.csv", None)
+    assert "predicting from the weights" in capsys.readouterr().out
+    found = pd.read_csv(tmp_path / "out.csv").set_index("fname")["label"]
+    assert found[first] == old[other] and found.drop(first).equals(old.drop(first))
+
+
+def test_without_all_test_sound_the_stored_answers_stand(
+    blended: Paths, paths: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    next((paths.input / "audio_test").iterdir()).unlink()
+    submit(paths, "default", tmp_path / "out.csv", None)
+    assert (tmp_path / "out.csv").read_bytes() == (blended.work / "submission.csv").read_bytes()
+    shutil.rmtree(paths.input / "audio_test")
+    submit(paths, "default", tmp_path / "out.csv", None)
+    assert (tmp_path / "out.csv").read_bytes() == (blended.work / "submission.csv").read_bytes()
+    assert "predicting" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("skip", [False, True])
