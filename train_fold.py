@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -48,6 +49,7 @@ def main() -> None:
     if args.jobs < 1:
         raise UserError(f"--jobs {args.jobs}: at least 1")
     if args.jobs > 1 and sum(map(len, folds)) > 1:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the children hear of it
         train_at_once(experiments, folds, args)
         return
     for cfg, some in zip(experiments, folds, strict=True):

@@ -95,7 +95,7 @@ def make_plan(args: argparse.Namespace) -> "tuple[Plan, str]":
     space = load_space(args.space, config, overrides)
     from models.search import Plan
 
-    folds = tuple(parse_folds(args.folds, base.folds.n_folds))
+    folds = tuple(parse_folds(args.folds, base.folds.n_folds, "--folds"))
     name = args.name or f"{base.name}-{args.space.stem}"
     load_config(None, [f"name={name}-best"])  # what names an experiment names a folder
     return Plan(config, overrides, space, folds, args.trials, args.pruner, args.seed), name

@@ -36,16 +36,16 @@ def load_folds(cfg: FoldConfig, train: pd.DataFrame, folder: Path) -> pd.DataFra
     return table
 
 
-def parse_folds(text: str, n_folds: int) -> list[int]:
+def parse_folds(text: str, n_folds: int, option: str = "--fold") -> list[int]:
     """'3' -> [3], '0..2' -> [0, 1, 2], '0,2,4' -> [0, 2, 4]. Raises UserError on anything else."""
     folds: set[int] = set()
     for part in text.split(","):
         first, dots, last = part.strip().partition("..")
         if not first.isdecimal() or (dots and not last.isdecimal()) or len(part) > 20:
-            raise UserError(f"--fold {text}: write 3, 0..4 or 0,2,4")
+            raise UserError(f"{option} {text}: write 3, 0..4 or 0,2,4")
         end = int(last) if dots else int(first)
         if not int(first) <= end < n_folds:
-            raise UserError(f"--fold {text}: folds go from 0 to {n_folds - 1} (folds.n_folds={n_folds})")
+            raise UserError(f"{option} {text}: folds go from 0 to {n_folds - 1} (folds.n_folds={n_folds})")
         folds |= set(range(int(first), end + 1))
     return sorted(folds)
 

@@ -23,6 +23,7 @@ PACKAGES = ("configs", "input", "features", "models", "kernel")  # what predicti
 METADATA = "dataset-metadata.json"
 LIMIT = 100 * 10**9  # bytes; Kaggle takes no larger dataset
 SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+OWNER = re.compile(r"[A-Za-z0-9_-]+")  # the letters of a Kaggle name
 
 
 def main() -> None:
@@ -83,6 +84,8 @@ def dataset_metadata(owner: str | None, slug: str) -> dict[str, Any]:
     """What Kaggle asks of a dataset. The title has the words of the slug: the two must agree."""
     if not owner:
         raise UserError("whose dataset? Give your Kaggle name with --owner, or set KAGGLE_USERNAME")
+    if not OWNER.fullmatch(owner):
+        raise UserError(f"--owner {owner}: your Kaggle name as it stands in the address of your profile, nothing else")
     if not SLUG.fullmatch(slug) or not 6 <= len(slug) <= 50:
         raise UserError(f"--slug {slug}: 6 to 50 of a-z, 0-9 and single hyphens within")
     return {"id": f"{owner}/{slug}", "title": title_of(slug), "licenses": [{"name": "other"}]}

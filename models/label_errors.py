@@ -62,12 +62,14 @@ def list_label_errors(
     """Write the list to `out` and return it, the most suspicious first; see `suspects` for its columns.
 
     runs: experiments whose mean counts, all finished ones where none is named. Raises UserError where `out` exists,
-    unless `force`, and as the reading of runs and competition does.
+    unless `force`, or is a folder, and as the reading of runs and competition does.
     """
     from input.competition import load_competition
     from input.corrections import read_corrections
     from models.candidates import candidates_from_runs
 
+    if out.is_dir():
+        raise UserError(f"{out}: is a folder: name a file with --out")
     if out.exists() and not force:
         raise UserError(f"{out}: exists: name another with --out, or overwrite it with --force")
     competition = load_competition(paths.input, skip_missing=True)

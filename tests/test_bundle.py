@@ -111,6 +111,12 @@ def test_it_asks_whose_dataset_it_is(paths: Paths) -> None:
         bundle(paths, "default", None)
 
 
+@pytest.mark.parametrize("owner", ["me/you", "me you", " me", "https://www.kaggle.com/me", "me\n"])
+def test_an_owner_is_one_name(paths: Paths, owner: str) -> None:
+    with pytest.raises(UserError, match="--owner .*: your Kaggle name as it stands in the address"):
+        bundle(paths, "default", owner)
+
+
 def test_runs_that_changed_since_the_blend_are_refused(paths: Paths) -> None:
     manifest = paths.runs / "demo_vggish" / "fold1" / "manifest.json"
     manifest.write_text(manifest.read_text() + "\n")

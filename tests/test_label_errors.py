@@ -148,6 +148,9 @@ def test_a_list_is_not_overwritten(blended: Paths, tmp_path: Path) -> None:
     assert out.read_text() == "mine"
     list_label_errors(blended, [], out, force=True)
     assert out.read_text().startswith("fname,given")
+    with pytest.raises(UserError, match="is a folder: name a file with --out"):
+        list_label_errors(blended, [], tmp_path, force=True)
+    assert list(tmp_path.parent.glob("*.part")) == []
 
 
 def test_what_was_corrected_is_not_listed_again(blended: Paths, tmp_path: Path) -> None:

@@ -196,10 +196,11 @@ def test_stopped_at_any_moment_it_ends_with_the_same_bytes(work: Path, demo: Pat
     assert sorted(f.name for f in (tmp_path / "runs/one").iterdir()) == [".fold0.lock", "fold0"]
 
 
-def test_folds_side_by_side_stop_and_go_on(work: Path, demo: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_folds_side_by_side_stop_and_go_on(work: Path, demo: Path, tmp_path: Path, how: signal.Signals) -> None:
     words = ["train_fold.py", "--fold", "0..1", *MANY_JOBS, *where(demo, tmp_path), *ONE]
     process = start(*words)
-    out, err = stop_at(process, "epoch 1/3", signal.SIGINT)
+    out, err = stop_at(process, "epoch 1/3", how)  # waits for the children too, which have its standard error
     assert process.returncode == 130, out + err
     assert "interrupted: the same command goes on from here" in err
     assert run(*words).returncode == 0
