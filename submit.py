@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from models.ensemble_folder import Ensemble
     from models.run_folder import Predictions, Run
 
+CHANGED = "its runs or their labels changed since: python ensemble.py makes it again"
 EXAMPLES = """examples:
   python submit.py
   python submit.py --upload -m "greedy blend of three"
@@ -60,12 +61,13 @@ def submit(paths: Paths, name: str, output: Path, truth_file: Path | None, predi
     competition. Raises UserError on a blend that does not fit."""
     from input.competition import load_competition, locate_test, read_truth
     from models.candidates import candidates_from_runs
-    from models.ensemble_folder import applied, load_ensemble, made_from, make_ensemble, save_ensemble
+    from models.ensemble_folder import applied, load_ensemble, made_from, make_ensemble, same_test, save_ensemble
     from models.prediction_folder import candidates_from_predictions
-    from models.submission import write_report, write_submission
+    from models.submission import refuse_no_submission, write_report, write_submission
 
     if output.resolve() == ((predictions or paths.input) / "sample_submission.csv").resolve():
         raise UserError(f"{output}: is the competition's own: give another name with --output")
+    refuse_no_submission(output)  # now, not after the clips are predicted
     folder = paths.ensemble(name)
     ensemble = load_ensemble(folder) if folder.exists() else None
     if ensemble is None and name != "default":
@@ -76,15 +78,23 @@ def submit(paths: Paths, name: str, output: Path, truth_file: Path | None, predi
         candidates = candidates_from_predictions(predictions, chosen)
     else:
         competition = locate_test(load_competition(paths.input, sound=False))
-        candidates = candidates_from_runs(paths.runs, chosen, competition, lambda runs: predict_new(runs, paths))
+
+        def predict(runs: "Sequence[Run]") -> "tuple[list[Predictions], dict[str, str]]":
+            if ensemble and not by_default:
+                refuse_other_runs(ensemble, folder, runs)
+            return predict_new(runs, competition.test, paths)
+
+        candidates = candidates_from_runs(paths.runs, chosen, competition, predict)
     truth = read_truth(truth_file, candidates.classes) if truth_file else None
     if truth is not None and (gone := sorted(set(truth["fname"]) - set(candidates.test_fnames))):
         raise UserError(f"{truth_file}: scored clips that the submission would lack: {list_some(gone)}")
     if ensemble is not None and made_from(ensemble, candidates):
-        ensemble = applied(ensemble, candidates)  # the test clips may be others than when it was blended
+        before, ensemble = ensemble, applied(ensemble, candidates)  # to other test clips than when it was blended
+        if by_default and not same_test(before, ensemble):
+            save_ensemble(ensemble, folder)
         say(f"{folder}: found, {ensemble.weights['method']} blend of {', '.join(ensemble.weights['models'])}")
     elif not by_default:
-        raise UserError(f"{folder}: its runs or their labels changed since: python ensemble.py makes it again")
+        raise UserError(f"{folder}: {CHANGED}")
     else:
         ensemble = make_ensemble(candidates, "arithmetic", by_default=True, decide="all")  # a mean needs no judge
         save_ensemble(ensemble, folder)
@@ -100,17 +110,26 @@ def submit(paths: Paths, name: str, output: Path, truth_file: Path | None, predi
     say(f"{len(ensemble.test.fnames)} clips -> {output}")
 
 
-def predict_new(runs: "Sequence[Run]", paths: Paths) -> "tuple[list[Predictions], dict[str, str]]":
+def refuse_other_runs(ensemble: "Ensemble", folder: Path, runs: "Sequence[Run]") -> None:
+    """Raises UserError where a chosen blend was made from other runs of an experiment, before these predict."""
+    if ensemble.weights["models"][runs[0].folder.parent.name]["ids"] != [run.id for run in runs]:
+        raise UserError(f"{folder}: {CHANGED}")
+
+
+def predict_new(
+    runs: "Sequence[Run]", test: "pd.DataFrame", paths: Paths
+) -> "tuple[list[Predictions], dict[str, str]]":
     """Probabilities of test clips that the runs of an experiment were not trained beside, or not as they sound now,
-    from their weights, as a kernel does it; and the faults of these clips. Raises UserError on a missing file, but as
-    the runs' config says."""
+    from their weights, as a kernel does it; and the faults of these clips. test: fname and path, unpacked first where
+    there is none. Raises UserError on a missing file, but as the runs' config says."""
     from features.store import open_features
     from input.competition import load_competition
     from models.predict import predict_test
 
     folder, cfg = runs[0].folder.parent, runs[0].config
-    say(f"{folder}: its stored probabilities are of other test clips: predicting from the weights")
-    clips = load_competition(paths.input, skip_missing=True).test  # training clips may be gone by now
+    say(f"{folder}: its stored probabilities are of other test clips or sound: predicting from the weights")
+    unpacked = test["path"].notna().any()  # training clips may be gone by now
+    clips = test if unpacked else load_competition(paths.input, skip_missing=True).test
     gone = clips["fname"][clips["path"].isna()]
     if len(gone) and not cfg.input.skip_unreadable:
         raise UserError(f"{paths.input}: test files are missing: {list_some(gone)}: complete the download")

@@ -93,11 +93,14 @@ class Children:
     def __init__(self, threads: int) -> None:
         self.surroundings = {**os.environ, "OMP_NUM_THREADS": str(max(1, threads)), "PYTHONUNBUFFERED": "1"}
         self.alive: set[subprocess.Popen[str]] = set()
+        self.stopped = False
 
     def run(self, command: list[str]) -> int:
         """The exit status."""
         with subprocess.Popen(command, env=self.surroundings, stdout=subprocess.PIPE, text=True) as child:
             self.alive.add(child)
+            if self.stopped:  # as it was starting
+                child.terminate()
             for line in child.stdout or ():
                 say(line.rstrip("\n"))
         self.alive.discard(child)
@@ -105,6 +108,7 @@ class Children:
 
     def stop(self) -> None:
         """As Ctrl-C does, which reaches them in a terminal anyway: each keeps its last whole epoch."""
+        self.stopped = True
         for child in tuple(self.alive):
             child.terminate()
 

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import shutil
+import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -32,6 +33,8 @@ if TYPE_CHECKING:  # the workers of the pool must not wait for pandas
     import pandas as pd
     from threadpoolctl import ThreadpoolController
 
+Job = tuple[FeatureConfig, list[tuple[str, str | None]], Path]  # settings, clips (fname, file), part
+COLUMNS = ("length", "fault", "stats", "crc")  # of a part's .npz: three for each clip, and the checksum of its frames
 PART = 64  # clips per part: small enough to lose little, large enough that the pool's overhead does not show
 FORMAT = 2
 
@@ -104,7 +107,8 @@ def _make(cfg: FeatureConfig, fnames: Sequence[str], files: Sequence[str | None]
     partial.mkdir(exist_ok=True)
     clips = list(zip(fnames, files, strict=True))
     parts = [partial / f"part-{i:05d}.npz" for i in range(math.ceil(len(clips) / PART))]
-    jobs = [(cfg, clips[i * PART : (i + 1) * PART], p) for i, p in enumerate(parts) if not _is_whole(p)]
+    jobs = [(cfg, clips[i * PART : (i + 1) * PART], p) for i, p in enumerate(parts)]
+    jobs = [job for job in jobs if not _is_made(job)]
     found = len(parts) - len(jobs)
     at = "" if cfg.speed == 1 else f" at speed {cfg.speed:g}"
     say(f"features: log-mel of {len(clips)} clips{at}" + (f", {found * PART} done before" if found else ""))
@@ -120,7 +124,7 @@ def _make(cfg: FeatureConfig, fnames: Sequence[str], files: Sequence[str | None]
     partial.rename(final)
 
 
-def _run(jobs: list[tuple[Any, ...]], workers: int) -> Iterator[int]:
+def _run(jobs: list[Job], workers: int) -> Iterator[int]:
     """Do the jobs, in this process where a pool would take longer to start than to work."""
     if workers == 1 or len(jobs) < 2:
         yield from map(_extract_part, jobs)
@@ -149,7 +153,7 @@ def _blas() -> "ThreadpoolController":
     return ThreadpoolController().select(user_api="blas")
 
 
-def _extract_part(job: tuple[FeatureConfig, list[tuple[str, str | None]], Path]) -> int:
+def _extract_part(job: Job) -> int:
     """Features of a few clips: their frames in <part>.f16, and then all else in <part>.npz, which says that it is done.
 
     An .npz that held the frames too would take five times as long to write and to read.
@@ -207,24 +211,30 @@ def _extract_clip(log_mel: Any, file: str | None, cfg: FeatureConfig) -> tuple[n
     return log_mel(at_speed(wave, cfg.speed)), reason
 
 
-def _is_whole(part: Path) -> bool:
-    """Whether a part was made before, and its frames are still what was written; one that is damaged goes."""
+def _is_made(job: Job) -> bool:
+    """Whether a part was made before and is still what was written; one that is damaged goes."""
+    cfg, clips, part = job
     if not part.exists():
         return False
     try:
-        with np.load(part) as piece, part.with_suffix(".f16").open("rb") as frames:
-            if zlib.crc32(frames.read()) == piece["crc"]:
-                return True
-    except Exception:  # a damaged npz fails as OSError, ValueError, KeyError, BadZipFile and others
-        pass
-    warn(f"{part}: damaged: made again")
-    part.unlink()
-    return False
+        with np.load(part) as data, part.with_suffix(".f16").open("rb") as frames:
+            piece = {name: data[name] for name in COLUMNS}
+            n_bytes = int(piece["length"].sum()) * cfg.n_mels * 2
+            same = _crc32(frames, n_bytes) == piece["crc"] and not frames.read(1)
+            if not same or {len(piece[name]) for name in COLUMNS[:-1]} != {len(clips)}:
+                raise ValueError("changed since it was written")
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged npz fails as OSError, ValueError, KeyError, BadZipFile and others
+        warn(f"{part}: damaged ({error}): made again")
+        part.unlink()
+        return False
+    return True
 
 
 def _assemble(parts: list[Path], clips: list[tuple[str, str | None]], cfg: FeatureConfig, partial: Path) -> None:
     """Join the parts one by one, so that memory does not grow with the competition."""
-    found: dict[str, list[np.ndarray]] = {name: [] for name in ("length", "stats", "fault", "crc")}
+    found: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS}
     with (partial / "frames.f16").open("wb") as out:
         for part in parts:
             with np.load(part) as piece:
@@ -234,7 +244,7 @@ def _assemble(parts: list[Path], clips: list[tuple[str, str | None]], cfg: Featu
                 shutil.copyfileobj(frames, out, 1 << 20)
     for left in partial.glob("*.tmp"):  # by an extraction that was interrupted
         left.unlink()
-    length, stats, fault, crc = (np.concatenate(values) for values in found.values())
+    length, fault, stats, crc = (np.concatenate(values) for values in found.values())
     fname, (mean, square) = np.array([fname for fname, _ in clips]), stats.swapaxes(0, 1)
     np.savez(partial / "index.npz", fname=fname, length=length, fault=fault, mean=mean, mean_square=square)
     sums = {"index.npz": zlib.crc32((partial / "index.npz").read_bytes()), "frames.f16": crc.tolist()}
@@ -248,7 +258,7 @@ def _assemble(parts: list[Path], clips: list[tuple[str, str | None]], cfg: Featu
 def _open(folder: Path, cfg: FeatureConfig) -> Store:
     try:
         index = _checked_index(folder, cfg.n_mels)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ArithmeticError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(f"{folder}: corrupted ({error}): delete this folder, it will be made again") from None
     fnames, length = tuple(index["fname"].tolist()), index["length"]
     shape = (int(length.sum()), cfg.n_mels)
@@ -281,10 +291,19 @@ def _checked_index(folder: Path, n_mels: int) -> dict[str, np.ndarray]:
         index = dict(data)
     per_part = np.add.reduceat(index["length"], np.arange(0, len(index["length"]), manifest["clips_per_part"]))
     with (folder / "frames.f16").open("rb") as frames:
-        found = [zlib.crc32(frames.read(int(n) * n_mels * 2)) for n in per_part]
+        found = [_crc32(frames, int(n) * n_mels * 2) for n in per_part]
         if found != manifest["crc32"]["frames.f16"] or frames.read(1):
             raise ValueError("frames.f16 changed")
     return index
+
+
+def _crc32(stream: BinaryIO, n_bytes: int) -> int:
+    """Of the next so many bytes, or of all there are; a little at a time, since a part of long clips is large."""
+    crc = 0
+    while n_bytes > 0 and (block := stream.read(min(n_bytes, 1 << 20))):
+        crc = zlib.crc32(block, crc)
+        n_bytes -= len(block)
+    return crc
 
 
 @contextmanager

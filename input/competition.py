@@ -27,7 +27,7 @@ class Competition:
 def load_competition(folder: Path, skip_missing: bool = False, sound: bool = True) -> Competition:
     """Read and check the tables and the presence of every file.
 
-    sound=False does without the audio (every path is None): blending and submitting need the tables only. skip_missing
+    sound=False does without the audio (every path is None): blending needs the tables only. skip_missing
     keeps clips whose file is missing (path None) instead of stopping. Raises UserError with every offender
     of the first kind found: absent columns, empty or duplicate or path-like fnames, odd labels, fewer than three
     classes, missing files.

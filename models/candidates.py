@@ -47,9 +47,9 @@ def candidates_from_runs(
 ) -> Candidates:
     """All folds of the named experiments; without names, of every experiment whose folds are all finished.
 
-    predict: called with the runs of an experiment whose stored probabilities lack test clips or are of other sound than
-    lies there now, it gives those of each and the faults of the clips. Without it the sound is not looked at, and clips
-    that lack are an error.
+    predict: called with the runs of an experiment whose stored probabilities lack test clips, or are of other files
+    than lie there now by their names and sizes, it gives those of each and the faults of the clips. Without it the
+    files are not looked at, and clips that lack are an error.
     Raises UserError where there is none, a named one is unfinished, or they differ in classes, folds or clips from each
     other or from the competition.
     """
@@ -141,8 +141,10 @@ def _align(whole: list[list[Run]], competition: Competition, predict: Predict | 
     fold = {fname: run.fold for run in whole[0] for fname in run.oof.fnames}
     oof = [_join(runs).of(fnames, f"{runs[0].folder.parent}, out-of-fold") for runs in whole]
     test_fnames = tuple(competition.test["fname"])
-    sound = _sound_now(competition.test) if predict else None
-    test, faults = zip(*(_mean_test(runs, test_fnames, sound, predict) for runs in whole), strict=True)
+    lost = sorted({fname for runs in whole for run in runs for fname in _no_longer_heard(run, competition.test)})
+    if predict and len(lost) < len(test_fnames) and lost:
+        warn(f"test sound is gone: {list_some(lost)}: stored probabilities stand, even where other clips changed")
+    test, faults = zip(*(_mean_test(runs, competition.test, predict) for runs in whole), strict=True)
     for runs, one, other in zip(whole, oof, test, strict=True):
         if not (np.isfinite(one).all() and np.isfinite(other).all()):
             raise UserError(f"{runs[0].folder.parent}: its predictions hold NaN or infinity: train it again")
@@ -163,28 +165,30 @@ def _align(whole: list[list[Run]], competition: Competition, predict: Predict | 
     )
 
 
-def _sound_now(test: pd.DataFrame) -> str | None:
-    """The hash of the test sound; None where not all of it is there: stored probabilities can do without."""
-    return sound_hash(test) if "path" in test and test["path"].notna().all() else None
+def _no_longer_heard(run: Run, test: pd.DataFrame) -> list[str]:
+    """The test clips that a run heard, whose files are not there now."""
+    gone = test["fname"][test["path"].isna()] if "path" in test else test["fname"]
+    return [fname for fname in gone if run.manifest["test_faults"].get(fname) != "missing"]
 
 
-def _is_stored(run: Run, fnames: tuple[str, ...], sound: str | None) -> bool:
-    """Whether a run answers for these test clips, as they sound now: that can be told of the same list of clips."""
+def _is_stored(run: Run, test: pd.DataFrame) -> bool:
+    """Whether a run answers for these test clips, as they sound now: of the same clips, all there, that can be told."""
+    fnames = set(test["fname"])
+    if fnames != set(run.test.fnames) or _no_longer_heard(run, test):
+        return fnames <= set(run.test.fnames)
     then = run.manifest.get("sound_hash", {}).get("test")
-    other = run.test.fnames == fnames and None not in (then, sound) and then != sound
-    return set(fnames) <= set(run.test.fnames) and not other
+    return then in (None, sound_hash(test.set_index("fname").loc[list(run.test.fnames)].reset_index()))
 
 
-def _mean_test(
-    runs: list[Run], fnames: tuple[str, ...], sound: str | None, predict: Predict | None
-) -> tuple[np.ndarray, Faults]:
+def _mean_test(runs: list[Run], test: pd.DataFrame, predict: Predict | None) -> tuple[np.ndarray, Faults]:
     """(clips, classes) of an experiment, the mean of its fold models, and the faults of the clips it predicted."""
-    if predict is None or all(_is_stored(run, fnames, sound) for run in runs):
+    if predict is None or all(_is_stored(run, test) for run in runs):
         found = [run.test for run in runs]
         faults = {fname: reason for run in runs for fname, reason in run.manifest["test_faults"].items()}
     else:
         found, faults = predict(runs)
-    return mean_of_folds([test.of(fnames, str(run.folder)) for test, run in zip(found, runs, strict=True)]), faults
+    fnames = test["fname"].tolist()
+    return mean_of_folds([one.of(fnames, str(run.folder)) for one, run in zip(found, runs, strict=True)]), faults
 
 
 def group_numbers(train: pd.DataFrame, column: str | None) -> np.ndarray:

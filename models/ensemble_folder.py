@@ -89,6 +89,11 @@ def applied(ensemble: Ensemble, candidates: Candidates) -> Ensemble:
     return replace(ensemble, test=_predictions(candidates.test_fnames, test))
 
 
+def same_test(one: Ensemble, other: Ensemble) -> bool:
+    """Whether two blends answer the same for the same test clips."""
+    return one.test.fnames == other.test.fnames and np.array_equal(one.test.probs, other.test.probs)
+
+
 def was_asked(ensemble: Ensemble, method: str, decide: str, unverified_weight: float | None) -> bool:
     """Whether the blend is what `make_ensemble` would make of these arguments."""
     keys = ("asked", "decide", "unverified_weight", "by_default")

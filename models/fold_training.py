@@ -51,8 +51,8 @@ def found_score(cfg: Config, fold: int, data: Data, final: Path) -> float:
     used = data.folds[~data.folds["fname"].isin(run.manifest["skipped"])]
     refuse_other_data(run.manifest, data.facts_of(fold) | {"fold_hash": fold_hash(used)}, f"{final} was made")
     say(f"{final}: found, out-of-fold MAP@3 {run.scores['map3']:.4f}; --force trains it again")
-    if run.manifest["sound_hash"]["test"] != data.facts["sound_hash"]["test"]:
-        say(f"{final}: the test sound changed since: submit.py predicts it again from the weights")
+    if run.manifest["sound_hash"].get("test") != data.facts["sound_hash"]["test"]:
+        say(f"{final}: test clips changed since: submit.py predicts from the weights what is not stored")
     return run.scores["map3"]
 
 

@@ -174,12 +174,12 @@ def refuse_other_settings(file: Path, config: Config, fact: str) -> None:
 def refuse_other_data(there: dict[str, Any], facts: dict[str, Any], fact: str) -> None:
     """Raises UserError where a run learned from other folds, sound files or labels than `facts` name.
 
-    The test sound counts where it was given pseudo-labels; else submit.py predicts what has changed of it.
+    Test sound counts where it was given pseudo-labels; elsewhere it can be predicted again.
     """
     for key, what in MADE_FROM.items():
         one, other = there.get(key), facts.get(key)
-        if key == "sound_hash" and not {"pseudo_runs"} & {*there, *facts}:
-            one, other = (sound.get("train") if isinstance(sound, dict) else None for sound in (one, other))
+        if key == "sound_hash" and one and other and "pseudo_runs" not in {*there, *facts}:
+            one, other = one.get("train"), other.get("train")
         if one != other:
             raise UserError(f"{fact} from other {what}: {ANEW}")
 

@@ -18,8 +18,7 @@ def write_submission(file: Path, predictions: Predictions, classes: tuple[str, .
 
     Raises UserError where `file` exists and is no submission, or what was written does not read back as it should.
     """
-    if file.exists() and not _is_submission(file):
-        raise UserError(f"{file}: exists and is no submission: give another name with --output")
+    refuse_no_submission(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(file.name + ".part")
     table = pd.DataFrame({"fname": predictions.fnames, "label": top_3(predictions.probs, classes)})
@@ -30,6 +29,12 @@ def write_submission(file: Path, predictions: Predictions, classes: tuple[str, .
         part.unlink()
         raise
     part.replace(file)
+
+
+def refuse_no_submission(file: Path) -> None:
+    """Raises UserError where the file is there, and no submission: nothing else may be replaced."""
+    if file.exists() and not _is_submission(file):
+        raise UserError(f"{file}: exists and is no submission: give another name with --output")
 
 
 def _is_submission(file: Path) -> bool:

@@ -1,6 +1,7 @@
 """kernel.bundle: what goes into the dataset, and what does not."""
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -113,7 +114,7 @@ def test_it_asks_whose_dataset_it_is(paths: Paths) -> None:
 
 @pytest.mark.parametrize("owner", ["me/you", "me you", " me", "https://www.kaggle.com/me", "me\n"])
 def test_an_owner_is_one_name(paths: Paths, owner: str) -> None:
-    with pytest.raises(UserError, match="--owner .*: your Kaggle name as it stands in the address"):
+    with pytest.raises(UserError, match=f"--owner {re.escape(owner)}: your Kaggle name as it stands in the address"):
         bundle(paths, "default", owner)
 
 

@@ -1,5 +1,6 @@
 """Finished experiments as aligned matrices, or one line that says why they cannot be blended."""
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 
 from configs.errors import UserError
 from configs.schema import Config, TrainConfig
+from features.store import sound_hash
 from folds.assign import fold_hash
 from input.competition import Competition
 from models.candidates import Candidates, candidates_from_runs
@@ -135,6 +137,68 @@ def test_faults_are_those_of_the_clips_that_are_there(runs: Path, competition: C
         again(runs, competition, "a", fold, test_faults={"t1.wav": "empty", "t2.wav": "silent"})
     fewer = replace(competition, test=competition.test[1:])
     assert candidates_from_runs(runs, [], fewer).test_faults == {"t2.wav": "silent"}
+
+
+@pytest.fixture
+def heard(runs: Path, competition: Competition, tmp_path: Path) -> Competition:
+    """The competition with the test sound that all runs heard."""
+    for name in TEST:
+        (tmp_path / name).write_text(name)
+    test = pd.DataFrame({"fname": TEST, "path": [str(tmp_path / name) for name in TEST]})
+    for name in ("a", "b"):
+        for fold in (0, 1):
+            again(runs, competition, name, fold, sound_hash={"train": "s", "test": sound_hash(test)})
+    return replace(competition, test=test)
+
+
+def never(of: Sequence[Run]) -> tuple[list[Predictions], dict[str, str]]:
+    raise AssertionError("predicted")
+
+
+def predicted(of: Sequence[Run]) -> tuple[list[Predictions], dict[str, str]]:
+    return [Predictions(tuple(TEST), np.tile(np.float32([[0.2, 0.3, 0.5]]), (2, 1))) for _ in of], {}
+
+
+def test_stored_answers_do_while_the_test_files_are_the_same(runs: Path, heard: Competition) -> None:
+    """In any order, and copied elsewhere."""
+    stored = candidates_from_runs(runs, [], heard, never)
+    turned = candidates_from_runs(runs, [], replace(heard, test=heard.test[::-1].reset_index(drop=True)), never)
+    assert np.array_equal(turned.test, stored.test[:, ::-1])
+    os.utime(heard.test["path"][0], (1, 1))
+    candidates_from_runs(runs, [], heard, never)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_test_file_of_another_size_is_predicted_again(runs: Path, heard: Competition, turned: bool) -> None:
+    Path(heard.test["path"][1]).write_text("repaired")
+    test = heard.test[::-1].reset_index(drop=True) if turned else heard.test
+    found = candidates_from_runs(runs, [], replace(heard, test=test), predicted)
+    assert np.allclose(found.test, [0.2, 0.3, 0.5])
+    assert not np.allclose(candidates_from_runs(runs, [], heard).test, found.test), "a blend asks for no sound"
+
+
+def test_an_experiment_predicts_again_that_has_one_run_of_before(
+    runs: Path, competition: Competition, heard: Competition
+) -> None:
+    again(runs, competition, "b", 1, sound_hash={"train": "s", "test": "before"})
+    found = candidates_from_runs(runs, [], heard, predicted)
+    assert not np.allclose(found.test[0], [0.2, 0.3, 0.5]) and np.allclose(found.test[1], [0.2, 0.3, 0.5])
+
+
+def test_a_file_that_was_missing_already_hides_no_change(
+    runs: Path, competition: Competition, heard: Competition, capsys: pytest.CaptureFixture[str]
+) -> None:
+    test = heard.test.assign(path=[None, heard.test["path"][1]])
+    candidates_from_runs(runs, [], replace(heard, test=test), never)
+    assert f"test sound is gone: {TEST[0]}: stored probabilities stand" in capsys.readouterr().err
+    for name in ("a", "b"):
+        for fold in (0, 1):
+            facts = {"test_faults": {TEST[0]: "missing"}, "sound_hash": {"train": "s", "test": sound_hash(test)}}
+            again(runs, competition, name, fold, **facts)
+    candidates_from_runs(runs, [], replace(heard, test=test), never)
+    Path(heard.test["path"][1]).write_text("repaired")
+    found = candidates_from_runs(runs, [], replace(heard, test=test), predicted)
+    assert np.allclose(found.test, [0.2, 0.3, 0.5]) and capsys.readouterr().err == ""
 
 
 def test_predicted_clips_bring_their_own_faults(runs: Path, competition: Competition) -> None:

@@ -95,7 +95,8 @@ def test_slaney_log_mel_in_decibels_is_librosas(kind):
     audible = expected > np.maximum(-60, expected.max(axis=1, keepdims=True) - 80)  # below, float32 rounds otherwise
     assert np.abs(found - expected)[audible].max(initial=0) < 1e-3 * 10 / math.log(10)
     # and what lies 120 dB below the loudest is a tenth rounding of the FFT, another one on another processor
-    assert np.abs(found - expected).max() < 10 * math.log10(2) + 0.5
+    lost = expected < expected.max(axis=1, keepdims=True) - 110
+    assert np.all(np.abs(found - expected) < 10 * math.log10(2) + np.where(lost, 0.5, 0.1))
     assert audible.any() or kind == "faint"
 
 

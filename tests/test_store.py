@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -324,26 +325,40 @@ def test_a_damaged_part_is_told_and_made_again(tmp_path, monkeypatch, capsys, da
         part.write_bytes({"half": data[: len(data) // 2], "nothing": b"", "junk": b"\x55" * len(data)}[damage])
     capsys.readouterr()
     store = open_features(CFG, clips, tmp_path / "features", workers=1)
-    assert "part-00000.npz: damaged: made again" in capsys.readouterr().err
+    assert re.search(r"part-00000\.npz: damaged \(.+\): made again", capsys.readouterr().err)
     assert same(store, undisturbed)
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-2], lambda data: data[:99] + b"\x55" + data[100:], None])
-def test_a_part_whose_frames_are_damaged_is_made_again(tmp_path, monkeypatch, capsys, damage):
+def flip(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "damage"),
+    [
+        (".f16", lambda data: data[:-2]),
+        (".f16", lambda data: data + b"x"),
+        (".f16", lambda data: flip(data, 99)),
+        (".f16", None),
+        (".npz", lambda data: flip(data, data.index(b"length.npy") + 200)),
+        (".npz", lambda data: flip(data, data.index(b"stats.npy") + 200)),
+    ],
+)
+def test_a_part_of_which_a_little_is_damaged_is_made_again(tmp_path, monkeypatch, capsys, suffix, damage):
     clips = write_clips(tmp_path / "sound", MANY)
     undisturbed = open_features(CFG, clips, tmp_path / "undisturbed", workers=1)
     with monkeypatch.context() as patch:
         interrupt_at(patch, clips["path"][MANY - 1])
         with pytest.raises(Interrupted):
             open_features(CFG, clips, tmp_path / "features", workers=1)
-    (frames, *_) = sorted((tmp_path / "features").glob("*.partial/*.f16"))
+    (file, *_) = sorted((tmp_path / "features").glob(f"*.partial/*{suffix}"))
     if damage:
-        frames.write_bytes(damage(frames.read_bytes()))
+        file.write_bytes(damage(file.read_bytes()))
     else:
-        frames.unlink()
+        file.unlink()
     capsys.readouterr()
     assert same(open_features(CFG, clips, tmp_path / "features", workers=1), undisturbed)
-    assert f"{frames.stem}.npz: damaged: made again" in capsys.readouterr().err
+    assert re.search(rf"{file.stem}\.npz: damaged \(.+\): made again", capsys.readouterr().err)
 
 
 def test_two_processes_make_it_once(tmp_path):

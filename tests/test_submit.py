@@ -4,13 +4,14 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import soundfile
 
 from configs.errors import UserError
 from configs.paths import Paths
-from models.run_folder import file_sha256
+from models.run_folder import file_sha256, load_predictions
 from submit import submit
 
 
@@ -34,7 +35,10 @@ def test_clips_that_the_runs_have_not_seen_are_predicted_from_the_weights(
     submit(paths, "default", tmp_path / "out.csv", None)
     old = pd.read_csv(blended.work / "submission.csv").set_index("fname")["label"]
     found = pd.read_csv(tmp_path / "out.csv")
-    assert "its stored probabilities are of other test clips: predicting from the weights" in capsys.readouterr().out
+    assert (
+        "its stored probabilities are of other test clips or sound: predicting from the weights"
+        in capsys.readouterr().out
+    )
     assert found["fname"].tolist() == ["new.wav", *sample["fname"][2:]]
     assert found["label"].tolist() == [old[first], *old[sample["fname"][2:]]]
 
@@ -57,13 +61,57 @@ def test_clips_that_sound_otherwise_now_are_predicted_again(
 def test_without_all_test_sound_the_stored_answers_stand(
     blended: Paths, paths: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    next((paths.input / "audio_test").iterdir()).unlink()
+    gone = next((paths.input / "audio_test").iterdir())
+    gone.unlink()
     submit(paths, "default", tmp_path / "out.csv", None)
     assert (tmp_path / "out.csv").read_bytes() == (blended.work / "submission.csv").read_bytes()
+    assert f"test sound is gone: {gone.name}: stored probabilities stand" in capsys.readouterr().err
     shutil.rmtree(paths.input / "audio_test")
     submit(paths, "default", tmp_path / "out.csv", None)
     assert (tmp_path / "out.csv").read_bytes() == (blended.work / "submission.csv").read_bytes()
+    told = capsys.readouterr()
+    assert "predicting" not in told.out and "gone" not in told.err
+
+
+def test_training_sound_is_not_needed_to_predict_again(
+    paths: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(paths.input / "audio_train")
+    spoil(next((paths.input / "audio_test").iterdir()))
+    submit(paths, "default", tmp_path / "out.csv", None)
+    assert "predicting from the weights" in capsys.readouterr().out
+
+
+def test_other_clips_renew_a_blend_that_nobody_chose(paths: Paths, tmp_path: Path) -> None:
+    shutil.rmtree(paths.ensembles)
+    submit(paths, "default", tmp_path / "out.csv", None)
+    first = load_predictions(paths.ensemble("default") / "test.npz")
+    repaired = first.fnames[0]
+    spoil(paths.input / "audio_test" / repaired)
+    submit(paths, "default", tmp_path / "out.csv", None)
+    second = load_predictions(paths.ensemble("default") / "test.npz")
+    changed = (first.probs != second.probs).any(axis=1)
+    assert second.fnames == first.fnames and changed[0]
+    assert np.allclose(first.probs[1:], second.probs[1:], atol=1e-6)
+
+
+def test_what_would_be_refused_is_refused_before_clips_are_predicted(
+    paths: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(next((paths.input / "audio_test").iterdir()))
+    (tmp_path / "mine.csv").write_text("mine")
+    with pytest.raises(UserError, match=r"mine\.csv: exists and is no submission"):
+        submit(paths, "default", tmp_path / "mine.csv", None)
+    manifest = next(paths.runs.glob("*/fold0")) / "manifest.json"
+    manifest.write_text(manifest.read_text() + "\n")
+    with pytest.raises(UserError, match=r"default: its runs or their labels changed since: python ensemble\.py"):
+        submit(paths, "default", tmp_path / "out.csv", None)
     assert "predicting" not in capsys.readouterr().out
+
+
+def spoil(sound: Path) -> None:
+    """Another sound of another size."""
+    soundfile.write(sound, np.random.default_rng(0).normal(size=5_000) / 5, 16_000, subtype="PCM_24")
 
 
 @pytest.mark.parametrize("skip", [False, True])
