@@ -29,7 +29,7 @@ demo: setup  ## the main job on a synthetic competition: two experiments x 5 fol
 	$(PY) ensemble.py $(DEMO)
 	$(PY) submit.py $(DEMO) --truth input/demo/test_labels.csv
 
-bench: setup  ## measure against torchaudio, librosa and plain loaders (8 minutes; BENCH=--quick: one)
+bench: setup  ## measure against torchaudio, librosa and plain loaders (8 to 11 minutes; BENCH=--quick: one)
 	$(PY) -m benchmarks.run $(BENCH)
 
 test: setup  ## pass the tests
