@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import input.audio
 import input.resample
@@ -260,6 +261,21 @@ def test_the_pool_makes_what_this_process_makes(tmp_path):
     alone = open_features(CFG, clips, tmp_path / "alone", workers=1)
     assert same(alone, open_features(CFG, clips, tmp_path / "pool", workers=2))
     assert len(alone.fnames) == MANY
+
+
+def test_extraction_takes_one_thread_of_numpys_blas_and_gives_the_others_back(clips, tmp_path, monkeypatch):
+    def threads() -> list[int]:
+        return [found["num_threads"] for found in threadpool_info() if found["user_api"] == "blas"]
+
+    def read_wave(*args, **kwargs):
+        seen.extend(threads())
+        return real(*args, **kwargs)
+
+    real, seen = input.audio.read_wave, []
+    monkeypatch.setattr(input.audio, "read_wave", read_wave)
+    with threadpool_limits(2, user_api="blas"):
+        open_features(CFG, clips, tmp_path / "features", workers=1)
+        assert set(seen) == {1} and set(threads()) == {2}
 
 
 # Interrupted
