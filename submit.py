@@ -133,7 +133,7 @@ def predict_new(
     gone = clips["fname"][clips["path"].isna()]
     if len(gone) and not cfg.input.skip_unreadable:
         raise UserError(f"{paths.input}: test files are missing: {list_some(gone)}: complete the download")
-    found = predict_test([run.folder for run in runs], clips, paths.features)
+    found = predict_test([run.folder for run in runs], clips, paths.features, paths.predictions)
     return found, open_features(cfg.features, clips, paths.features).faults
 
 

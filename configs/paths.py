@@ -33,6 +33,11 @@ class Paths:
         return self.work / "ensembles"
 
     @property
+    def predictions(self) -> Path:
+        """Of test clips that the runs were not trained beside."""
+        return self.work / "predictions"
+
+    @property
     def studies(self) -> Path:
         return self.work / "studies"
 

@@ -1,5 +1,6 @@
 """Clips -> probabilities: the one inference path of validation, out-of-fold, test and the Kaggle kernel."""
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,7 @@ from configs.schema import PredictConfig
 from features.batches import Batches, windows
 from features.store import Store, open_features
 from models.memory import memory_kept
-from models.run_folder import Predictions, Trained, read_trained
+from models.run_folder import Predictions, Trained, load_predictions, read_trained, save_predictions
 from models.tagger import Tagger, autocast, choose_precision, load_tagger
 
 if TYPE_CHECKING:
@@ -82,11 +83,14 @@ def _over_windows(
     return np.add.reduceat(torch.cat(found).cpu().numpy(), np.cumsum(count) - count) / count[:, None]
 
 
-def predict_test(folders: Sequence[Path], clips: "pd.DataFrame", features: Path) -> list[Predictions]:
+def predict_test(
+    folders: Sequence[Path], clips: "pd.DataFrame", features: Path, keep: Path | None = None
+) -> list[Predictions]:
     """Each run folder's probabilities of test clips (fname, path), from its weights and the sound.
 
     The runs are shared out among the GPUs, or take turns on the CPU; the log-mel is made once per feature setting, in
-    the folder `features`. Raises UserError where a run folder is damaged.
+    the folder `features`. keep: a folder where the probabilities of a run for this sound are kept, and found again.
+    Raises UserError where a run folder is damaged, or a file of `keep`.
     """
     runs = [read_trained(folder) for folder in folders]
     stores = {run.config.features: open_features(run.config.features, clips, features) for run in runs}
@@ -95,13 +99,26 @@ def predict_test(folders: Sequence[Path], clips: "pd.DataFrame", features: Path)
         free.put(device)
 
     def predict(run: Trained) -> Predictions:
+        store = stores[run.config.features]
+        kept = keep / f"{run.id}-{store.key}.npz" if keep else None
+        if kept and kept.exists():
+            advance(1)
+            try:
+                return load_predictions(kept)
+            except UserError as error:
+                raise UserError(f"{error}: delete this file, it will be made again") from None
         device = free.get()
         try:
-            probs = predict_store(run, stores[run.config.features], device)
+            found = Predictions(tuple(clips["fname"]), predict_store(run, store, device))
         finally:
             free.put(device)
+        if kept:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            part = kept.with_name(f"{kept.name}.{os.getpid()}.part")
+            save_predictions(part, found)
+            part.replace(kept)
         advance(1)
-        return Predictions(tuple(clips["fname"]), probs)
+        return found
 
     with memory_kept(), ThreadPoolExecutor(free.qsize()) as pool, progress("predicting", len(runs), "runs") as advance:
         return list(pool.map(predict, runs))

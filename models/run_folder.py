@@ -79,9 +79,10 @@ def mean_of_folds(probs: Sequence[np.ndarray]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Trained:
-    """What prediction needs of a finished run folder; the weights are in `weights`."""
+    """What prediction needs of a finished run folder; the weights are in `weights`. `id` as that of `Run`."""
 
     folder: Path
+    id: str
     config: Config
     classes: tuple[str, ...]
     manifest: dict[str, Any]
@@ -254,10 +255,10 @@ def read_run(folder: Path) -> Run:
     Raises UserError where it is unfinished, damaged or written by another version of the kit.
     """
     small = [name for name in FILES if name != "model.safetensors"]
-    trained, run_id = _read_checked(folder, small)
+    trained = _read_checked(folder, small)
     scores = _read_json(folder / "scores.json")
     oof, test = load_predictions(folder / "oof.npz"), load_predictions(folder / "test.npz")
-    return Run(folder, run_id, trained.config, trained.classes, oof, test, scores, trained.manifest)
+    return Run(folder, trained.id, trained.config, trained.classes, oof, test, scores, trained.manifest)
 
 
 def read_trained(folder: Path) -> Trained:
@@ -265,11 +266,11 @@ def read_trained(folder: Path) -> Trained:
 
     Raises UserError where it is unfinished, damaged or written by another version of the kit.
     """
-    return _read_checked(folder, TRAINED)[0]
+    return _read_checked(folder, TRAINED)
 
 
-def _read_checked(folder: Path, names: Sequence[str]) -> tuple[Trained, str]:
-    """The trained part, and the id of the run, once the named files are those of the manifest."""
+def _read_checked(folder: Path, names: Sequence[str]) -> Trained:
+    """The trained part, once the named files are those of the manifest."""
     try:
         raw = (folder / "manifest.json").read_bytes()
         manifest = json.loads(raw)
@@ -282,7 +283,7 @@ def _read_checked(folder: Path, names: Sequence[str]) -> tuple[Trained, str]:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder}: not a finished run of this kit ({error}): train that fold with --force") from None
-    return Trained(folder, config, classes, manifest), hashlib.sha256(raw).hexdigest()[:12]
+    return Trained(folder, hashlib.sha256(raw).hexdigest()[:12], config, classes, manifest)
 
 
 def check_files(folder: Path, manifest: dict[str, Any], names: Sequence[str]) -> None:

@@ -80,7 +80,7 @@ def test_a_finished_run_predicts_with_its_own_padding(make_store: MakeStore, tmp
         torch.manual_seed(0)
         tagger = build_tagger(cfg, np.full(3, 1 / 3, np.float32), np.zeros(4, np.float32), np.ones(4, np.float32))
         save_tagger(tagger.state_dict(), tmp_path / "model.safetensors")
-        run = Trained(tmp_path, cfg, ("a", "b", "c"), {})
+        run = Trained(tmp_path, "id", cfg, ("a", "b", "c"), {})
         found[padding] = predict_store(run, store, torch.device("cpu"))
         by_hand = predict_clips(tagger, Batches(store, padding=padding), np.arange(2), SECOND, "fp32")
         np.testing.assert_allclose(found[padding], by_hand, atol=1e-5)

@@ -3,15 +3,17 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
 
+import models.predict
 from configs.errors import UserError
 from configs.paths import Paths
-from models.run_folder import file_sha256, load_predictions
+from models.run_folder import Trained, file_sha256, load_predictions
 from submit import submit
 
 
@@ -71,6 +73,40 @@ def test_without_all_test_sound_the_stored_answers_stand(
     assert (tmp_path / "out.csv").read_bytes() == (blended.work / "submission.csv").read_bytes()
     told = capsys.readouterr()
     assert "predicting" not in told.out and "gone" not in told.err
+
+
+def test_what_was_predicted_is_found_again(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupted, the same command goes on; the second run only reads; other sound is other work."""
+    real, asked = models.predict.predict_store, list[Path]()
+
+    def predict_store(run: Trained, *args: Any) -> np.ndarray:
+        if len(asked) == 3 and not (tmp_path / "out.csv").exists():
+            asked.clear()
+            raise KeyboardInterrupt
+        asked.append(run.folder)
+        return real(run, *args)
+
+    monkeypatch.setattr(models.predict, "predict_store", predict_store)
+    n_runs = len(list(paths.runs.glob("*/fold?")))
+    sound = next((paths.input / "audio_test").iterdir())
+    spoil(sound)
+    with pytest.raises(KeyboardInterrupt):
+        submit(paths, "default", tmp_path / "out.csv", None)
+    (tmp_path / "out.csv").write_text("fname,label\n")
+    submit(paths, "default", tmp_path / "out.csv", None)
+    assert len(asked) == n_runs - 3
+    first = (tmp_path / "out.csv").read_bytes()
+    submit(paths, "default", tmp_path / "out.csv", None)
+    assert len(asked) == n_runs - 3 and (tmp_path / "out.csv").read_bytes() == first
+    soundfile.write(sound, np.ones(900) / 3, 16_000, subtype="PCM_24")
+    submit(paths, "default", tmp_path / "out.csv", None)
+    assert len(asked) == 2 * n_runs - 3
+    kept = sorted(paths.predictions.iterdir())
+    assert len(kept) == 2 * n_runs and {file.suffix for file in kept} == {".npz"}
+    for file in kept:
+        file.write_bytes(file.read_bytes()[:-30])
+    with pytest.raises(UserError, match=r"\.npz: cannot read the predictions: .*: delete this file"):
+        submit(paths, "default", tmp_path / "out.csv", None)
 
 
 def test_training_sound_is_not_needed_to_predict_again(
