@@ -66,9 +66,10 @@ def blend(
     predictions: a folder that stands for our runs and the competition; the others as in `make_ensemble`.
     """
     from configs.errors import UserError
-    from input.competition import load_competition
+    from input.competition import load_competition, locate_test
     from models.candidates import candidates_from_runs
-    from models.ensemble_folder import is_current, load_ensemble, make_ensemble, save_ensemble, was_asked
+    from models.ensemble_folder import is_current, load_ensemble, make_ensemble, renewed, save_ensemble, was_asked
+    from models.new_clips import predict_new
     from models.prediction_folder import candidates_from_predictions
     from models.report import write_report
 
@@ -80,10 +81,14 @@ def blend(
     if predictions:
         candidates = candidates_from_predictions(predictions, runs)
     else:
-        candidates = candidates_from_runs(paths.runs, runs, load_competition(paths.input, sound=False))
+        competition = locate_test(load_competition(paths.input, sound=False))
+        candidates = candidates_from_runs(
+            paths.runs, runs, competition, lambda of, fnames: predict_new(of, fnames, competition, paths)
+        )
     if folder.exists() and not force:
         found = load_ensemble(folder)
         if was_asked(found, method, decide, unverified_weight) and is_current(found, candidates):
+            found = renewed(found, candidates, folder)
             say(f"{folder}: found, made from these predictions in this way; --force makes it again")
             show(found, candidates.kept_best)
             return found

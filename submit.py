@@ -35,15 +35,18 @@ def main() -> None:
     parser.add_argument("--ensemble", default="default", metavar="NAME", help="work/ensembles/NAME/ (%(default)s)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="where to write it (<work>/submission.csv)")
     parser.add_argument("--truth", type=Path, metavar="FILE", help="labels published later: print the test score")
+    parser.add_argument("--force", action="store_true", help="predict every test clip again, as its file is now")
     parser.add_argument("--upload", action="store_true", help="submit it to Kaggle and wait for the score; needs -m")
     parser.add_argument("-m", "--message", metavar="TEXT", help="the submission's description")
     parser.add_argument("--competition", metavar="SLUG", help="where --upload submits (the name of the input folder)")
     args = parser.parse_args()
-    if args.upload and not args.message:
-        parser.error("--upload needs a description: -m TEXT")
+    if args.upload != bool(args.message):
+        parser.error("--upload needs a description, -m TEXT, and there is none without it")
+    if args.force and args.predictions:
+        parser.error("--force predicts from the weights of our runs, which --predictions does without")
     paths = Paths(args.input, args.work)
     output = args.output or paths.work / "submission.csv"
-    submit(paths, args.ensemble, output, args.truth, args.predictions)
+    submit(paths, args.ensemble, output, args.truth, args.predictions, args.force)
     if args.upload:
         upload(args.competition or paths.input.resolve().name, output, args.message)
 
@@ -56,12 +59,21 @@ def upload(slug: str, file: Path, message: str) -> None:
     submit_file(Kaggle(), slug, file, message)
 
 
-def submit(paths: Paths, name: str, output: Path, truth_file: Path | None, predictions: Path | None = None) -> None:
+def submit(
+    paths: Paths,
+    name: str,
+    output: Path,
+    truth_file: Path | None,
+    predictions: Path | None = None,
+    anew: bool = False,
+) -> None:
     """Write and validate the submission; with a truth, score it. predictions: a folder that stands for our runs and the
-    competition. Raises UserError on a blend that does not fit."""
+    competition; anew: nothing of the test clips that is stored counts. Raises UserError on a blend that does not fit.
+    """
     from input.competition import load_competition, locate_test, read_truth
     from models.candidates import candidates_from_runs
-    from models.ensemble_folder import applied, load_ensemble, made_from, make_ensemble, same_test, save_ensemble
+    from models.ensemble_folder import load_ensemble, made_from, make_ensemble, renewed, save_ensemble
+    from models.new_clips import predict_new
     from models.prediction_folder import candidates_from_predictions
     from models.submission import refuse_no_submission, write_report, write_submission
 
@@ -79,19 +91,17 @@ def submit(paths: Paths, name: str, output: Path, truth_file: Path | None, predi
     else:
         competition = locate_test(load_competition(paths.input, sound=False))
 
-        def predict(runs: "Sequence[Run]") -> "tuple[list[Predictions], dict[str, str]]":
+        def predict(runs: "Sequence[Run]", fnames: "Sequence[str]") -> "tuple[list[Predictions], dict[str, str]]":
             if ensemble and not by_default:
                 refuse_other_runs(ensemble, folder, runs)
-            return predict_new(runs, competition.test, paths)
+            return predict_new(runs, fnames, competition, paths)
 
-        candidates = candidates_from_runs(paths.runs, chosen, competition, predict)
+        candidates = candidates_from_runs(paths.runs, chosen, competition, predict, anew)
     truth = read_truth(truth_file, candidates.classes) if truth_file else None
     if truth is not None and (gone := sorted(set(truth["fname"]) - set(candidates.test_fnames))):
         raise UserError(f"{truth_file}: scored clips that the submission would lack: {list_some(gone)}")
     if ensemble is not None and made_from(ensemble, candidates):
-        before, ensemble = ensemble, applied(ensemble, candidates)  # to other test clips than when it was blended
-        if by_default and not same_test(before, ensemble):
-            save_ensemble(ensemble, folder)
+        ensemble = renewed(ensemble, candidates, folder)  # the test clips may be others than when it was blended
         say(f"{folder}: found, {ensemble.weights['method']} blend of {', '.join(ensemble.weights['models'])}")
     elif not by_default:
         raise UserError(f"{folder}: {CHANGED}")
@@ -114,27 +124,6 @@ def refuse_other_runs(ensemble: "Ensemble", folder: Path, runs: "Sequence[Run]")
     """Raises UserError where a chosen blend was made from other runs of an experiment, before these predict."""
     if ensemble.weights["models"][runs[0].folder.parent.name]["ids"] != [run.id for run in runs]:
         raise UserError(f"{folder}: {CHANGED}")
-
-
-def predict_new(
-    runs: "Sequence[Run]", test: "pd.DataFrame", paths: Paths
-) -> "tuple[list[Predictions], dict[str, str]]":
-    """Probabilities of test clips that the runs of an experiment were not trained beside, or not as they sound now,
-    from their weights, as a kernel does it; and the faults of these clips. test: fname and path, unpacked first where
-    there is none. Raises UserError on a missing file, but as the runs' config says."""
-    from features.store import open_features
-    from input.competition import load_competition
-    from models.predict import predict_test
-
-    folder, cfg = runs[0].folder.parent, runs[0].config
-    say(f"{folder}: its stored probabilities are of other test clips or sound: predicting from the weights")
-    unpacked = test["path"].notna().any()  # training clips may be gone by now
-    clips = test if unpacked else load_competition(paths.input, skip_missing=True).test
-    gone = clips["fname"][clips["path"].isna()]
-    if len(gone) and not cfg.input.skip_unreadable:
-        raise UserError(f"{paths.input}: test files are missing: {list_some(gone)}: complete the download")
-    found = predict_test([run.folder for run in runs], clips, paths.features, paths.predictions)
-    return found, open_features(cfg.features, clips, paths.features).faults
 
 
 def show_scores(ensemble: "Ensemble", candidates: "Candidates", truth: "pd.DataFrame") -> None:

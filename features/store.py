@@ -93,11 +93,15 @@ def store_key(cfg: FeatureConfig, fnames: Sequence[str], files: Sequence[str | N
 def sound_hash(clips: "pd.DataFrame") -> str:
     """Twelve hex digits: name and size of every file (fname, path). Unlike the key of a store it survives a copy of the
     files, so that runs made from one copy are at home with another."""
-    lines = []
-    for fname, path in zip(clips["fname"], clips["path"], strict=True):
-        size = os.stat(path).st_size if isinstance(path, str) else None  # noqa: PTH116  called 20,000 times
-        lines.append(f"{fname}\0{size}\n")
+    lines = [f"{fname}\0{size}\n" for fname, size in zip(clips["fname"], sound_sizes(clips), strict=True)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:12]
+
+
+def sound_sizes(clips: "pd.DataFrame") -> np.ndarray:
+    """(clips,) int64: the bytes of every file (path), -1 where it is missing."""
+    paths = clips["path"] if "path" in clips else [None] * len(clips)
+    found = [os.stat(path).st_size if isinstance(path, str) else -1 for path in paths]  # noqa: PTH116  20,000 times
+    return np.array(found, np.int64)
 
 
 def _make(cfg: FeatureConfig, fnames: Sequence[str], files: Sequence[str | None], final: Path, workers: int) -> None:

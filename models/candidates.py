@@ -10,13 +10,13 @@ import pandas as pd
 from configs.console import warn
 from configs.errors import UserError, list_some
 from configs.schema import differences
-from features.store import sound_hash
+from features.store import sound_sizes
 from folds.assign import fold_hash
 from input.competition import Competition
 from models.run_folder import Predictions, Run, mean_of_folds, read_run
 
 Faults = dict[str, str]  # fname -> reason
-Predict = Callable[[Sequence[Run]], tuple[list[Predictions], Faults]]
+Predict = Callable[[Sequence[Run], Sequence[str]], tuple[list[Predictions], Faults]]
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ class Candidates:
 
 
 def candidates_from_runs(
-    runs: Path, names: Sequence[str], competition: Competition, predict: Predict | None = None
+    runs: Path, names: Sequence[str], competition: Competition, predict: Predict | None = None, anew: bool = False
 ) -> Candidates:
     """All folds of the named experiments; without names, of every experiment whose folds are all finished.
 
-    predict: called with the runs of an experiment whose stored probabilities lack test clips, or are of other files
-    than lie there now by their names and sizes, it gives those of each and the faults of the clips. Without it the
-    files are not looked at, and clips that lack are an error.
+    predict: called with the runs of an experiment and the test clips that these have no answer for, or one to another
+    file than lies there now, by its size; it gives each run's probabilities of these clips, and their faults. Without
+    it, files are not looked at, and a clip without an answer is an error. anew: every clip is predicted again.
     Raises UserError where there is none, a named one is unfinished, or they differ in classes, folds or clips from each
     other or from the competition.
     """
@@ -63,7 +63,7 @@ def candidates_from_runs(
     if not whole:
         raise UserError(f"{runs}: no experiment with all its folds finished: python train_fold.py --fold 0..4")
     _refuse_differences(whole, competition)
-    return _align(whole, competition, predict)
+    return _align(whole, competition, predict, anew)
 
 
 def _folders(runs: Path, names: Sequence[str]) -> list[Path]:
@@ -133,7 +133,7 @@ def _fold_hash_now(runs: list[Run], train: pd.DataFrame) -> str:
     return fold_hash(used.assign(fold=[fold.get(fname, -1) for fname in used["fname"]]))
 
 
-def _align(whole: list[list[Run]], competition: Competition, predict: Predict | None) -> Candidates:
+def _align(whole: list[list[Run]], competition: Competition, predict: Predict | None, anew: bool) -> Candidates:
     train = competition.train
     skipped = set().union(*(run.manifest["skipped"] for runs in whole for run in runs))
     used = train[~train["fname"].isin(skipped)]
@@ -141,10 +141,7 @@ def _align(whole: list[list[Run]], competition: Competition, predict: Predict | 
     fold = {fname: run.fold for run in whole[0] for fname in run.oof.fnames}
     oof = [_join(runs).of(fnames, f"{runs[0].folder.parent}, out-of-fold") for runs in whole]
     test_fnames = tuple(competition.test["fname"])
-    lost = sorted({fname for runs in whole for run in runs for fname in _no_longer_heard(run, competition.test)})
-    if predict and len(lost) < len(test_fnames) and lost:
-        warn(f"test sound is gone: {list_some(lost)}: stored probabilities stand, even where other clips changed")
-    test, faults = zip(*(_mean_test(runs, competition.test, predict) for runs in whole), strict=True)
+    test, faults = zip(*(_mean_test(runs, competition.test, predict, anew) for runs in whole), strict=True)
     for runs, one, other in zip(whole, oof, test, strict=True):
         if not (np.isfinite(one).all() and np.isfinite(other).all()):
             raise UserError(f"{runs[0].folder.parent}: its predictions hold NaN or infinity: train it again")
@@ -165,30 +162,38 @@ def _align(whole: list[list[Run]], competition: Competition, predict: Predict | 
     )
 
 
-def _no_longer_heard(run: Run, test: pd.DataFrame) -> list[str]:
-    """The test clips that a run heard, whose files are not there now."""
-    gone = test["fname"][test["path"].isna()] if "path" in test else test["fname"]
-    return [fname for fname in gone if run.manifest["test_faults"].get(fname) != "missing"]
-
-
-def _is_stored(run: Run, test: pd.DataFrame) -> bool:
-    """Whether a run answers for these test clips, as they sound now: of the same clips, all there, that can be told."""
-    fnames = set(test["fname"])
-    if fnames != set(run.test.fnames) or _no_longer_heard(run, test):
-        return fnames <= set(run.test.fnames)
-    then = run.manifest.get("sound_hash", {}).get("test")
-    return then in (None, sound_hash(test.set_index("fname").loc[list(run.test.fnames)].reset_index()))
-
-
-def _mean_test(runs: list[Run], test: pd.DataFrame, predict: Predict | None) -> tuple[np.ndarray, Faults]:
-    """(clips, classes) of an experiment, the mean of its fold models, and the faults of the clips it predicted."""
-    if predict is None or all(_is_stored(run, test) for run in runs):
-        found = [run.test for run in runs]
-        faults = {fname: reason for run in runs for fname, reason in run.manifest["test_faults"].items()}
-    else:
-        found, faults = predict(runs)
+def _mean_test(runs: list[Run], test: pd.DataFrame, predict: Predict | None, anew: bool) -> tuple[np.ndarray, Faults]:
+    """(clips, classes) of an experiment, the mean of its fold models, and the faults of the test clips."""
+    found = [run.test for run in runs]
+    faults = {fname: reason for run in runs for fname, reason in run.manifest["test_faults"].items()}
+    new = test["fname"].tolist() if anew else _new_clips(found, test) if predict else []
+    if predict and new:
+        answers, new_faults = predict(runs, new)
+        found = [_renewed(*pair) for pair in zip(found, answers, strict=True)]
+        faults = {fname: reason for fname, reason in faults.items() if fname not in set(new)} | new_faults
     fnames = test["fname"].tolist()
     return mean_of_folds([one.of(fnames, str(run.folder)) for one, run in zip(found, runs, strict=True)]), faults
+
+
+def _new_clips(stored: Sequence[Predictions], test: pd.DataFrame) -> list[str]:
+    """The test clips that one of these lacks, or has from another file than lies there now, by its size. A file that is
+    not there now changes nothing."""
+    size, new = sound_sizes(test), np.zeros(len(test), dtype=bool)
+    for one in stored:
+        rows = {fname: i for i, fname in enumerate(one.fnames)}
+        row = np.array([rows.get(fname, -1) for fname in test["fname"]], np.int64)
+        new |= row < 0
+        if one.size is not None:
+            new |= (size >= 0) & (one.size[row] != size)
+    return [fname for fname, is_new in zip(test["fname"], new, strict=True) if is_new]
+
+
+def _renewed(stored: Predictions, answers: Predictions) -> Predictions:
+    """What is stored, but for the clips that are answered anew."""
+    anew = set(answers.fnames)
+    kept = [i for i, fname in enumerate(stored.fnames) if fname not in anew]
+    fnames = (*(stored.fnames[i] for i in kept), *answers.fnames)
+    return Predictions(fnames, np.concatenate([stored.probs[kept], answers.probs]))
 
 
 def group_numbers(train: pd.DataFrame, column: str | None) -> np.ndarray:

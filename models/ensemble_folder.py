@@ -83,15 +83,16 @@ def _truth_hash(candidates: Candidates) -> str:
     return fold_hash(pd.DataFrame({"fname": c.fnames, "label": labels, "verified": c.verified, "fold": c.fold}))
 
 
-def applied(ensemble: Ensemble, candidates: Candidates) -> Ensemble:
-    """The same blend of other test clips."""
+def renewed(ensemble: Ensemble, candidates: Candidates, folder: Path) -> Ensemble:
+    """The same blend of these test clips; its folder gets another test.npz where their answers are others."""
     test = apply_blend(ensemble.weights, dict(zip(candidates.names, candidates.test, strict=True)))
-    return replace(ensemble, test=_predictions(candidates.test_fnames, test))
-
-
-def same_test(one: Ensemble, other: Ensemble) -> bool:
-    """Whether two blends answer the same for the same test clips."""
-    return one.test.fnames == other.test.fnames and np.array_equal(one.test.probs, other.test.probs)
+    found = replace(ensemble, test=_predictions(candidates.test_fnames, test))
+    before = ensemble.test
+    if before.fnames != found.test.fnames or not np.array_equal(before.probs, found.test.probs):
+        part = folder / "test.npz.part"
+        save_predictions(part, found.test)
+        part.replace(folder / "test.npz")
+    return found
 
 
 def was_asked(ensemble: Ensemble, method: str, decide: str, unverified_weight: float | None) -> bool:
@@ -138,7 +139,10 @@ def load_ensemble(folder: Path) -> Ensemble:
             raise ValueError(f"weights.json lacks {lacking[0]}")
     except (OSError, TypeError, ValueError) as error:
         raise UserError(f"{folder}: damaged ({error}): make it again with ensemble.py --force") from None
-    oof, test = load_predictions(folder / "oof.npz"), load_predictions(folder / "test.npz")
+    try:
+        oof, test = load_predictions(folder / "oof.npz"), load_predictions(folder / "test.npz")
+    except UserError as error:
+        raise UserError(f"{error}: make the blend again with ensemble.py --force") from None
     return Ensemble(weights, oof, test, found, comparison)
 
 

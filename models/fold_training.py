@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from configs.console import say
 from configs.paths import Paths
 from configs.schema import Config, config_hash
+from features.store import sound_sizes
 from folds.assign import fold_hash
 from models.preparation import Data, Prepared, load_data, prepare
 from models.run_folder import (
@@ -52,7 +53,7 @@ def found_score(cfg: Config, fold: int, data: Data, final: Path) -> float:
     refuse_other_data(run.manifest, data.facts_of(fold) | {"fold_hash": fold_hash(used)}, f"{final} was made")
     say(f"{final}: found, out-of-fold MAP@3 {run.scores['map3']:.4f}; --force trains it again")
     if run.manifest["sound_hash"].get("test") != data.facts["sound_hash"]["test"]:
-        say(f"{final}: test clips changed since: submit.py predicts from the weights what is not stored")
+        say(f"{final}: test clips changed since: submit.py predicts those of another size or name")
     return run.scores["map3"]
 
 
@@ -73,7 +74,11 @@ def fresh_score(cfg: Config, fold: int, data: Prepared, final: Path, restart: bo
         save_tagger(lit.kept, partial / "model.safetensors")
         oof, found = out_of_fold(cfg, lit, data)
         batches, rows = Batches(data.test, device, cfg.input.padding), np.arange(len(data.test.fnames))
-        test = Predictions(data.test.fnames, predict_finite(lit.tagger, batches, rows, cfg.predict, precision))
+        probs, size = (
+            predict_finite(lit.tagger, batches, rows, cfg.predict, precision),
+            sound_sizes(data.competition.test),
+        )
+        test = Predictions(data.test.fnames, probs, size)
         found |= {"epoch": lit.kept_epoch}
         facts = {"experiment": cfg.name, "fold": fold, "config_hash": config_hash(cfg), "seed": cfg.train.seed}
         facts |= {"device": device.type, "precision": precision, "seconds": round(time.monotonic() - started)}

@@ -1,6 +1,7 @@
 """Training clips whose label is likely wrong, by the out-of-fold probabilities of the finished experiments."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:  # imported where they are used: --help must not wait for them
 
 FILE = "label_errors.csv"
 AFTER = "fname,label"
+LIST = "fname,given,suggested,"  # how a list begins
 EXAMPLES = f"""Found by confident learning (C. Northcutt et al., 2021), as cleanlab's filter of that name finds them.
 
 Nothing is trained with it by itself: listen, write the clips that are wrong indeed into a file of your own, the label
@@ -70,11 +72,13 @@ def list_label_errors(
 
     if out.is_dir():
         raise UserError(f"{out}: is a folder: name a file with --out")
+    if out.exists() and not out.read_bytes().startswith(LIST.encode()):
+        raise UserError(f"{out}: exists and is no list of label errors: name another with --out")
     if out.exists() and not force:
         raise UserError(f"{out}: exists: name another with --out, or overwrite it with --force")
     competition = load_competition(paths.input, skip_missing=True)
     known = read_corrections(corrections, competition.train, competition.classes) if corrections else {}
-    candidates = candidates_from_runs(paths.runs, runs, competition)
+    candidates = candidates_from_runs(paths.runs, runs, replace(competition, test=competition.test[:0]))
     found = suspects(candidates, competition)
     listed = found[(verified | ~found["verified"]) & ~found["fname"].isin(known)]
     write_list(listed, out)

@@ -37,10 +37,12 @@ CHECKPOINT = "last.ckpt"  # the last whole epoch of an unfinished fold
 
 @dataclass(frozen=True)
 class Predictions:
-    """probs (clips, classes) float32, row i for fnames[i]."""
+    """probs (clips, classes) float32, row i for fnames[i]. size: (clips,) int64, the bytes of the sound files that they
+    were predicted from, -1 of a missing one; None where that is not told."""
 
     fnames: tuple[str, ...]
     probs: np.ndarray
+    size: np.ndarray | None = None
 
     def of(self, fnames: Sequence[str], what: str) -> np.ndarray:
         """Rows in the order of `fnames`. Raises UserError that counts the clips without a prediction."""
@@ -93,16 +95,17 @@ class Trained:
 
 
 def save_predictions(file: Path, predictions: Predictions) -> None:
-    """fname and probs in one .npz, the same bytes for the same values."""
+    """fname, probs and what is told of size in one .npz, the same bytes for the same values."""
+    told: dict[str, Any] = {} if predictions.size is None else {"size": predictions.size}
     with file.open("wb") as out:
-        np.savez(out, fname=np.array(predictions.fnames, dtype=str), probs=predictions.probs.astype(np.float32))
+        np.savez(out, fname=np.array(predictions.fnames, dtype=str), probs=predictions.probs.astype(np.float32), **told)
 
 
 def load_predictions(file: Path) -> Predictions:
     """The inverse of `save_predictions`. Raises UserError where the file is damaged."""
     try:
         with np.load(file) as data:
-            return Predictions(tuple(data["fname"].tolist()), data["probs"])
+            return Predictions(tuple(data["fname"].tolist()), data["probs"], data.get("size"))
     except Exception as error:  # a damaged npz fails as OSError, ValueError, KeyError or BadZipFile
         raise UserError(f"{file}: cannot read the predictions: {error}") from None
 

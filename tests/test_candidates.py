@@ -1,5 +1,6 @@
 """Finished experiments as aligned matrices, or one line that says why they cannot be blended."""
 
+import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -13,11 +14,11 @@ import pytest
 
 from configs.errors import UserError
 from configs.schema import Config, TrainConfig
-from features.store import sound_hash
+from features.store import sound_sizes
 from folds.assign import fold_hash
 from input.competition import Competition
 from models.candidates import Candidates, candidates_from_runs
-from models.run_folder import Predictions, Run, finish_run
+from models.run_folder import Predictions, Run, file_sha256, finish_run, load_predictions, save_predictions
 
 CLASSES = ("ant", "bat", "cat")
 TEST = ("t1.wav", "t2.wav")
@@ -51,6 +52,7 @@ def finish(runs: Path, competition: Competition, cfg: Config, fold: int, **facts
         (partial / name).write_text("-")
     rng = np.random.default_rng(fold)
     oof, test = (Predictions(tuple(n), rng.dirichlet(np.ones(3), len(n))) for n in (held["fname"], TEST))
+    test = replace(test, size=sound_sizes(competition.test))
     finish_run(partial, final, cfg, CLASSES, oof, test, {"map3": 0.5}, facts)
 
 
@@ -139,78 +141,110 @@ def test_faults_are_those_of_the_clips_that_are_there(runs: Path, competition: C
     assert candidates_from_runs(runs, [], fewer).test_faults == {"t2.wav": "silent"}
 
 
+ANSWER = np.float32([0.2, 0.3, 0.5])
+
+
+class Asked:
+    """Stands for predicting from the weights, and knows what was asked."""
+
+    def __init__(self) -> None:
+        self.clips: list[tuple[str, list[str]]] = []
+
+    def __call__(self, of: Sequence[Run], fnames: Sequence[str]) -> tuple[list[Predictions], dict[str, str]]:
+        self.clips.append((of[0].experiment, list(fnames)))
+        found = Predictions(tuple(fnames), np.tile(ANSWER, (len(fnames), 1)))
+        return [found for _ in of], {fname: "truncated" for fname in fnames if fname == "new.wav"}
+
+
+@pytest.fixture
+def asked() -> Asked:
+    return Asked()
+
+
 @pytest.fixture
 def heard(runs: Path, competition: Competition, tmp_path: Path) -> Competition:
     """The competition with the test sound that all runs heard."""
     for name in TEST:
         (tmp_path / name).write_text(name)
     test = pd.DataFrame({"fname": TEST, "path": [str(tmp_path / name) for name in TEST]})
+    competition = replace(competition, test=test)
     for name in ("a", "b"):
         for fold in (0, 1):
-            again(runs, competition, name, fold, sound_hash={"train": "s", "test": sound_hash(test)})
-    return replace(competition, test=test)
+            again(runs, competition, name, fold, test_faults={"t1.wav": "empty", "t2.wav": "silent"})
+    return competition
 
 
-def never(of: Sequence[Run]) -> tuple[list[Predictions], dict[str, str]]:
-    raise AssertionError("predicted")
-
-
-def predicted(of: Sequence[Run]) -> tuple[list[Predictions], dict[str, str]]:
-    return [Predictions(tuple(TEST), np.tile(np.float32([[0.2, 0.3, 0.5]]), (2, 1))) for _ in of], {}
-
-
-def test_stored_answers_do_while_the_test_files_are_the_same(runs: Path, heard: Competition) -> None:
-    """In any order, and copied elsewhere."""
-    stored = candidates_from_runs(runs, [], heard, never)
-    turned = candidates_from_runs(runs, [], replace(heard, test=heard.test[::-1].reset_index(drop=True)), never)
+def test_stored_answers_do_while_the_test_files_are_the_same(runs: Path, heard: Competition, asked: Asked) -> None:
+    """In any order, copied elsewhere, or gone."""
+    stored = candidates_from_runs(runs, [], heard, asked)
+    turned = candidates_from_runs(runs, [], replace(heard, test=heard.test[::-1].reset_index(drop=True)), asked)
     assert np.array_equal(turned.test, stored.test[:, ::-1])
     os.utime(heard.test["path"][0], (1, 1))
-    candidates_from_runs(runs, [], heard, never)
+    for test in (heard.test, heard.test.assign(path=[None, heard.test["path"][1]]), heard.test[["fname"]]):
+        assert np.array_equal(candidates_from_runs(runs, [], replace(heard, test=test), asked).test, stored.test)
+    assert asked.clips == []
 
 
-@pytest.mark.parametrize("turned", [False, True])
-def test_a_test_file_of_another_size_is_predicted_again(runs: Path, heard: Competition, turned: bool) -> None:
-    Path(heard.test["path"][1]).write_text("repaired")
-    test = heard.test[::-1].reset_index(drop=True) if turned else heard.test
-    found = candidates_from_runs(runs, [], replace(heard, test=test), predicted)
-    assert np.allclose(found.test, [0.2, 0.3, 0.5])
-    assert not np.allclose(candidates_from_runs(runs, [], heard).test, found.test), "a blend asks for no sound"
-
-
-def test_an_experiment_predicts_again_that_has_one_run_of_before(
-    runs: Path, competition: Competition, heard: Competition
+def test_a_test_file_of_another_size_is_predicted_again_and_no_other(
+    runs: Path, heard: Competition, asked: Asked
 ) -> None:
-    again(runs, competition, "b", 1, sound_hash={"train": "s", "test": "before"})
-    found = candidates_from_runs(runs, [], heard, predicted)
-    assert not np.allclose(found.test[0], [0.2, 0.3, 0.5]) and np.allclose(found.test[1], [0.2, 0.3, 0.5])
-
-
-def test_a_file_that_was_missing_already_hides_no_change(
-    runs: Path, competition: Competition, heard: Competition, capsys: pytest.CaptureFixture[str]
-) -> None:
-    test = heard.test.assign(path=[None, heard.test["path"][1]])
-    candidates_from_runs(runs, [], replace(heard, test=test), never)
-    assert f"test sound is gone: {TEST[0]}: stored probabilities stand" in capsys.readouterr().err
-    for name in ("a", "b"):
-        for fold in (0, 1):
-            facts = {"test_faults": {TEST[0]: "missing"}, "sound_hash": {"train": "s", "test": sound_hash(test)}}
-            again(runs, competition, name, fold, **facts)
-    candidates_from_runs(runs, [], replace(heard, test=test), never)
+    before = candidates_from_runs(runs, [], heard)
     Path(heard.test["path"][1]).write_text("repaired")
-    found = candidates_from_runs(runs, [], replace(heard, test=test), predicted)
-    assert np.allclose(found.test, [0.2, 0.3, 0.5]) and capsys.readouterr().err == ""
+    found = candidates_from_runs(runs, [], heard, asked)
+    assert asked.clips == [("a", ["t2.wav"]), ("b", ["t2.wav"])]
+    assert np.allclose(found.test[:, 1], ANSWER) and np.array_equal(found.test[:, 0], before.test[:, 0])
+    assert found.test_faults == {"t1.wav": "empty"}
+    assert np.array_equal(candidates_from_runs(runs, [], heard).test, before.test), "who gives no way is not asked"
+    for test in (heard.test[1:], heard.test[::-1], heard.test.assign(path=[None, heard.test["path"][1]])):
+        found = candidates_from_runs(runs, ["a"], replace(heard, test=test.reset_index(drop=True)), asked)
+        assert asked.clips[-1] == ("a", ["t2.wav"])
+        assert np.allclose(found.test[0, found.test_fnames.index("t2.wav")], ANSWER)
 
 
-def test_predicted_clips_bring_their_own_faults(runs: Path, competition: Competition) -> None:
+def test_an_experiment_predicts_again_where_one_of_its_runs_heard_another_file(
+    runs: Path, heard: Competition, asked: Asked
+) -> None:
+    Path(heard.test["path"][0]).write_text("repaired")
+    again(runs, heard, "a", 0)
+    again(runs, heard, "a", 1)
+    again(runs, heard, "b", 1)
+    candidates_from_runs(runs, [], heard, asked)
+    assert asked.clips == [("b", ["t1.wav"])]
+
+
+def test_a_file_that_has_come_since_is_predicted(runs: Path, heard: Competition, asked: Asked) -> None:
+    lacking = replace(heard, test=heard.test.assign(path=[None, heard.test["path"][1]]))
     for fold in (0, 1):
-        again(runs, competition, "a", fold, test_faults={"t1.wav": "empty"})
-    asked = []
+        again(runs, lacking, "a", fold, test_faults={"t1.wav": "missing"})
+    assert candidates_from_runs(runs, ["a"], lacking, asked).test_faults == {"t1.wav": "missing"}
+    assert asked.clips == []
+    assert candidates_from_runs(runs, ["a"], heard, asked).test_faults == {}
+    assert asked.clips == [("a", ["t1.wav"])]
 
-    def predict(of: Sequence[Run]) -> tuple[list[Predictions], dict[str, str]]:
-        asked.append([str(run.folder.relative_to(runs)) for run in of])
-        found = Predictions(("new.wav", "t2.wav"), np.tile(np.float32([[0.2, 0.3, 0.5]]), (2, 1)))
-        return [found for _ in of], {"new.wav": "missing"}
 
-    new = replace(competition, test=pd.DataFrame({"fname": ["t2.wav", "new.wav"]}))
-    assert candidates_from_runs(runs, [], new, predict).test_faults == {"new.wav": "missing"}
-    assert asked == [["a/fold0", "a/fold1"], ["b/fold0", "b/fold1"]]
+def test_every_clip_is_predicted_again_where_that_is_asked(runs: Path, heard: Competition, asked: Asked) -> None:
+    found = candidates_from_runs(runs, ["b"], heard, asked, anew=True)
+    assert asked.clips == [("b", list(TEST))] and np.allclose(found.test, ANSWER)
+
+
+def test_a_run_that_does_not_tell_what_it_heard_is_believed(runs: Path, heard: Competition, asked: Asked) -> None:
+    """One of an older version of the kit."""
+    for fold in (0, 1):
+        again(runs, replace(heard, test=heard.test[["fname"]]), "a", fold)
+        file = runs / f"a/fold{fold}/test.npz"
+        save_predictions(file, replace(load_predictions(file), size=None))
+        manifest = file.with_name("manifest.json")
+        about = json.loads(manifest.read_text())
+        about["files"]["test.npz"] = file_sha256(file)
+        manifest.write_text(json.dumps(about))
+    candidates_from_runs(runs, ["a"], heard, asked)
+    assert asked.clips == []
+
+
+def test_predicted_clips_bring_their_own_faults(runs: Path, heard: Competition, asked: Asked) -> None:
+    new = replace(heard, test=pd.DataFrame({"fname": ["t2.wav", "new.wav"], "path": [heard.test["path"][1]] * 2}))
+    found = candidates_from_runs(runs, [], new, asked)
+    assert found.test_faults == {"t2.wav": "silent", "new.wav": "truncated"}
+    assert asked.clips == [("a", ["new.wav"]), ("b", ["new.wav"])]
+    with pytest.raises(UserError, match=r"a/fold0: clips without a prediction: new\.wav"):
+        candidates_from_runs(runs, [], new)

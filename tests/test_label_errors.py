@@ -142,12 +142,15 @@ def test_the_list_of_finished_runs(blended: Paths, tmp_path: Path, capsys: pytes
 
 def test_a_list_is_not_overwritten(blended: Paths, tmp_path: Path) -> None:
     out = tmp_path / "list.csv"
-    out.write_text("mine")
+    out.write_text("fname,given,suggested,mine\n")
     with pytest.raises(UserError, match=r"list\.csv: exists: .*--force"):
         list_label_errors(blended, [], out)
-    assert out.read_text() == "mine"
+    assert out.read_text() == "fname,given,suggested,mine\n"
     list_label_errors(blended, [], out, force=True)
     assert out.read_text().startswith("fname,given")
+    out.write_text("fname,label\nmy,corrections\n")
+    with pytest.raises(UserError, match=r"list\.csv: exists and is no list of label errors"):
+        list_label_errors(blended, [], out, force=True)
     with pytest.raises(UserError, match="is a folder: name a file with --out"):
         list_label_errors(blended, [], tmp_path, force=True)
     assert list(tmp_path.parent.glob("*.part")) == []

@@ -13,6 +13,7 @@ import soundfile
 import models.predict
 from configs.errors import UserError
 from configs.paths import Paths
+from ensemble import blend
 from models.run_folder import Trained, file_sha256, load_predictions
 from submit import submit
 
@@ -37,10 +38,7 @@ def test_clips_that_the_runs_have_not_seen_are_predicted_from_the_weights(
     submit(paths, "default", tmp_path / "out.csv", None)
     old = pd.read_csv(blended.work / "submission.csv").set_index("fname")["label"]
     found = pd.read_csv(tmp_path / "out.csv")
-    assert (
-        "its stored probabilities are of other test clips or sound: predicting from the weights"
-        in capsys.readouterr().out
-    )
+    assert "predicts test clips that it was not trained beside, or not of this size: new.wav" in capsys.readouterr().out
     assert found["fname"].tolist() == ["new.wav", *sample["fname"][2:]]
     assert found["label"].tolist() == [old[first], *old[sample["fname"][2:]]]
 
@@ -55,7 +53,9 @@ def test_clips_that_sound_otherwise_now_are_predicted_again(
     wave, rate = soundfile.read(audio / other, dtype="int16")
     soundfile.write(audio / first, wave, rate, subtype="PCM_24")  # of the same samples, but of another size
     submit(paths, "default", tmp_path / "out.csv", None)
-    assert "predicting from the weights" in capsys.readouterr().out
+    assert (
+        f"predicts test clips that it was not trained beside, or not of this size: {first}" in capsys.readouterr().out
+    )
     found = pd.read_csv(tmp_path / "out.csv").set_index("fname")["label"]
     assert found[first] == old[other] and found.drop(first).equals(old.drop(first))
 
@@ -67,12 +67,11 @@ def test_without_all_test_sound_the_stored_answers_stand(
     gone.unlink()
     submit(paths, "default", tmp_path / "out.csv", None)
     assert (tmp_path / "out.csv").read_bytes() == (blended.work / "submission.csv").read_bytes()
-    assert f"test sound is gone: {gone.name}: stored probabilities stand" in capsys.readouterr().err
     shutil.rmtree(paths.input / "audio_test")
     submit(paths, "default", tmp_path / "out.csv", None)
     assert (tmp_path / "out.csv").read_bytes() == (blended.work / "submission.csv").read_bytes()
     told = capsys.readouterr()
-    assert "predicting" not in told.out and "gone" not in told.err
+    assert "predicts" not in told.out
 
 
 def test_what_was_predicted_is_found_again(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,11 +114,13 @@ def test_training_sound_is_not_needed_to_predict_again(
     shutil.rmtree(paths.input / "audio_train")
     spoil(next((paths.input / "audio_test").iterdir()))
     submit(paths, "default", tmp_path / "out.csv", None)
-    assert "predicting from the weights" in capsys.readouterr().out
+    assert "predicts test clips" in capsys.readouterr().out
 
 
-def test_other_clips_renew_a_blend_that_nobody_chose(paths: Paths, tmp_path: Path) -> None:
-    shutil.rmtree(paths.ensembles)
+@pytest.mark.parametrize("chosen", [False, True])
+def test_other_clips_renew_the_answers_of_a_blend(paths: Paths, tmp_path: Path, chosen: bool) -> None:
+    if not chosen:
+        shutil.rmtree(paths.ensembles)
     submit(paths, "default", tmp_path / "out.csv", None)
     first = load_predictions(paths.ensemble("default") / "test.npz")
     repaired = first.fnames[0]
@@ -128,7 +129,31 @@ def test_other_clips_renew_a_blend_that_nobody_chose(paths: Paths, tmp_path: Pat
     second = load_predictions(paths.ensemble("default") / "test.npz")
     changed = (first.probs != second.probs).any(axis=1)
     assert second.fnames == first.fnames and changed[0]
-    assert np.allclose(first.probs[1:], second.probs[1:], atol=1e-6)
+    assert not changed[1:].any() and [f.name for f in paths.ensembles.iterdir()] == ["default"]
+
+
+def test_same_sized_files_are_predicted_again_by_force(paths: Paths, tmp_path: Path) -> None:
+    sound = next((paths.input / "audio_test").iterdir())
+    submit(paths, "default", tmp_path / "out.csv", None)
+    before = load_predictions(paths.ensemble("default") / "test.npz")
+    data = sound.read_bytes()
+    sound.write_bytes(data[:44] + bytes(reversed(data[44:])))
+    submit(paths, "default", tmp_path / "out.csv", None)
+    assert np.array_equal(load_predictions(paths.ensemble("default") / "test.npz").probs, before.probs)
+    submit(paths, "default", tmp_path / "out.csv", None, anew=True)
+    after = load_predictions(paths.ensemble("default") / "test.npz")
+    other = np.abs(after.of(before.fnames, "") - before.probs).max(axis=1) > 1e-4
+    assert [fname for fname, is_other in zip(before.fnames, other, strict=True) if is_other] == [sound.name]
+
+
+def test_the_ensembler_predicts_new_clips_too(paths: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    first = next((paths.input / "audio_test").iterdir())
+    shutil.copyfile(first, paths.input / "audio_test" / "new.wav")
+    sample = paths.input / "sample_submission.csv"
+    sample.write_text(f"{sample.read_text()}new.wav,{sample.read_text().split(',')[-1].strip()}\n")
+    found = blend(paths, [], "geometric", "default", force=False).test
+    assert "not of this size: new.wav" in capsys.readouterr().out
+    assert np.allclose(found.of(["new.wav"], ""), found.of([first.name], ""), atol=1e-5)
 
 
 def test_what_would_be_refused_is_refused_before_clips_are_predicted(
@@ -142,7 +167,7 @@ def test_what_would_be_refused_is_refused_before_clips_are_predicted(
     manifest.write_text(manifest.read_text() + "\n")
     with pytest.raises(UserError, match=r"default: its runs or their labels changed since: python ensemble\.py"):
         submit(paths, "default", tmp_path / "out.csv", None)
-    assert "predicting" not in capsys.readouterr().out
+    assert "predicts" not in capsys.readouterr().out
 
 
 def spoil(sound: Path) -> None:

@@ -1,0 +1,33 @@
+"""Test clips that runs were not trained beside: their probabilities, from the weights, as a kernel predicts them."""
+
+from collections.abc import Sequence
+
+from configs.console import say
+from configs.errors import UserError, list_some
+from configs.paths import Paths
+from input.competition import Competition, load_competition
+from models.candidates import Faults
+from models.run_folder import Predictions, Run
+
+
+def predict_new(
+    runs: Sequence[Run], fnames: Sequence[str], competition: Competition, paths: Paths
+) -> tuple[list[Predictions], Faults]:
+    """Each run's probabilities of these test clips, and what is wrong with the clips.
+
+    What was predicted before is found in work/predictions. A competition whose test sound lies nowhere is unpacked.
+    Raises UserError on a missing file, unless the runs' config says to do without.
+    """
+    from features.store import open_features
+    from models.predict import predict_test
+
+    folder, cfg, test = runs[0].folder.parent, runs[0].config, competition.test
+    say(f"{folder}: predicts test clips that it was not trained beside, or not of this size: {list_some(fnames)}")
+    if test["path"].isna().all():
+        test = load_competition(paths.input, skip_missing=True).test
+    clips = test[test["fname"].isin(set(fnames))].reset_index(drop=True)
+    gone = clips["fname"][clips["path"].isna()]
+    if len(gone) and not cfg.input.skip_unreadable:
+        raise UserError(f"{paths.input}: test files are missing: {list_some(gone)}: complete the download")
+    found = predict_test([run.folder for run in runs], clips, paths.features, paths.predictions)
+    return found, open_features(cfg.features, clips, paths.features).faults
