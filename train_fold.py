@@ -44,7 +44,7 @@ def main() -> None:
     from models.fold_training import train_folds
 
     experiments = load_configs(args.config or DEFAULT_CONFIG, args.overrides)
-    experiments = chosen(experiments, args.only) if args.only else experiments
+    experiments = experiments if args.only is None else chosen(experiments, args.only)
     folds = [parse_folds(args.fold, cfg.folds.n_folds) for cfg in experiments]
     if args.jobs < 1:
         raise UserError(f"--jobs {args.jobs}: at least 1")

@@ -1,5 +1,6 @@
 """How the kit speaks: lines, warnings, a progress bar on a terminal and plain lines elsewhere."""
 
+import errno
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -44,7 +45,8 @@ def run_command(main: Callable[[], None]) -> None:
         if error.strerror is None:  # not the system's: a library's own
             raise
         where = f"{error.filename}: " if error.filename is not None else ""
-        print(f"error: {where}{error.strerror}", file=sys.stderr)
+        remedy = ": make room, the same command goes on" if error.errno == errno.ENOSPC else ""
+        print(f"error: {where}{error.strerror}{remedy}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         same = "the same command without --force" if "--force" in sys.argv else "the same command"

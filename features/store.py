@@ -12,14 +12,17 @@ import json
 import math
 import os
 import shutil
+import signal
+import threading
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -113,15 +116,18 @@ def _make(cfg: FeatureConfig, fnames: Sequence[str], files: Sequence[str | None]
     parts = [partial / f"part-{i:05d}.npz" for i in range(math.ceil(len(clips) / PART))]
     jobs = [(cfg, clips[i * PART : (i + 1) * PART], p) for i, p in enumerate(parts)]
     jobs = [job for job in jobs if not _is_made(job)]
-    found = len(parts) - len(jobs)
+    n_clips = sum(len(job[1]) for job in jobs)
     at = "" if cfg.speed == 1 else f" at speed {cfg.speed:g}"
-    say(f"features: log-mel of {len(clips)} clips{at}" + (f", {found * PART} done before" if found else ""))
+    say(
+        f"features: log-mel of {len(clips)} clips{at}"
+        + (f", {len(clips) - n_clips} done before" if n_clips < len(clips) else "")
+    )
     if deaf := deaf_bands(cfg):
         what = (
             f"features.n_mels={cfg.n_mels}: {len(deaf)} of the bands lie between two bins of the FFT and hear nothing"
         )
         warn(f"{what}: fewer bands or a larger features.n_fft than {cfg.n_fft} would hear more")
-    with progress("features", sum(len(job[1]) for job in jobs), "clips") as advance:
+    with progress("features", n_clips, "clips") as advance:
         for n in _run(jobs, workers):
             advance(n)
     _assemble(parts, clips, cfg, partial)
@@ -133,20 +139,47 @@ def _run(jobs: list[Job], workers: int) -> Iterator[int]:
     if workers == 1 or len(jobs) < 2:
         yield from map(_extract_part, jobs)
         return
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-        futures = [pool.submit(_extract_part, job) for job in jobs]
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=spawn, initializer=_begin_worker) as pool:
+        with _interrupts_ignored():  # by the processes that start now: Ctrl-C is the business of this one
+            futures = [pool.submit(_extract_part, job) for job in jobs]
         try:
             for future in as_completed(futures):
                 yield future.result()
+        except BrokenProcessPool:
+            raise UserError(
+                "a process that makes features was killed, perhaps for want of memory: the same command goes on"
+            ) from None
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
 
 
-def _one_thread() -> None:
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # which alone hears of them
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _begin_worker() -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     import torch
 
     torch.set_num_threads(1)
+
+
+def _end_with_parent() -> None:
+    """A killed parent cannot tell its workers: they would wait for work for ever."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 @cache
@@ -187,9 +220,13 @@ def _extract_part(job: Job) -> int:
 def _whole(file: Path) -> Iterator[BinaryIO]:
     """A file to write that appears whole or not at all."""
     temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as out:
-        yield out
-    temporary.replace(file)
+    try:
+        with temporary.open("wb") as out:
+            yield out
+        temporary.replace(file)
+    except BaseException:
+        temporary.unlink(missing_ok=True)  # on a full disk it would be in the way
+        raise
 
 
 def _mean_and_square(frames: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """A sound file -> mono float32 samples at the wanted rate."""
 
+import errno
 import struct
 from fractions import Fraction
 from functools import lru_cache
@@ -11,6 +12,7 @@ import soundfile
 
 Wave = np.ndarray  # (samples,) float32, or int16 where they are wanted
 STREAMED = 0x7FFF_0000  # bytes; a writer that cannot seek back leaves the largest number it knows, or about it, as size
+SYSTEM_ERROR = 2  # libsndfile's SF_ERR_SYSTEM
 HEAD = 4096  # bytes: in all but odd files the samples begin within them
 LOUDEST = 1e30  # sum of squares: far above any scale that sound is kept in, far below where a spectrum overflows
 
@@ -31,7 +33,8 @@ def read_wave(path: Path | str, sample_rate: int, keep_int16: bool = False) -> W
 
     Whatever libsndfile reads goes: WAV of every subtype, FLAC, Ogg, Opus, MP3. Full scale is 1; float files may exceed
     it. Raises AudioFault: 'empty', 'silent' and 'truncated' (both with what was read), 'non-finite samples', 'samples
-    beyond any scale' or 'unreadable: ...'. Only a WAV tells that it was truncated.
+    beyond any scale' or 'unreadable: ...'. Only a WAV tells that it was truncated. Raises OSError where the system does
+    not let the file be read: that is no fault of the clip, and may pass.
     """
     wave, rate, whole = _decode(path)
     if wave.size == 0:
@@ -58,8 +61,11 @@ def read_wave(path: Path | str, sample_rate: int, keep_int16: bool = False) -> W
 
 def _decode(path: Path | str) -> tuple[np.ndarray, int, bool]:
     """Samples (n,) or (n, channels), float32 or int16, their rate, and whether the file is whole."""
-    if plain := _read_plain_wav(path):
-        return *plain, True
+    try:
+        if plain := _read_plain_wav(path):
+            return *plain, True
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
     try:
         with soundfile.SoundFile(str(path)) as file:
             # int16: six times faster than letting libsndfile convert, and the same numbers
@@ -67,6 +73,8 @@ def _decode(path: Path | str) -> tuple[np.ndarray, int, bool]:
             wave = file.read(file.frames, dtype=dtype)  # GSM and its like cannot seek: say how many
             rate, kind = file.samplerate, file.format
     except soundfile.LibsndfileError as error:
+        if error.code == SYSTEM_ERROR:
+            raise OSError(errno.EIO, "cannot be read now", str(path)) from None
         raise AudioFault(f"unreadable: {error.error_string}") from None
     # TypeError: headerless, by its name; MemoryError: the header claims hours
     except (MemoryError, OSError, RuntimeError, TypeError, ValueError) as error:
@@ -83,7 +91,7 @@ def _as_float(samples: np.ndarray) -> np.ndarray:
 def _read_plain_wav(path: Path | str) -> tuple[np.ndarray, int] | None:
     """int16 samples and rate of a whole WAV of 16-bit PCM, the usual file, in half of libsndfile's time.
 
-    None for every other file, sound or not: libsndfile knows them all, and what is wrong with them.
+    None for every other file, sound or not: libsndfile knows them all, and what is wrong with them. Raises OSError.
     """
     try:
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123  called 20,000 times
@@ -92,7 +100,7 @@ def _read_plain_wav(path: Path | str) -> tuple[np.ndarray, int] | None:
             samples = np.empty((size // 2 // channels, channels), "<i2")
             file.seek(start)
             whole = file.readinto(samples.data) == size if size else False
-    except (OSError, struct.error, ValueError):
+    except (struct.error, ValueError):
         return None
     return (samples[:, 0] if channels == 1 else samples, rate) if whole else None
 

@@ -27,7 +27,9 @@ PAGE = 200  # files
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m input.download", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m input.download", description=__doc__.partition("\n")[0], allow_abbrev=False
+    )
     parser.add_argument(
         "slug", nargs="?", default=Paths.input.name, help="the competition's address, or its last part (%(default)s)"
     )

@@ -27,7 +27,9 @@ OWNER = re.compile(r"[A-Za-z0-9_-]+")  # the letters of a Kaggle name
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m kernel.bundle", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m kernel.bundle", description=__doc__.partition("\n")[0], allow_abbrev=False
+    )
     parser.add_argument("--owner", default=os.environ.get("KAGGLE_USERNAME"), help="your Kaggle name (KAGGLE_USERNAME)")
     parser.add_argument("--slug", help="the dataset's name in its address (<competition>-kit)")
     parser.add_argument("--input", type=Path, metavar="DIR", default=Paths.input, help="the competition (%(default)s)")
@@ -55,7 +57,11 @@ def bundle(
     from models.ensemble_folder import load_ensemble
     from models.run_folder import git_revision
 
+    if competition is None and not paths.input.is_dir():
+        raise UserError(f"{paths.input}: no such folder: name the competition with --input DIR or --competition SLUG")
     competition = competition or paths.input.resolve().name
+    if not SLUG.fullmatch(competition):
+        raise UserError(f"{competition}: is no competition's address: give its last part with --competition SLUG")
     metadata = dataset_metadata(owner, slug or f"{competition[:46].strip('-')}-kit")
     folder = paths.ensemble(ensemble)
     if not folder.exists():

@@ -19,7 +19,9 @@ SAMPLE = "sample_submission.csv"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m kernel.predict", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m kernel.predict", description=__doc__.partition("\n")[0], allow_abbrev=False
+    )
     parser.add_argument("--bundle", type=Path, required=True, help="what kernel.bundle wrote")
     parser.add_argument("--inputs", type=Path, required=True, help="the competition lies anywhere under it")
     parser.add_argument("--competition", required=True, metavar="SLUG", help="the name of its folder")

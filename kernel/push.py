@@ -27,7 +27,9 @@ KERNEL_LIMIT = 13 * 3600.0  # seconds; Kaggle stops a kernel after 12 hours, and
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m kernel.push", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m kernel.push", description=__doc__.partition("\n")[0], allow_abbrev=False
+    )
     parser.add_argument("--input", type=Path, metavar="DIR", default=Paths.input, help="the competition (%(default)s)")
     parser.add_argument("--work", type=Path, metavar="DIR", default=Paths.work, help="all that is made (%(default)s)")
     parser.add_argument("--machine", default=MACHINE, help="Kaggle's machine_shape, or cpu (%(default)s: two T4s)")

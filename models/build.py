@@ -133,7 +133,11 @@ def read_state(file: Path) -> State:
             with torch.serialization.safe_globals(ARRAYS):
                 state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # each format fails in its own ways; the file is at fault in all of them
-        raise UserError(f"{file}: cannot read the weights: {' '.join(str(error).split())[:200]}") from None
+        fact = str(error).strip().partition("\n")[0].partition(". ")[0]  # then follow torch's ways around its own check
+        kind = type(error).__name__
+        raise UserError(
+            f"{file}: cannot read the weights ({kind}: {fact}): is it a .pth or .safetensors file?"
+        ) from None
     for wrapper in ("state_dict", "model"):  # training checkpoints wrap the state
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]

@@ -100,7 +100,10 @@ class RunKeeper(pl.Callback):
         self.board.flush()
         lines = [",".join(last), *(",".join(f"{v:.6g}" for v in row.values()) for row in lit.history)]
         (self.folder / "metrics.csv").write_text("\n".join(lines) + "\n")
-        trainer.save_checkpoint(self.folder / "next.ckpt")
+        try:
+            trainer.save_checkpoint(self.folder / "next.ckpt")
+        except OSError as error:  # it names a file of Lightning's own, which may lie elsewhere
+            raise OSError(error.errno, error.strerror, str(self.folder / CHECKPOINT)) from None
         (self.folder / "next.ckpt").replace(self.folder / CHECKPOINT)
         self.report(last)
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
+import input.audio
 from features.log_mel import LogMel
 from input.audio import AudioFault, _read_plain_wav, _resampler, read_wave
 
@@ -292,9 +293,18 @@ def test_what_is_no_sound_file(tmp_path, name, data):
     assert "\n" not in text and str(tmp_path) not in text, "the error names the clip already"
 
 
-def test_a_file_that_is_not_there_or_a_folder(tmp_path):
+def test_what_the_system_refuses_is_no_fault_of_the_clip(tmp_path, monkeypatch):
+    """A store that took it for one would keep it when the file can be read again."""
     for path in (tmp_path / "none.wav", tmp_path):
-        assert str(fault(path)).startswith("unreadable: ")
+        with pytest.raises(OSError) as found:
+            read_wave(path, 16_000)
+        assert found.value.filename == str(path) and found.value.strerror
+    file = tmp_path / "a.flac"
+    soundfile.write(file, sine(), 16_000)
+    real = input.audio._read_plain_wav
+    monkeypatch.setattr(input.audio, "_read_plain_wav", lambda path: (real(path), file.unlink())[0])  # and then it goes
+    with pytest.raises(OSError, match="cannot be read now"):
+        read_wave(file, 16_000)
 
 
 @pytest.mark.parametrize("rate", [1, 100, 2_000_000_000])

@@ -112,6 +112,15 @@ def test_it_asks_whose_dataset_it_is(paths: Paths) -> None:
         bundle(paths, "default", None)
 
 
+def test_a_competition_is_one_that_is_there(paths: Paths) -> None:
+    """Or that is named: a mistyped folder would make a bundle for a competition of that name."""
+    with pytest.raises(UserError, match=r"nope: no such folder: .*--input DIR or --competition"):
+        bundle(Paths(paths.input.with_name("nope"), paths.work), "default", "me")
+    with pytest.raises(UserError, match="A B/c: is no competition's address"):
+        bundle(paths, "default", "me", "good-slug", competition="A B/c")
+    bundle(Paths(paths.input.with_name("nope"), paths.work), "default", "me", competition="good-one")
+
+
 @pytest.mark.parametrize("owner", ["me/you", "me you", " me", "https://www.kaggle.com/me", "me\n"])
 def test_an_owner_is_one_name(paths: Paths, owner: str) -> None:
     with pytest.raises(UserError, match=f"--owner {re.escape(owner)}: your Kaggle name as it stands in the address"):

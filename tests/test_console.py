@@ -59,7 +59,10 @@ def test_a_user_error_is_one_line_and_status_2(capsys):
     ("error", "told"),
     [
         (PermissionError(errno.EACCES, "Permission denied", "work/features"), "work/features: Permission denied"),
-        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),  # while writing: no name
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "No space left on device: make room, the same command goes on",
+        ),  # while writing: no name
     ],
 )
 def test_what_the_system_refuses_is_one_line_and_status_2(capsys, error, told):

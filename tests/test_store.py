@@ -1,12 +1,15 @@
 """The packed store: the right frames in the right rows, made once, resumed, and honest about damage."""
 
+import contextlib
 import dataclasses
 import math
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -400,6 +403,97 @@ def test_two_processes_make_it_once(tmp_path):
     assert [process.returncode for process in both] == [0, 0]
     assert said[0][-1] == said[1][-1]
     assert sum("log-mel of 40 clips" in line for lines in said for line in lines) == 1
+
+
+# In several processes, of which some are stopped
+
+EXTRACT = """
+import sys
+from pathlib import Path
+import pandas as pd
+from configs.console import run_command
+from configs.schema import FeatureConfig
+from features.store import open_features
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    clips = pd.DataFrame({"fname": [f"{i}.flac" for i in range(512)], "path": str(folder / "a.flac")})
+    run_command(lambda: print(len(open_features(FeatureConfig(), clips, folder / "features", workers=2).fnames)))
+"""
+
+
+@pytest.fixture
+def extraction(tmp_path):
+    """A process that makes features for some time, and its two workers."""
+    soundfile.write(tmp_path / "a.flac", noise(30 * 48_000, 0), 48_000)
+    (tmp_path / "extract.py").write_text(EXTRACT)
+    surroundings = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(tmp_path / "extract.py"), str(tmp_path)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, env=surroundings, start_new_session=True, **pipes)
+    try:
+        while len(workers := workers_of(process.pid)) < 2:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.02)
+        yield process, workers
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def workers_of(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    found = children.read_text().split() if children.exists() else []
+    return [int(child) for child in found if b"spawn_main" in command_of(int(child))]
+
+
+def command_of(pid: int) -> bytes:
+    """Nothing for a process that has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def test_ctrl_c_is_one_line(extraction):
+    process, _ = extraction
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it too, as they are starting
+    err = process.communicate()[1]
+    assert (process.returncode, err) == (130, "interrupted: the same command goes on from here\n")
+
+
+def test_a_worker_that_is_killed_is_one_line(extraction):
+    process, workers = extraction
+    os.kill(workers[0], signal.SIGKILL)
+    err = process.communicate()[1]
+    assert process.returncode == 2 and len(err.splitlines()) == 1
+    assert err.startswith("error: a process that makes features was killed") and "the same command goes on" in err
+
+
+def test_the_workers_of_a_killed_process_end(extraction):
+    process, workers = extraction
+    process.kill()
+    for _ in range(3000):
+        if not any(map(command_of, workers)):
+            return
+        time.sleep(0.02)
+    raise AssertionError("they wait for ever")
+
+
+def test_a_clip_that_cannot_be_read_for_a_moment_is_not_remembered(clips, tmp_path, monkeypatch):
+    def read_wave(file, *args, **kwargs):
+        if file == clips["path"][3]:
+            raise OSError(5, "Input/output error", file)
+        return real(file, *args, **kwargs)
+
+    real = input.audio.read_wave
+    with monkeypatch.context() as patch:
+        patch.setattr(input.audio, "read_wave", read_wave)
+        with pytest.raises(OSError, match="Input/output error"):
+            open_features(CFG, clips, tmp_path / "features", workers=1)
+    assert list((tmp_path / "features").glob("*.partial/*")) == []
+    assert open_features(CFG, clips, tmp_path / "features", workers=1).faults == {}
 
 
 # Corrupted

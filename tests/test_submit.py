@@ -154,6 +154,12 @@ def test_the_ensembler_predicts_new_clips_too(paths: Paths, capsys: pytest.Captu
     found = blend(paths, [], "geometric", "default", force=False).test
     assert "not of this size: new.wav" in capsys.readouterr().out
     assert np.allclose(found.of(["new.wav"], ""), found.of([first.name], ""), atol=1e-5)
+    capsys.readouterr()
+    spoil(paths.input / "audio_test" / "new.wav")
+    again = blend(paths, [], "geometric", "default", force=False).test
+    assert "found, made from these predictions" in capsys.readouterr().out
+    assert not np.allclose(again.of(["new.wav"], ""), found.of(["new.wav"], ""), atol=1e-3)
+    assert np.array_equal(load_predictions(paths.ensemble("default") / "test.npz").probs, again.probs)
 
 
 def test_what_would_be_refused_is_refused_before_clips_are_predicted(
