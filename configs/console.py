@@ -34,7 +34,8 @@ def table(header: list[str], rows: list[list[str]]) -> None:
 def run_command(main: Callable[[], None]) -> None:
     """Run a verb's main(): a UserError becomes one line and exit status 2, Ctrl-C becomes 130.
 
-    So does what the operating system refuses, such as a folder that cannot be written or a full disk.
+    So does what the operating system refuses, such as a folder that cannot be written or a full disk, and a want of
+    memory, on a GPU too.
     """
     try:
         main()
@@ -48,10 +49,23 @@ def run_command(main: Callable[[], None]) -> None:
         remedy = ": make room, the same command goes on" if error.errno == errno.ENOSPC else ""
         print(f"error: {where}{error.strerror}{remedy}", file=sys.stderr)
         sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        if not _wants_memory(error):
+            raise
+        fact = " ".join(str(error).split())[:200]
+        less = "a smaller train.batch_size, predict.batch_size, crop or window needs less"
+        print(f"error: out of memory ({fact}): {less}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         same = "the same command without --force" if "--force" in sys.argv else "the same command"
         print(f"interrupted: {same} goes on from here", file=sys.stderr)
         sys.exit(130)
+
+
+def _wants_memory(error: Exception) -> bool:
+    """Also of PyTorch's errors, by name and words: it must not be imported for this."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "can't allocate memory" in str(error)
 
 
 @contextmanager

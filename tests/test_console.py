@@ -5,7 +5,9 @@ import io
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
 
 from configs import console
 from configs.console import progress, run_command, say, table, warn
@@ -73,6 +75,31 @@ def test_what_the_system_refuses_is_one_line_and_status_2(capsys, error, told):
         run_command(main)
     assert ended.value.code == 2
     assert capsys.readouterr() == ("", f"error: {told}\n")
+
+
+@pytest.mark.parametrize(
+    "greedy",
+    [
+        lambda: np.ones(1 << 50),
+        lambda: torch.ones(1 << 50),
+        lambda: throw(torch.OutOfMemoryError("CUDA out of\nmemory")),
+    ],
+)
+def test_a_want_of_memory_is_one_line_and_status_2(capsys, greedy):
+    with pytest.raises(SystemExit) as ended:
+        run_command(greedy)
+    assert ended.value.code == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: out of memory (") and "train.batch_size" in err and err.count("\n") == 1
+
+
+def test_another_runtime_error_keeps_its_traceback():
+    with pytest.raises(RuntimeError, match="shapes"):
+        run_command(lambda: throw(RuntimeError("shapes")))
+
+
+def throw(error: Exception) -> None:
+    raise error
 
 
 def test_ctrl_c_is_status_130(capsys):
