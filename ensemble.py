@@ -69,7 +69,7 @@ def blend(
     from input.competition import load_competition, locate_test
     from models.candidates import candidates_from_runs
     from models.ensemble_folder import is_current, load_ensemble, make_ensemble, renewed, save_ensemble, was_asked
-    from models.new_clips import predict_new
+    from models.new_clips import predict_new, were_predicted
     from models.prediction_folder import candidates_from_predictions
     from models.report import write_report
 
@@ -83,7 +83,11 @@ def blend(
     else:
         competition = locate_test(load_competition(paths.input, sound=False))
         candidates = candidates_from_runs(
-            paths.runs, runs, competition, lambda of, fnames: predict_new(of, fnames, competition, paths)
+            paths.runs,
+            runs,
+            competition,
+            lambda of, fnames: predict_new(of, fnames, competition, paths),
+            lambda of: were_predicted(of, competition, paths),
         )
     if folder.exists() and not force:
         found = load_ensemble(folder)

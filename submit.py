@@ -35,13 +35,17 @@ def main() -> None:
     parser.add_argument("--ensemble", default="default", metavar="NAME", help="work/ensembles/NAME/ (%(default)s)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="where to write it (<work>/submission.csv)")
     parser.add_argument("--truth", type=Path, metavar="FILE", help="labels published later: print the test score")
-    parser.add_argument("--force", action="store_true", help="predict every test clip again, as its file is now")
+    parser.add_argument(
+        "--force", action="store_true", help="predict all test clips again, as their files are now (by size and time)"
+    )
     parser.add_argument("--upload", action="store_true", help="submit it to Kaggle and wait for the score; needs -m")
     parser.add_argument("-m", "--message", metavar="TEXT", help="the submission's description")
     parser.add_argument("--competition", metavar="SLUG", help="where --upload submits (the name of the input folder)")
     args = parser.parse_args()
-    if args.upload != bool(args.message):
-        parser.error("--upload needs a description, -m TEXT, and there is none without it")
+    if args.upload and not args.message:
+        parser.error("--upload needs a description: -m TEXT")
+    if args.message and not args.upload:
+        parser.error("-m describes an upload: add --upload")
     if args.force and args.predictions:
         parser.error("--force predicts from the weights of our runs, which --predictions does without")
     paths = Paths(args.input, args.work)
@@ -73,7 +77,7 @@ def submit(
     from input.competition import load_competition, locate_test, read_truth
     from models.candidates import candidates_from_runs
     from models.ensemble_folder import load_ensemble, made_from, make_ensemble, renewed, save_ensemble
-    from models.new_clips import predict_new
+    from models.new_clips import predict_new, were_predicted
     from models.prediction_folder import candidates_from_predictions
     from models.submission import refuse_no_submission, write_report, write_submission
 
@@ -96,7 +100,9 @@ def submit(
                 refuse_other_runs(ensemble, folder, runs)
             return predict_new(runs, fnames, competition, paths)
 
-        candidates = candidates_from_runs(paths.runs, chosen, competition, predict, anew)
+        candidates = candidates_from_runs(
+            paths.runs, chosen, competition, predict, lambda runs: anew or were_predicted(runs, competition, paths)
+        )
     truth = read_truth(truth_file, candidates.classes) if truth_file else None
     if truth is not None and (gone := sorted(set(truth["fname"]) - set(candidates.test_fnames))):
         raise UserError(f"{truth_file}: scored clips that the submission would lack: {list_some(gone)}")

@@ -37,6 +37,7 @@ def run_command(main: Callable[[], None]) -> None:
     So does what the operating system refuses, such as a folder that cannot be written or a full disk, and a want of
     memory, on a GPU too.
     """
+    same = "the same command without --force" if "--force" in sys.argv else "the same command"
     try:
         main()
     except UserError as error:
@@ -46,7 +47,7 @@ def run_command(main: Callable[[], None]) -> None:
         if error.strerror is None:  # not the system's: a library's own
             raise
         where = f"{error.filename}: " if error.filename is not None else ""
-        remedy = ": make room, the same command goes on" if error.errno == errno.ENOSPC else ""
+        remedy = f": make room, {same} goes on" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
         print(f"error: {where}{error.strerror}{remedy}", file=sys.stderr)
         sys.exit(2)
     except (MemoryError, RuntimeError) as error:
@@ -57,7 +58,6 @@ def run_command(main: Callable[[], None]) -> None:
         print(f"error: out of memory ({fact}): {less}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        same = "the same command without --force" if "--force" in sys.argv else "the same command"
         print(f"interrupted: {same} goes on from here", file=sys.stderr)
         sys.exit(130)
 

@@ -25,7 +25,7 @@ def require_plain(name: str, key: str) -> None:
 class InputConfig:
     """What to do with clips that are faulty, short or wrongly labelled."""
 
-    skip_unreadable: bool = False  # leave out empty, silent, missing or unreadable training clips instead of stopping
+    skip_unreadable: bool = False  # leave out empty, silent, missing or damaged training clips instead of stopping
     padding: Literal["silence", "repeat"] = "silence"  # what fills a clip that is shorter than a crop or a window
     corrections: str | None = None  # CSV of fname,label: heard labels, for training only; no label leaves a clip out
 

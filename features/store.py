@@ -22,7 +22,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -139,32 +139,33 @@ def _run(jobs: list[Job], workers: int) -> Iterator[int]:
     if workers == 1 or len(jobs) < 2:
         yield from map(_extract_part, jobs)
         return
-    spawn = get_context("spawn")
+    spawn, before = get_context("spawn"), set(active_children())
     with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=spawn, initializer=_begin_worker) as pool:
-        with _interrupts_ignored():  # by the processes that start now: Ctrl-C is the business of this one
-            futures = [pool.submit(_extract_part, job) for job in jobs]
         try:
+            with _interrupts_later():  # the processes that start now never hear of them: Ctrl-C is for this one
+                futures = [pool.submit(_extract_part, job) for job in jobs]
             for future in as_completed(futures):
                 yield future.result()
         except BrokenProcessPool:
             raise UserError(
-                "a process that makes features was killed, perhaps for want of memory: the same command goes on"
+                "a process that makes features ended too early: if nothing above says why, it was killed, perhaps for "
+                "want of memory; the same command goes on"
             ) from None
         except BaseException:
+            for child in set(active_children()) - before:
+                child.terminate()  # rather than wait for its part
             pool.shutdown(cancel_futures=True)
             raise
 
 
 @contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # which alone hears of them
-        yield
-        return
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _interrupts_later() -> Iterator[None]:
+    """Ctrl-C waits until the end of the context."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin_worker() -> None:
@@ -247,6 +248,9 @@ def _extract_clip(log_mel: Any, file: str | None, cfg: FeatureConfig) -> tuple[n
             wave, reason = read_wave(file, cfg.sample_rate, keep_int16=cfg.speed == 1), ""
         except AudioFault as fault:
             wave, reason = fault.wave, str(fault)
+        except OSError as error:  # to be told: a store would remember it when the file can be read again
+            remedy = "make it readable, or remove it and go on with input.skip_unreadable=true"
+            raise UserError(f"{file}: {error.strerror}: {remedy}") from None
     if wave is None:
         return np.zeros((0, cfg.n_mels), dtype=np.float32), reason
     return log_mel(at_speed(wave, cfg.speed)), reason

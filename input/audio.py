@@ -1,6 +1,5 @@
 """A sound file -> mono float32 samples at the wanted rate."""
 
-import errno
 import struct
 from fractions import Fraction
 from functools import lru_cache
@@ -12,7 +11,6 @@ import soundfile
 
 Wave = np.ndarray  # (samples,) float32, or int16 where they are wanted
 STREAMED = 0x7FFF_0000  # bytes; a writer that cannot seek back leaves the largest number it knows, or about it, as size
-SYSTEM_ERROR = 2  # libsndfile's SF_ERR_SYSTEM
 HEAD = 4096  # bytes: in all but odd files the samples begin within them
 LOUDEST = 1e30  # sum of squares: far above any scale that sound is kept in, far below where a spectrum overflows
 
@@ -73,13 +71,23 @@ def _decode(path: Path | str) -> tuple[np.ndarray, int, bool]:
             wave = file.read(file.frames, dtype=dtype)  # GSM and its like cannot seek: say how many
             rate, kind = file.samplerate, file.format
     except soundfile.LibsndfileError as error:
-        if error.code == SYSTEM_ERROR:
-            raise OSError(errno.EIO, "cannot be read now", str(path)) from None
+        _refuse_unread(path)
         raise AudioFault(f"unreadable: {error.error_string}") from None
     # TypeError: headerless, by its name; MemoryError: the header claims hours
     except (MemoryError, OSError, RuntimeError, TypeError, ValueError) as error:
+        _refuse_unread(path)
         raise AudioFault(f"unreadable: {' '.join(str(error).split())}") from None
     return wave, rate, not (kind in ("WAV", "WAVEX") and _is_cut_short(path))
+
+
+def _refuse_unread(path: Path | str) -> None:
+    """Raises OSError where the system does not give all bytes of a file: libsndfile has other words for that."""
+    try:
+        with Path(path).open("rb") as file:
+            while file.read(1 << 20):
+                pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def _as_float(samples: np.ndarray) -> np.ndarray:

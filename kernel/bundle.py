@@ -67,7 +67,7 @@ def bundle(
     if not folder.exists():
         raise UserError(f"{folder}: no such blend: python ensemble.py makes it")
     weights = load_ensemble(folder).weights
-    used = {name: model for name, model in weights["models"].items() if model["weight"] > 0}
+    used = {name: model for name, model in weights["models"].items() if model["weight"] > 0} or weights["models"]
     weights = {**weights, "models": used}  # a greedy blend leaves models out; so does the bundle
     final = paths.work / "kaggle" / "dataset"
     partial = final.with_name("dataset.partial")

@@ -13,10 +13,11 @@ def apply_blend(about: Mapping[str, Any], probs: Mapping[str, np.ndarray]) -> np
     """The blend (clips, classes) that a weights.json describes, of each model's probabilities (clips, classes).
 
     The same call for out-of-fold rows, test rows and the Kaggle kernel; each row of the blend depends on that clip
-    alone, so neither the order nor the number of the clips matters. A model of weight 0 may be absent. Rows sum to 1.
+    alone, so neither the order nor the number of the clips matters. A model of weight 0 may be absent, unless all are
+    0, as a pool of models that know nothing may be. Rows sum to 1.
     Raises KeyError where another model is absent, ValueError on a method that this version does not know.
     """
-    models = {name: model for name, model in about["models"].items() if model["weight"] > 0}
+    models = {name: model for name, model in about["models"].items() if model["weight"] > 0} or about["models"]
     stack = np.stack([probs[name] for name in models])
     weights = np.array([model["weight"] for model in models.values()])
     method = about["method"]

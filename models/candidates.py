@@ -10,7 +10,7 @@ import pandas as pd
 from configs.console import warn
 from configs.errors import UserError, list_some
 from configs.schema import differences
-from features.store import sound_sizes
+from features.store import sound_hash, sound_sizes
 from folds.assign import fold_hash
 from input.competition import Competition
 from models.run_folder import Predictions, Run, mean_of_folds, read_run
@@ -43,13 +43,18 @@ class Candidates:
 
 
 def candidates_from_runs(
-    runs: Path, names: Sequence[str], competition: Competition, predict: Predict | None = None, anew: bool = False
+    runs: Path,
+    names: Sequence[str],
+    competition: Competition,
+    predict: Predict | None = None,
+    anew: Callable[[Sequence[Run]], bool] | None = None,
 ) -> Candidates:
     """All folds of the named experiments; without names, of every experiment whose folds are all finished.
 
     predict: called with the runs of an experiment and the test clips that these have no answer for, or one to another
     file than lies there now, by its size; it gives each run's probabilities of these clips, and their faults. Without
-    it, files are not looked at, and a clip without an answer is an error. anew: every clip is predicted again.
+    it, files are not looked at, and a clip without an answer is an error. anew: called with the runs of an experiment,
+    whether it is asked for every clip, whatever is stored.
     Raises UserError where there is none, a named one is unfinished, or they differ in classes, folds or clips from each
     other or from the competition.
     """
@@ -63,7 +68,7 @@ def candidates_from_runs(
     if not whole:
         raise UserError(f"{runs}: no experiment with all its folds finished: python train_fold.py --fold 0..4")
     _refuse_differences(whole, competition)
-    return _align(whole, competition, predict, anew)
+    return _align(whole, competition, predict, anew or (lambda runs: False))
 
 
 def _folders(runs: Path, names: Sequence[str]) -> list[Path]:
@@ -133,7 +138,9 @@ def _fold_hash_now(runs: list[Run], train: pd.DataFrame) -> str:
     return fold_hash(used.assign(fold=[fold.get(fname, -1) for fname in used["fname"]]))
 
 
-def _align(whole: list[list[Run]], competition: Competition, predict: Predict | None, anew: bool) -> Candidates:
+def _align(
+    whole: list[list[Run]], competition: Competition, predict: Predict | None, anew: Callable[[Sequence[Run]], bool]
+) -> Candidates:
     train = competition.train
     skipped = set().union(*(run.manifest["skipped"] for runs in whole for run in runs))
     used = train[~train["fname"].isin(skipped)]
@@ -141,7 +148,7 @@ def _align(whole: list[list[Run]], competition: Competition, predict: Predict | 
     fold = {fname: run.fold for run in whole[0] for fname in run.oof.fnames}
     oof = [_join(runs).of(fnames, f"{runs[0].folder.parent}, out-of-fold") for runs in whole]
     test_fnames = tuple(competition.test["fname"])
-    test, faults = zip(*(_mean_test(runs, competition.test, predict, anew) for runs in whole), strict=True)
+    test, faults = zip(*(_mean_test(runs, competition.test, predict, anew(runs)) for runs in whole), strict=True)
     for runs, one, other in zip(whole, oof, test, strict=True):
         if not (np.isfinite(one).all() and np.isfinite(other).all()):
             raise UserError(f"{runs[0].folder.parent}: its predictions hold NaN or infinity: train it again")
@@ -166,7 +173,7 @@ def _mean_test(runs: list[Run], test: pd.DataFrame, predict: Predict | None, ane
     """(clips, classes) of an experiment, the mean of its fold models, and the faults of the test clips."""
     found = [run.test for run in runs]
     faults = {fname: reason for run in runs for fname, reason in run.manifest["test_faults"].items()}
-    new = test["fname"].tolist() if anew else _new_clips(found, test) if predict else []
+    new = test["fname"].tolist() if anew else _new_clips(runs, test) if predict else []
     if predict and new:
         answers, new_faults = predict(runs, new)
         found = [_renewed(*pair) for pair in zip(found, answers, strict=True)]
@@ -175,16 +182,19 @@ def _mean_test(runs: list[Run], test: pd.DataFrame, predict: Predict | None, ane
     return mean_of_folds([one.of(fnames, str(run.folder)) for one, run in zip(found, runs, strict=True)]), faults
 
 
-def _new_clips(stored: Sequence[Predictions], test: pd.DataFrame) -> list[str]:
-    """The test clips that one of these lacks, or has from another file than lies there now, by its size. A file that is
-    not there now changes nothing."""
+def _new_clips(runs: Sequence[Run], test: pd.DataFrame) -> list[str]:
+    """The test clips that a run has no answer for, or one to another file than lies there now, by its size. A file that
+    is not there now changes nothing."""
     size, new = sound_sizes(test), np.zeros(len(test), dtype=bool)
-    for one in stored:
-        rows = {fname: i for i, fname in enumerate(one.fnames)}
+    for run in runs:
+        rows = {fname: i for i, fname in enumerate(run.test.fnames)}
         row = np.array([rows.get(fname, -1) for fname in test["fname"]], np.int64)
         new |= row < 0
-        if one.size is not None:
-            new |= (size >= 0) & (one.size[row] != size)
+        if run.test.size is not None:
+            new |= (size >= 0) & (run.test.size[row] != size)
+        elif set(rows) == set(test["fname"]) and (size >= 0).all():  # an older version of the kit has one hash of all
+            then = run.manifest.get("sound_hash", {}).get("test")
+            new |= then not in (None, sound_hash(test.iloc[np.argsort(row)]))
     return [fname for fname, is_new in zip(test["fname"], new, strict=True) if is_new]
 
 

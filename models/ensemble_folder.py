@@ -2,6 +2,7 @@
 or not at all."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -88,8 +89,8 @@ def renewed(ensemble: Ensemble, candidates: Candidates, folder: Path) -> Ensembl
     test = apply_blend(ensemble.weights, dict(zip(candidates.names, candidates.test, strict=True)))
     found = replace(ensemble, test=_predictions(candidates.test_fnames, test))
     before = ensemble.test
-    if before.fnames != found.test.fnames or not np.array_equal(before.probs, found.test.probs):
-        part = folder / "test.npz.part"
+    if before.fnames != found.test.fnames or not np.allclose(before.probs, found.test.probs, rtol=0, atol=1e-6):
+        part = folder / f"test.npz.{os.getpid()}.part"
         save_predictions(part, found.test)
         part.replace(folder / "test.npz")
     return found

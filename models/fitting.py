@@ -1,6 +1,7 @@
 """Lightning's Trainer around a LitTagger: the epochs that are missing, and what is written and said after each."""
 
 import logging
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -102,8 +103,11 @@ class RunKeeper(pl.Callback):
         (self.folder / "metrics.csv").write_text("\n".join(lines) + "\n")
         try:
             trainer.save_checkpoint(self.folder / "next.ckpt")
-        except OSError as error:  # it names a file of Lightning's own, which may lie elsewhere
-            raise OSError(error.errno, error.strerror, str(self.folder / CHECKPOINT)) from None
+        except OSError as error:
+            if error.strerror is None:
+                raise
+            way = f"{self.folder / CHECKPOINT} (by way of {tempfile.gettempdir()})"  # as Lightning writes it
+            raise OSError(error.errno, error.strerror, way) from None
         (self.folder / "next.ckpt").replace(self.folder / CHECKPOINT)
         self.report(last)
 

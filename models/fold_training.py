@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from configs.console import say
 from configs.paths import Paths
 from configs.schema import Config, config_hash
-from features.store import sound_sizes
 from folds.assign import fold_hash
 from models.preparation import Data, Prepared, load_data, prepare
 from models.run_folder import (
@@ -74,11 +73,8 @@ def fresh_score(cfg: Config, fold: int, data: Prepared, final: Path, restart: bo
         save_tagger(lit.kept, partial / "model.safetensors")
         oof, found = out_of_fold(cfg, lit, data)
         batches, rows = Batches(data.test, device, cfg.input.padding), np.arange(len(data.test.fnames))
-        probs, size = (
-            predict_finite(lit.tagger, batches, rows, cfg.predict, precision),
-            sound_sizes(data.competition.test),
-        )
-        test = Predictions(data.test.fnames, probs, size)
+        probs = predict_finite(lit.tagger, batches, rows, cfg.predict, precision)
+        test = Predictions(data.test.fnames, probs, data.test_sizes)
         found |= {"epoch": lit.kept_epoch}
         facts = {"experiment": cfg.name, "fold": fold, "config_hash": config_hash(cfg), "seed": cfg.train.seed}
         facts |= {"device": device.type, "precision": precision, "seconds": round(time.monotonic() - started)}

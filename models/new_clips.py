@@ -5,9 +5,19 @@ from collections.abc import Sequence
 from configs.console import say
 from configs.errors import UserError, list_some
 from configs.paths import Paths
+from features.store import store_key
 from input.competition import Competition, load_competition
 from models.candidates import Faults
-from models.run_folder import Predictions, Run
+from models.run_folder import Predictions, Run, kept_answers
+
+
+def were_predicted(runs: Sequence[Run], competition: Competition, paths: Paths) -> bool:
+    """Whether answers of these runs to all test clips are kept, for the files as they are now by size and time: then
+    `submit.py --force` asked for them, and they are newer than what the runs have stored."""
+    test = competition.test
+    files = [path if isinstance(path, str) else None for path in test["path"]]
+    key = store_key(runs[0].config.features, test["fname"].tolist(), files)
+    return all(kept_answers(paths.predictions, run.id, key).exists() for run in runs)
 
 
 def predict_new(

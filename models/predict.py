@@ -16,7 +16,7 @@ from configs.schema import PredictConfig
 from features.batches import Batches, windows
 from features.store import Store, open_features
 from models.memory import memory_kept
-from models.run_folder import Predictions, Trained, load_predictions, read_trained, save_predictions
+from models.run_folder import Predictions, Trained, kept_answers, load_predictions, read_trained, save_predictions
 from models.tagger import Tagger, autocast, choose_precision, load_tagger
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def predict_test(
 
     def predict(run: Trained) -> Predictions:
         store = stores[run.config.features]
-        kept = keep / f"{run.id}-{store.key}.npz" if keep else None
+        kept = kept_answers(keep, run.id, store.key) if keep else None
         if kept and kept.exists():
             advance(1)
             try:

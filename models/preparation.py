@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from configs.console import say, warn
 from configs.errors import UserError, list_faults, list_some
 from configs.paths import Paths
 from configs.schema import Config, config_hash
-from features.store import Store, open_features, sound_hash
+from features.store import Store, open_features, sound_hash, sound_sizes
 from folds.assign import fold_hash, load_folds
 from input.competition import Competition, load_competition
 from input.corrections import correct, corrections_hash, read_corrections
@@ -28,13 +29,15 @@ if TYPE_CHECKING:  # a finished fold is found without it
 class Data:
     """What suffices to know a finished fold again: no features, no torch. folds: fname, label, verified, group, fold of
     all training clips, as given; corrections: fname -> label to train on; pseudo: of each fold that is asked for, where
-    there are any; facts: what the manifest says of all this, but for what one fold has of its own."""
+    there are any; facts: what the manifest says of all this, but for what one fold has of its own; test_sizes: bytes of
+    the test files (test clips,), -1 of a missing one, before anything is made of them."""
 
     competition: Competition
     folds: pd.DataFrame
     corrections: dict[str, str]
     pseudo: dict[int, PseudoLabels]
     facts: dict[str, Any]
+    test_sizes: np.ndarray
 
     def facts_of(self, fold: int) -> dict[str, Any]:
         return self.facts | ({"pseudo_runs": self.pseudo[fold].ids} if fold in self.pseudo else {})
@@ -69,7 +72,7 @@ def load_data(cfg: Config, wanted: list[int], paths: Paths) -> Data:
         corrections = read_corrections(Path(cfg.input.corrections), competition.train, competition.classes)
         facts["corrections_hash"] = corrections_hash(corrections)
         say(f"{cfg.input.corrections}: corrects {len(corrections)} clips, for training only")
-    data = Data(competition, folds, corrections, {}, facts)
+    data = Data(competition, folds, corrections, {}, facts, sound_sizes(competition.test))
     return replace(data, pseudo=read_pseudo(cfg, wanted, data, paths)) if cfg.pseudo.runs else data
 
 
@@ -107,7 +110,8 @@ def prepare(cfg: Config, data: Data, paths: Paths, wanted: list[int]) -> Prepare
         warn(f"{what}: {list_faults(test.faults)}")
     copies = [open_features(replace(cfg.features, speed=s), of.train, paths.features) for s in cfg.train.speeds]
     facts = data.facts | {"fold_hash": fold_hash(folds), "skipped": train.faults, "test_faults": test.faults}
-    return Prepared(of, folds, data.corrections, data.pseudo, facts, train, copies, test, device, precision)
+    known = (of, folds, data.corrections, data.pseudo, facts, data.test_sizes)
+    return Prepared(*known, train, copies, test, device, precision)
 
 
 def runs_with(weights: Path, runs: Path) -> Iterator[dict[str, Any]]:

@@ -110,6 +110,11 @@ def load_predictions(file: Path) -> Predictions:
         raise UserError(f"{file}: cannot read the predictions: {error}") from None
 
 
+def kept_answers(folder: Path, run_id: str, store_key: str) -> Path:
+    """Where a run's answers to clips that it was not trained beside are kept, in work/predictions."""
+    return folder / f"{run_id}-{store_key}.npz"
+
+
 @contextmanager
 def unfinished(final: Path, config: Config, facts: dict[str, Any], restart: bool) -> Iterator[Path]:
     """The folder <final>.partial, held by this process alone; restart empties it.

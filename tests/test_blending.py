@@ -83,6 +83,11 @@ def test_a_model_of_weight_zero_may_be_absent_and_another_may_not() -> None:
         apply_blend(told, {"b": B})
 
 
+def test_a_pool_of_models_that_know_nothing_is_its_offsets() -> None:
+    told = {"method": "log_linear", "models": {"a": {"weight": 0.0}}, "offsets": [0.0, 0.0, np.log(2)]}
+    assert np.allclose(apply_blend(told, {"a": A}), [0.25, 0.25, 0.5])
+
+
 def test_an_unknown_method_is_refused() -> None:
     with pytest.raises(ValueError, match="nonsense"):
         apply_blend(about("nonsense"), {"a": A, "b": B})

@@ -425,7 +425,7 @@ if __name__ == "__main__":
 @pytest.fixture
 def extraction(tmp_path):
     """A process that makes features for some time, and its two workers."""
-    soundfile.write(tmp_path / "a.flac", noise(30 * 48_000, 0), 48_000)
+    soundfile.write(tmp_path / "a.flac", noise(10 * 48_000, 0), 48_000)
     (tmp_path / "extract.py").write_text(EXTRACT)
     surroundings = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(tmp_path / "extract.py"), str(tmp_path)]
@@ -468,7 +468,7 @@ def test_a_worker_that_is_killed_is_one_line(extraction):
     os.kill(workers[0], signal.SIGKILL)
     err = process.communicate()[1]
     assert process.returncode == 2 and len(err.splitlines()) == 1
-    assert err.startswith("error: a process that makes features was killed") and "the same command goes on" in err
+    assert err.startswith("error: a process that makes features ended too early") and "the same command goes on" in err
 
 
 def test_the_workers_of_a_killed_process_end(extraction):
@@ -490,7 +490,8 @@ def test_a_clip_that_cannot_be_read_for_a_moment_is_not_remembered(clips, tmp_pa
     real = input.audio.read_wave
     with monkeypatch.context() as patch:
         patch.setattr(input.audio, "read_wave", read_wave)
-        with pytest.raises(OSError, match="Input/output error"):
+        told = rf"{clips['fname'][3]}: Input/output error: make it readable, or .*skip_unreadable"
+        with pytest.raises(UserError, match=told):
             open_features(CFG, clips, tmp_path / "features", workers=1)
     assert list((tmp_path / "features").glob("*.partial/*")) == []
     assert open_features(CFG, clips, tmp_path / "features", workers=1).faults == {}

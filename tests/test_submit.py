@@ -144,6 +144,9 @@ def test_same_sized_files_are_predicted_again_by_force(paths: Paths, tmp_path: P
     after = load_predictions(paths.ensemble("default") / "test.npz")
     other = np.abs(after.of(before.fnames, "") - before.probs).max(axis=1) > 1e-4
     assert [fname for fname, is_other in zip(before.fnames, other, strict=True) if is_other] == [sound.name]
+    submit(paths, "default", tmp_path / "out.csv", None)
+    blend(paths, [], "geometric", "default", force=True)
+    assert np.array_equal(load_predictions(paths.ensemble("default") / "test.npz").probs, after.probs), "it stays so"
 
 
 def test_the_ensembler_predicts_new_clips_too(paths: Paths, capsys: pytest.CaptureFixture[str]) -> None:
