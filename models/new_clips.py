@@ -1,4 +1,4 @@
-"""Test clips that runs were not trained beside: their probabilities, from the weights, as a kernel predicts them."""
+"""Test clips that runs were not trained beside, or not as they are now: predicted from the weights, as in a kernel."""
 
 from collections.abc import Sequence
 
@@ -32,7 +32,7 @@ def predict_new(
     from models.predict import predict_test
 
     folder, cfg, test = runs[0].folder.parent, runs[0].config, competition.test
-    say(f"{folder}: predicts test clips that it was not trained beside, or not of this size: {list_some(fnames)}")
+    say(f"{folder}: not stored with it, so predicted or found in {paths.predictions}: {list_some(fnames)}")
     if test["path"].isna().all():
         test = load_competition(paths.input, skip_missing=True).test
     clips = test[test["fname"].isin(set(fnames))].reset_index(drop=True)

@@ -38,7 +38,7 @@ def test_clips_that_the_runs_have_not_seen_are_predicted_from_the_weights(
     submit(paths, "default", tmp_path / "out.csv", None)
     old = pd.read_csv(blended.work / "submission.csv").set_index("fname")["label"]
     found = pd.read_csv(tmp_path / "out.csv")
-    assert "predicts test clips that it was not trained beside, or not of this size: new.wav" in capsys.readouterr().out
+    assert "not stored with it, so predicted or found in" in capsys.readouterr().out
     assert found["fname"].tolist() == ["new.wav", *sample["fname"][2:]]
     assert found["label"].tolist() == [old[first], *old[sample["fname"][2:]]]
 
@@ -53,9 +53,7 @@ def test_clips_that_sound_otherwise_now_are_predicted_again(
     wave, rate = soundfile.read(audio / other, dtype="int16")
     soundfile.write(audio / first, wave, rate, subtype="PCM_24")  # of the same samples, but of another size
     submit(paths, "default", tmp_path / "out.csv", None)
-    assert (
-        f"predicts test clips that it was not trained beside, or not of this size: {first}" in capsys.readouterr().out
-    )
+    assert f"so predicted or found in {paths.predictions}: {first}\n" in capsys.readouterr().out
     found = pd.read_csv(tmp_path / "out.csv").set_index("fname")["label"]
     assert found[first] == old[other] and found.drop(first).equals(old.drop(first))
 
@@ -71,7 +69,7 @@ def test_without_all_test_sound_the_stored_answers_stand(
     submit(paths, "default", tmp_path / "out.csv", None)
     assert (tmp_path / "out.csv").read_bytes() == (blended.work / "submission.csv").read_bytes()
     told = capsys.readouterr()
-    assert "predicts" not in told.out
+    assert "predicted" not in told.out
 
 
 def test_what_was_predicted_is_found_again(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +112,7 @@ def test_training_sound_is_not_needed_to_predict_again(
     shutil.rmtree(paths.input / "audio_train")
     spoil(next((paths.input / "audio_test").iterdir()))
     submit(paths, "default", tmp_path / "out.csv", None)
-    assert "predicts test clips" in capsys.readouterr().out
+    assert "so predicted or found in" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("chosen", [False, True])
@@ -155,7 +153,7 @@ def test_the_ensembler_predicts_new_clips_too(paths: Paths, capsys: pytest.Captu
     sample = paths.input / "sample_submission.csv"
     sample.write_text(f"{sample.read_text()}new.wav,{sample.read_text().split(',')[-1].strip()}\n")
     found = blend(paths, [], "geometric", "default", force=False).test
-    assert "not of this size: new.wav" in capsys.readouterr().out
+    assert f"so predicted or found in {paths.predictions}: new.wav\n" in capsys.readouterr().out
     assert np.allclose(found.of(["new.wav"], ""), found.of([first.name], ""), atol=1e-5)
     capsys.readouterr()
     spoil(paths.input / "audio_test" / "new.wav")
@@ -176,7 +174,7 @@ def test_what_would_be_refused_is_refused_before_clips_are_predicted(
     manifest.write_text(manifest.read_text() + "\n")
     with pytest.raises(UserError, match=r"default: its runs or their labels changed since: python ensemble\.py"):
         submit(paths, "default", tmp_path / "out.csv", None)
-    assert "predicts" not in capsys.readouterr().out
+    assert "predicted" not in capsys.readouterr().out
 
 
 def spoil(sound: Path) -> None:
