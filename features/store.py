@@ -16,7 +16,7 @@ import signal
 import threading
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -37,8 +37,10 @@ if TYPE_CHECKING:  # the workers of the pool must not wait for pandas
     from threadpoolctl import ThreadpoolController
 
 Job = tuple[FeatureConfig, list[tuple[str, str | None]], Path]  # settings, clips (fname, file), part
+Extracted = tuple[np.ndarray, str]  # frames of a clip, and its fault
 COLUMNS = ("length", "fault", "stats", "crc")  # of a part's .npz: three for each clip, and the checksum of its frames
 PART = 64  # clips per part: small enough to lose little, large enough that the pool's overhead does not show
+STAGE, STAGE_FRAMES = 8, 24_000  # clips that are worked on together, and frames of them, 6 MB at 64 bands
 FORMAT = 2
 
 
@@ -204,17 +206,29 @@ def _extract_part(job: Job) -> int:
     log_mel = LogMel.from_config(cfg)
     lengths, faults, stats, crc = [], [], [], 0
     with _whole(part.with_suffix(".f16")) as out, _blas().limit(limits=1):
-        for _, file in clips:  # each packed at once, while it is in the cache
-            frames, fault = _extract_clip(log_mel, file, cfg)
-            packed = torch.from_numpy(frames).half().numpy().data  # a fifth of the time of NumPy's astype
-            crc = zlib.crc32(packed, crc)
-            out.write(packed)
-            lengths.append(len(frames))
-            faults.append(fault)
-            stats.append(_mean_and_square(frames))
+        for stage in _in_stages(_extract_clip(log_mel, file, cfg) for _, file in clips):
+            for frames, fault in stage:
+                packed = torch.from_numpy(frames).half().numpy().data  # a fifth of the time of NumPy's astype
+                crc = zlib.crc32(packed, crc)
+                out.write(packed)
+                lengths.append(len(frames))
+                faults.append(fault)
+            stats += [_mean_and_square(frames) for frames, _ in stage]
     with _whole(part) as out:
         np.savez(out, length=np.array(lengths, np.int64), fault=np.array(faults), stats=np.array(stats), crc=crc)
     return len(clips)
+
+
+def _in_stages(clips: Iterable[Extracted]) -> Iterator[list[Extracted]]:
+    """STAGE clips at a time, fewer where they are long: the same work on several in a row takes a little less time."""
+    stage: list[Extracted] = []
+    for clip in clips:
+        stage.append(clip)
+        if len(stage) == STAGE or sum(len(frames) for frames, _ in stage) > STAGE_FRAMES:
+            yield stage
+            stage = []
+    if stage:
+        yield stage
 
 
 @contextmanager
@@ -237,7 +251,7 @@ def _mean_and_square(frames: np.ndarray) -> np.ndarray:
     return np.asarray(sums / np.float32(max(len(frames), 1)))
 
 
-def _extract_clip(log_mel: Any, file: str | None, cfg: FeatureConfig) -> tuple[np.ndarray, str]:
+def _extract_clip(log_mel: Any, file: str | None, cfg: FeatureConfig) -> Extracted:
     """Its frames at cfg.speed, (0, n_mels) where nothing can be heard, and its fault, '' where there is none."""
     from input.audio import AudioFault, read_wave
     from input.resample import at_speed
