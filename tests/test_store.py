@@ -24,7 +24,7 @@ import input.resample
 from configs.errors import UserError
 from configs.schema import FeatureConfig
 from features.log_mel import LogMel
-from features.store import Store, open_features, sound_hash, store_key
+from features.store import STAGE_FRAMES, Store, _in_stages, open_features, sound_hash, store_key
 from input.resample import at_speed
 
 CFG = FeatureConfig(sample_rate=8_000, n_fft=128, hop_length=80, n_mels=12, f_max=4_000.0)
@@ -524,6 +524,13 @@ def test_a_corrupted_store_says_so(clips, tmp_path, which, damage):
 
 
 # Memory
+
+
+def test_clips_are_worked_on_together_unless_they_are_long():
+    clips = [(np.zeros((n, 1)), str(i)) for i, n in enumerate([1] * 9 + [STAGE_FRAMES + 1, 1, STAGE_FRAMES, 1, 1])]
+    stages = list(_in_stages(iter(clips)))
+    assert [len(stage) for stage in stages] == [8, 2, 2, 2]
+    assert [fault for stage in stages for _, fault in stage] == [str(i) for i in range(len(clips))]
 
 
 def peak_of(clips: pd.DataFrame, folder: Path) -> int:
