@@ -66,10 +66,8 @@ def blend(
     predictions: a folder that stands for our runs and the competition; the others as in `make_ensemble`.
     """
     from configs.errors import UserError
-    from input.competition import load_competition, locate_test
-    from models.candidates import candidates_from_runs
     from models.ensemble_folder import is_current, load_ensemble, make_ensemble, renewed, save_ensemble, was_asked
-    from models.new_clips import predict_new, were_predicted
+    from models.new_clips import current_candidates
     from models.prediction_folder import candidates_from_predictions
     from models.report import write_report
 
@@ -78,17 +76,7 @@ def blend(
     if unverified_weight is not None and not 0 <= unverified_weight <= 1:
         raise UserError(f"--unverified-weight {unverified_weight}: must lie in 0 to 1")
     folder = paths.ensemble(name)
-    if predictions:
-        candidates = candidates_from_predictions(predictions, runs)
-    else:
-        competition = locate_test(load_competition(paths.input, sound=False))
-        candidates = candidates_from_runs(
-            paths.runs,
-            runs,
-            competition,
-            lambda of, fnames: predict_new(of, fnames, competition, paths),
-            lambda of: were_predicted(of, competition, paths),
-        )
+    candidates = candidates_from_predictions(predictions, runs) if predictions else current_candidates(paths, runs)
     if folder.exists() and not force:
         found = load_ensemble(folder)
         if was_asked(found, method, decide, unverified_weight) and is_current(found, candidates):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from models.candidates import Candidates
     from models.ensemble_folder import Ensemble
-    from models.run_folder import Predictions, Run
+    from models.run_folder import Run
 
 CHANGED = "its runs or their labels changed since: python ensemble.py makes it again"
 EXAMPLES = """examples:
@@ -74,10 +74,9 @@ def submit(
     """Write and validate the submission; with a truth, score it. predictions: a folder that stands for our runs and the
     competition; anew: nothing of the test clips that is stored counts. Raises UserError on a blend that does not fit.
     """
-    from input.competition import load_competition, locate_test, read_truth
-    from models.candidates import candidates_from_runs
+    from input.competition import read_truth
     from models.ensemble_folder import load_ensemble, made_from, make_ensemble, renewed, save_ensemble
-    from models.new_clips import predict_new, were_predicted
+    from models.new_clips import current_candidates
     from models.prediction_folder import candidates_from_predictions
     from models.submission import refuse_no_submission, write_report, write_submission
 
@@ -93,16 +92,12 @@ def submit(
     if predictions:
         candidates = candidates_from_predictions(predictions, chosen)
     else:
-        competition = locate_test(load_competition(paths.input, sound=False))
 
-        def predict(runs: "Sequence[Run]", fnames: "Sequence[str]") -> "tuple[list[Predictions], dict[str, str]]":
+        def check(runs: "Sequence[Run]") -> None:
             if ensemble and not by_default:
                 refuse_other_runs(ensemble, folder, runs)
-            return predict_new(runs, fnames, competition, paths)
 
-        candidates = candidates_from_runs(
-            paths.runs, chosen, competition, predict, lambda runs: anew or were_predicted(runs, competition, paths)
-        )
+        candidates = current_candidates(paths, chosen, anew, check)
     truth = read_truth(truth_file, candidates.classes) if truth_file else None
     if truth is not None and (gone := sorted(set(truth["fname"]) - set(candidates.test_fnames))):
         raise UserError(f"{truth_file}: scored clips that the submission would lack: {list_some(gone)}")

@@ -2,7 +2,6 @@
 or not at all."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,7 @@ from models.blending import apply_blend
 from models.candidates import Candidates
 from models.compare import compare, rows_that_decide
 from models.metrics import scores
-from models.run_folder import Predictions, load_predictions, save_predictions
+from models.run_folder import Predictions, load_predictions, replace_predictions, save_predictions
 
 BLEND = "blend"  # its own name among the models' in scores.json
 
@@ -90,9 +89,7 @@ def renewed(ensemble: Ensemble, candidates: Candidates, folder: Path) -> Ensembl
     found = replace(ensemble, test=_predictions(candidates.test_fnames, test))
     before = ensemble.test
     if before.fnames != found.test.fnames or not np.allclose(before.probs, found.test.probs, rtol=0, atol=1e-6):
-        part = folder / f"test.npz.{os.getpid()}.part"
-        save_predictions(part, found.test)
-        part.replace(folder / "test.npz")
+        replace_predictions(folder / "test.npz", found.test)
     return found
 
 

@@ -1,14 +1,33 @@
 """Test clips that runs were not trained beside, or not as they are now: predicted from the weights, as in a kernel."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from configs.console import say
 from configs.errors import UserError, list_some
 from configs.paths import Paths
 from features.store import store_key
-from input.competition import Competition, load_competition
-from models.candidates import Faults
+from input.competition import Competition, load_competition, locate_test
+from models.candidates import Candidates, Faults, candidates_from_runs
 from models.run_folder import Predictions, Run, kept_answers
+
+
+def current_candidates(
+    paths: Paths, names: Sequence[str], anew: bool = False, check: Callable[[Sequence[Run]], None] = lambda runs: None
+) -> Candidates:
+    """The named experiments, or all that are finished, with answers to the test clips as they are now: what is not
+    stored is predicted, everything if `anew`. check: called with the runs of an experiment before they predict.
+
+    Raises UserError as `candidates_from_runs` and `predict_new`.
+    """
+    competition = locate_test(load_competition(paths.input, sound=False))
+
+    def predict(runs: Sequence[Run], fnames: Sequence[str]) -> tuple[list[Predictions], Faults]:
+        check(runs)
+        return predict_new(runs, fnames, competition, paths)
+
+    return candidates_from_runs(
+        paths.runs, names, competition, predict, lambda runs: anew or were_predicted(runs, competition, paths)
+    )
 
 
 def were_predicted(runs: Sequence[Run], competition: Competition, paths: Paths) -> bool:

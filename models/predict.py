@@ -1,6 +1,5 @@
 """Clips -> probabilities: the one inference path of validation, out-of-fold, test and the Kaggle kernel."""
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +15,7 @@ from configs.schema import PredictConfig
 from features.batches import Batches, windows
 from features.store import Store, open_features
 from models.memory import memory_kept
-from models.run_folder import Predictions, Trained, kept_answers, load_predictions, read_trained, save_predictions
+from models.run_folder import Predictions, Trained, kept_answers, load_predictions, read_trained, replace_predictions
 from models.tagger import Tagger, autocast, choose_precision, load_tagger
 
 if TYPE_CHECKING:
@@ -114,9 +113,7 @@ def predict_test(
             free.put(device)
         if kept:
             kept.parent.mkdir(parents=True, exist_ok=True)
-            part = kept.with_name(f"{kept.name}.{os.getpid()}.part")
-            save_predictions(part, found)
-            part.replace(kept)
+            replace_predictions(kept, found)
         advance(1)
         return found
 

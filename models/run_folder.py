@@ -7,6 +7,7 @@ them with their sha256 and says what they were made from. Probabilities are keye
 import fcntl
 import hashlib
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -99,6 +100,13 @@ def save_predictions(file: Path, predictions: Predictions) -> None:
     told: dict[str, Any] = {} if predictions.size is None else {"size": predictions.size}
     with file.open("wb") as out:
         np.savez(out, fname=np.array(predictions.fnames, dtype=str), probs=predictions.probs.astype(np.float32), **told)
+
+
+def replace_predictions(file: Path, predictions: Predictions) -> None:
+    """As `save_predictions` in a folder that is in use: the file is there whole or not at all."""
+    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    save_predictions(part, predictions)
+    part.replace(file)
 
 
 def load_predictions(file: Path) -> Predictions:

@@ -311,13 +311,19 @@ def count_reads(monkeypatch) -> list[str]:
     return seen
 
 
-def test_interrupted_it_goes_on(tmp_path, monkeypatch, capsys):
+def interrupted(tmp_path: Path, monkeypatch) -> tuple[pd.DataFrame, Store]:
+    """Clips whose extraction into `features` was interrupted at the last one, and their store, made elsewhere."""
     clips = write_clips(tmp_path / "sound", MANY)
     undisturbed = open_features(CFG, clips, tmp_path / "undisturbed", workers=1)
     with monkeypatch.context() as patch:
         interrupt_at(patch, clips["path"][MANY - 1])
         with pytest.raises(Interrupted):
             open_features(CFG, clips, tmp_path / "features", workers=1)
+    return clips, undisturbed
+
+
+def test_interrupted_it_goes_on(tmp_path, monkeypatch, capsys):
+    clips, undisturbed = interrupted(tmp_path, monkeypatch)
     assert not (tmp_path / "features" / undisturbed.key).exists(), "what is not whole has not the name"
     capsys.readouterr()
     seen = count_reads(monkeypatch)
@@ -330,12 +336,7 @@ def test_interrupted_it_goes_on(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("damage", ["half", "nothing", "junk"])
 def test_a_damaged_part_is_told_and_made_again(tmp_path, monkeypatch, capsys, damage):
     """Whatever lies in the unfinished folder is spoiled, as by a full disk; no call passes it off as features."""
-    clips = write_clips(tmp_path / "sound", MANY)
-    undisturbed = open_features(CFG, clips, tmp_path / "undisturbed", workers=1)
-    with monkeypatch.context() as patch:
-        interrupt_at(patch, clips["path"][MANY - 1])
-        with pytest.raises(Interrupted):
-            open_features(CFG, clips, tmp_path / "features", workers=1)
+    clips, undisturbed = interrupted(tmp_path, monkeypatch)
     (partial,) = (tmp_path / "features").glob("*.partial")
     parts = [file for file in partial.rglob("*") if file.is_file()]
     assert parts
@@ -364,12 +365,7 @@ def flip(data: bytes, at: int) -> bytes:
     ],
 )
 def test_a_part_of_which_a_little_is_damaged_is_made_again(tmp_path, monkeypatch, capsys, suffix, damage):
-    clips = write_clips(tmp_path / "sound", MANY)
-    undisturbed = open_features(CFG, clips, tmp_path / "undisturbed", workers=1)
-    with monkeypatch.context() as patch:
-        interrupt_at(patch, clips["path"][MANY - 1])
-        with pytest.raises(Interrupted):
-            open_features(CFG, clips, tmp_path / "features", workers=1)
+    clips, undisturbed = interrupted(tmp_path, monkeypatch)
     (file, *_) = sorted((tmp_path / "features").glob(f"*.partial/*{suffix}"))
     if damage:
         file.write_bytes(damage(file.read_bytes()))
