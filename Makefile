@@ -7,7 +7,7 @@ DEMO   := --input input/demo --work work/demo
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench test lint format clean lock
+.PHONY: help setup demo bench test fuzz lint format clean lock
 
 help:  ## list the verbs
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */\1\t/' | expand -t 10
@@ -34,6 +34,9 @@ bench: setup  ## measure against torchaudio, librosa and plain loaders (8 to 11 
 
 test: setup  ## pass the tests
 	$(PY) -m pytest
+
+fuzz: setup  ## search longer for input that breaks the readers (FUZZ_EXAMPLES=2000 per test)
+	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-2000} $(PY) -m pytest tests/test_fuzz_*.py
 
 lint: setup  ## ruff and mypy
 	$(VENV)/bin/ruff check .
