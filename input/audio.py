@@ -1,5 +1,7 @@
 """A sound file -> mono float32 samples at the wanted rate."""
 
+import io
+import os
 import struct
 from fractions import Fraction
 from functools import lru_cache
@@ -9,8 +11,14 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from input.containers import STREAMED, read_container
+
 Wave = np.ndarray  # (samples,) float32, or int16 where they are wanted
-STREAMED = 0x7FFF_0000  # bytes; a writer that cannot seek back leaves the largest number it knows, or about it, as size
+UNKNOWN = 1 << 62  # frames: libsndfile's number for it is even larger
+MOST_PER_BYTE = 64  # samples: what no usual codec exceeds; a header that claims more gets its memory bit by bit
+BLOCK = 1 << 16  # samples per channel
+TRUNCATED = "truncated"
+CANCELLED = 1e-4  # -40 dB: what the mean of channels keeps of their power where they are each other's opposite
 HEAD = 4096  # bytes: in all but odd files the samples begin within them
 LOUDEST = 1e30  # sum of squares: far above any scale that sound is kept in, far below where a spectrum overflows
 
@@ -29,58 +37,126 @@ def read_wave(path: Path | str, sample_rate: int, keep_int16: bool = False) -> W
     keep_int16: what a mono file of 16 bits holds at that rate comes as it is, int16, for `LogMel`, which scales it in
     passing.
 
-    Whatever libsndfile reads goes: WAV of every subtype, FLAC, Ogg, Opus, MP3. Full scale is 1; float files may exceed
-    it. Raises AudioFault: 'empty', 'silent' and 'truncated' (both with what was read), 'non-finite samples', 'samples
-    beyond any scale' or 'unreadable: ...'. Only a WAV tells that it was truncated. Raises OSError where the system does
-    not let the file be read: that is no fault of the clip, and may pass.
+    Whatever libsndfile reads goes: WAV of every subtype, RF64, W64, AIFF, AU, CAF, FLAC, Ogg, Opus, MP3. All that can
+    be decoded is read, whatever the header says of the length. Full scale is 1; float files may exceed it. Raises
+    AudioFault: 'empty', 'non-finite samples', 'samples beyond any scale', 'unreadable: ...'; and with what was read
+    'silent', 'truncated', 'damaged: ...' and 'channels cancel out', of which the loudest is kept. Raises OSError where
+    the system does not let the file be read: that is no fault of the clip, and may pass.
     """
-    wave, rate, whole = _decode(path)
-    if wave.size == 0:
-        raise AudioFault("empty")
-    if wave.dtype == np.int16 and not (keep_int16 and wave.ndim == 1 and rate == sample_rate):
-        wave = _as_float(wave)
-    if wave.ndim == 2:
-        wave = wave.mean(axis=1)
-    if rate != sample_rate:
-        wave = _resample(wave, rate, sample_rate)
+    parts, faults = _decode(path)
+    waves = [_to_mono(*part, sample_rate, keep_int16 and len(parts) == 1, faults) for part in parts]
+    wave = waves[0] if len(waves) == 1 else np.concatenate(waves)
     with np.errstate(over="ignore", invalid="ignore"):
         sound = wave.any() if wave.dtype == np.int16 else np.dot(wave, wave)
     if not 0 < sound < LOUDEST:  # one fast pass clears a sound clip; the faintest squares are 0 all the same
         if not np.isfinite(wave).all():
             raise AudioFault("non-finite samples")
         if not wave.any():
-            raise AudioFault("silent", wave)
-        if sound:
+            faults.append("silent")
+        elif sound:
             raise AudioFault("samples beyond any scale")
-    if not whole:
-        raise AudioFault("truncated", wave)
+    if faults:
+        raise AudioFault(", ".join(dict.fromkeys(faults)), wave)
     return wave
 
 
-def _decode(path: Path | str) -> tuple[np.ndarray, int, bool]:
-    """Samples (n,) or (n, channels), float32 or int16, their rate, and whether the file is whole."""
+def _to_mono(samples: np.ndarray, rate: int, sample_rate: int, keep_int16: bool, faults: list[str]) -> Wave:
+    """Samples (n,) or (n, channels) as the wave that is asked for; a fault of the channels is added to `faults`."""
+    if samples.dtype == np.int16 and not (keep_int16 and samples.ndim == 1 and rate == sample_rate):
+        samples = _as_float(samples)
+    if samples.ndim == 2:
+        wave = samples.mean(axis=1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            power = np.vdot(samples, samples) / samples.shape[1]
+            vanishes = np.dot(wave, wave) < CANCELLED * power < LOUDEST
+        if vanishes:
+            faults.append("channels cancel out")
+            wave = samples[:, np.einsum("nc,nc->c", samples, samples).argmax()].copy()
+        samples = wave
+    return samples if rate == sample_rate else _resample(samples, rate, sample_rate)
+
+
+def _decode(path: Path | str) -> tuple[list[tuple[np.ndarray, int]], list[str]]:
+    """Of each stream in a file the samples, (n,) or (n, channels), float32 or int16, and their rate; and the faults.
+    Raises AudioFault where nothing comes of it."""
     try:
         if plain := _read_plain_wav(path):
-            return *plain, True
+            return [plain], []
+        container = read_container(path)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
+    decoded = [_decode_stream(source, container.least) for source in container.streams or (str(path),)]
+    parts = [(samples, rate) for samples, rate, _ in decoded if len(samples)]
+    got = sum(len(samples) for samples, _ in parts)
+    faults = [fault for *_, fault in decoded if fault]
+    if 0 < container.least <= got:  # what is wrong lies behind the sound
+        faults = []
+    if container.damage:
+        faults.insert(0, container.damage)
+    cut = container.cut or (got < container.least and not faults)
+    if cut or faults:
+        _check_given(path)
+    if not got and not cut and not faults:
+        raise AudioFault("empty")
+    if not got:
+        raise AudioFault(f"unreadable: {'truncated' if cut else faults[0]}")
+    return parts, ["truncated"] if cut or TRUNCATED in faults else [f"damaged: {fault}" for fault in faults[:1]]
+
+
+def _decode_stream(source: bytes | str, expected: int) -> tuple[np.ndarray, int, str]:
+    """All samples that libsndfile gives, their rate, and what it finds wrong: its words, TRUNCATED or ''."""
+    opened = io.BytesIO(source) if isinstance(source, bytes) else source
+    n_bytes = len(source) if isinstance(source, bytes) else os.stat(source).st_size  # noqa: PTH116  called 20,000 times
     try:
-        with soundfile.SoundFile(str(path)) as file:
+        with _Stream(opened) as file:
             # int16: six times faster than letting libsndfile convert, and the same numbers
             dtype = "int16" if file.subtype == "PCM_16" else "float32"
-            wave = file.read(file.frames, dtype=dtype)  # GSM and its like cannot seek: say how many
-            rate, kind = file.samplerate, file.format
-    except soundfile.LibsndfileError as error:
-        _refuse_unread(path)
-        raise AudioFault(f"unreadable: {error.error_string}") from None
-    # TypeError: headerless, by its name; MemoryError: the header claims hours
+            claimed = file.frames if file.frames < UNKNOWN else expected
+            most = max(n_bytes * MOST_PER_BYTE // file.channels, BLOCK)
+            samples, fault = _read_on(file, dtype, min(claimed, most) or BLOCK)
+            if not fault and len(samples) < claimed and "MPEG" not in file.subtype:  # there it is a guess
+                fault = f"{len(samples)} of {claimed} samples"
+            rate = file.samplerate
+    # TypeError: headerless, by its name; MemoryError: hours that are there
     except (MemoryError, OSError, RuntimeError, TypeError, ValueError) as error:
-        _refuse_unread(path)
-        raise AudioFault(f"unreadable: {' '.join(str(error).split())}") from None
-    return wave, rate, not (kind in ("WAV", "WAVEX") and _is_cut_short(path))
+        return np.empty(0, np.float32), 0, _words(error)
+    if fault and isinstance(opened, io.BytesIO) and opened.tell() == n_bytes:
+        fault = TRUNCATED
+    return samples, rate, fault
 
 
-def _refuse_unread(path: Path | str) -> None:
+def _read_on(file: soundfile.SoundFile, dtype: str, size: int) -> tuple[np.ndarray, str]:
+    """Samples until there are no more or the decoder fails, and its words then; `size` of them at first, so that an
+    ordinary file comes in one piece."""
+    shape = (file.channels,) if file.channels > 1 else ()
+    blocks, fault, got = [np.empty((0, *shape), dtype)], "", 0
+    while got < file.frames and not fault:
+        out = np.empty((size, *shape), dtype)
+        try:
+            n = len(file.read(size, out=out))
+        except soundfile.LibsndfileError as error:
+            fault, n = _words(error), max(file.tell() - got, 0)
+        if n == 0:
+            break
+        got, size = got + n, BLOCK
+        blocks.append(out[:n])
+    return blocks[1] if len(blocks) == 2 else np.concatenate(blocks), fault
+
+
+class _Stream(soundfile.SoundFile):
+    """Read from begin to end: after each read, soundfile would seek to where it is already, which some decoders take
+    hard or cannot do."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+def _words(error: Exception) -> str:
+    text = error.error_string if isinstance(error, soundfile.LibsndfileError) else str(error)
+    return " ".join(text.split()).rstrip(".") or type(error).__name__
+
+
+def _check_given(path: Path | str) -> None:
     """Raises OSError where the system does not give all bytes of a file: libsndfile has other words for that."""
     try:
         with Path(path).open("rb") as file:
@@ -129,20 +205,6 @@ def _pcm16_header(head: bytes) -> tuple[int, int, int, int]:
     if kind != 1 or bits != 16 or channels == 0 or align != 2 * channels or size % align or size >= STREAMED:
         raise ValueError("not plain")
     return channels, rate, at, size
-
-
-def _is_cut_short(path: Path | str) -> bool:
-    """libsndfile reads a truncated WAV as a shorter one; the header of its data chunk still knows the size."""
-    with Path(path).open("rb") as file:
-        end = file.seek(0, 2)
-        at = 12  # behind RIFF, size and WAVE
-        while at + 8 <= end:
-            file.seek(at)
-            name, size = struct.unpack("<4sI", file.read(8))
-            if name == b"data":
-                return size < STREAMED and at + 8 + size > end
-            at += 8 + size + size % 2
-    return False
 
 
 def _resample(wave: Wave, rate: int, sample_rate: int) -> Wave:

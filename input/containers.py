@@ -1,0 +1,146 @@
+"""What a sound file tells of its own length, and a copy of it, where needed, that libsndfile reads to its end.
+
+libsndfile believes a header that says too little, stops at the first of several streams, and shortens what says too
+much to what is there without a word.
+"""
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from input.mpeg import read_mpeg
+from input.ogg import read_ogg
+
+STREAMED = 0x7F00_0000  # bytes; a writer that cannot seek back leaves the largest number it knows, or about it, as size
+# first four bytes -> header of a chunk, first chunk, what a size counts beside the content, and its alignment
+CHUNKED = {
+    b"RIFF": ("<4sI", 12, 0, 2),
+    b"RIFX": (">4sI", 12, 0, 2),
+    b"RF64": ("<4sI", 12, 0, 2),
+    b"FORM": (">4sI", 12, 0, 2),
+    b"caff": (">4sq", 8, 0, 1),
+    b"riff": ("<16sQ", 40, 24, 8),
+}
+INNER = {b"SSND": 8, b"caff": 4}  # bytes of a sound chunk before its samples
+MAX_CHUNKS = 10_000
+
+
+@dataclass(frozen=True)
+class Container:
+    streams: tuple[bytes, ...] = ()  # to be decoded one after the other; none: the file as it lies
+    cut: bool = False  # it ends before its own end
+    damage: str = ""  # what else is wrong with it
+    least: int = 0  # samples per channel that must come; 0 where it does not tell
+
+
+def read_container(path: Path | str) -> Container:
+    """What the file at `path` tells. Raises OSError; of a file of an unknown kind it tells nothing."""
+    with Path(path).open("rb") as file:
+        base = _behind_id3(file)
+        file.seek(base)
+        magic = file.read(4)
+        if magic in CHUNKED:
+            return _of_chunks(file, base, magic)
+        if magic in (b".snd", b"dns."):
+            return _of_au(file, base, ">" if magic == b".snd" else "<")
+        if magic not in (b"OggS", b"fLaC") and magic[:1] != b"\xff":
+            return Container()
+        file.seek(base)
+        data = file.read()
+    if data[-128:-125] == b"TAG":  # ID3v1
+        data = data[:-128]
+    if magic == b"OggS":
+        return Container(*read_ogg(data))
+    if magic == b"fLaC":
+        return _of_flac(data)
+    return Container(*read_mpeg(data))
+
+
+def _behind_id3(file: BinaryIO) -> int:
+    """The first byte that belongs to no ID3v2 tag."""
+    base, head = 0, file.read(10)
+    while len(head) == 10 and head[:3] == b"ID3":
+        a, b, c, d = (byte & 0x7F for byte in head[6:])
+        base += 10 + (a << 21 | b << 14 | c << 7 | d)
+        file.seek(base)
+        head = file.read(10)
+    return base
+
+
+def _of_chunks(file: BinaryIO, base: int, magic: bytes) -> Container:
+    """WAV in all its forms, AIFF, CAF and W64."""
+    header, at, counted, align = CHUNKED[magic]
+    width, end, at = struct.calcsize(header), file.seek(0, 2), base + at
+    long_size = None
+    for _ in range(MAX_CHUNKS):
+        file.seek(at)
+        head = file.read(width)
+        if len(head) < width:
+            break
+        name, size = struct.unpack(header, head)
+        start, field = at + width, (at + width - struct.calcsize(header[0] + header[-1]), header[0] + header[-1])
+        if name[:4] in (b"data", b"SSND", b"BODY"):
+            if magic == b"RF64" and size == 0xFFFF_FFFF and long_size is not None:
+                size, field = long_size, (base + 28, "<Q")
+            inner = INNER.get(name[:4], INNER.get(magic, 0))
+            follows = _is_chunk(file, start + inner, header, counted, end)
+            return _judge(file, base, (start + inner, end), size - counted - inner, counted + inner, field, follows)
+        if name == b"ds64":
+            long_size = int.from_bytes(file.read(16)[8:], "little")
+        size -= counted
+        if size < 0 or not name.strip(b"\0"):
+            break
+        at = start + size + -size % align
+    return Container()
+
+
+def _is_chunk(file: BinaryIO, at: int, header: str, counted: int, end: int) -> bool:
+    file.seek(at)
+    head = file.read(struct.calcsize(header))
+    if len(head) < struct.calcsize(header):
+        return False
+    name, size = struct.unpack(header, head)
+    return all(32 <= byte < 127 for byte in name[:4]) and 0 <= size - counted <= end - at - len(head)
+
+
+def _of_au(file: BinaryIO, base: int, order: str) -> Container:
+    head = file.read(8)
+    if len(head) < 8:
+        return Container()
+    start, size = struct.unpack(order + "II", head)
+    return _judge(file, base, (base + start, file.seek(0, 2)), size, 0, (base + 8, order + "I"), False)
+
+
+def _judge(
+    file: BinaryIO, base: int, place: tuple[int, int], size: int, more: int, field: tuple[int, str], follows: bool
+) -> Container:
+    """place: first byte of the samples, and end of the file; size: of the samples, as claimed; field: where it is
+    written and how, with `more` added; follows: whether a chunk begins where the samples should."""
+    there = max(place[1] - place[0], 0)
+    wide = struct.calcsize(field[1]) == 8
+    endless = size < 0 or size + more == 0xFFFF_FFFF or size >= (1 << 62 if wide else STREAMED)
+    unknown = (endless and not 0 <= size <= there) or (size <= 0 < there and not follows)
+    cut = not unknown and size > there
+    if not unknown and not base and not (cut and field[1] == ">q"):  # libsndfile opens no CAF that was cut
+        return Container(cut=cut)
+    file.seek(base)
+    data = bytearray(file.read())
+    if (unknown or cut) and (wide or there + more < 1 << 32):
+        struct.pack_into(field[1], data, field[0] - base, there + more)
+    return Container((bytes(data),), cut=cut)
+
+
+def _of_flac(data: bytes) -> Container:
+    """As one of unknown length, which is read to its end, whatever it says; behind each other, as `cat` makes them."""
+    streams, samples, at = [], 0, 0
+    while at >= 0:
+        following = data.find(b"fLaC\0\0\0\x22", at + 4)
+        stream = bytearray(data[at : following if following >= 0 else len(data)])
+        if len(stream) > 26:
+            samples += int.from_bytes(stream[21:26], "big") & 0xF_FFFF_FFFF
+            stream[21] &= 0xF0
+            stream[22:26] = bytes(4)
+        streams.append(bytes(stream))
+        at = following
+    return Container(tuple(streams), least=samples)

@@ -1,0 +1,68 @@
+"""Ogg files (Vorbis, Opus): pages, chains of streams, and what is left of a page that was cut. Source: RFC 3533."""
+
+import zlib
+from itertools import accumulate
+
+REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+def read_ogg(data: bytes) -> tuple[tuple[bytes, ...], bool, str]:
+    """The links of a chain, where there are several or the last one was mended; whether one is cut off; what else is
+    wrong. Every logical stream begins with a page that says so and ends with one."""
+    pages, damage, rest = _ogg_pages(data)
+    links, unended, cut, began = [0], set[bytes](), False, True
+    for at, head in pages:
+        if head[5] & 2:
+            if not began:
+                links.append(at)
+                cut, unended = cut or bool(unended), set()
+            unended.add(head[14:18])
+        began = bool(head[5] & 2)
+        if head[5] & 4:
+            unended.discard(head[14:18])
+    cut = cut or bool(unended) or rest < len(data)
+    mended = _whole_packets(data[rest:])
+    if len(links) == 1 and not mended:
+        return (), cut, damage
+    streams = [data[a:b] for a, b in zip(links, [*links[1:], rest], strict=True)]
+    return (*streams[:-1], streams[-1] + mended), cut, damage
+
+
+def _ogg_pages(data: bytes) -> tuple[list[tuple[int, bytes]], str, int]:
+    """First byte and header (27 bytes) of each page that is sound, what is wrong with others, and where a last one
+    begins that is cut off; the end of the file where none is."""
+    pages, damage, at = [], "", 0
+    while (at := data.find(b"OggS", at)) >= 0:
+        head = data[at : at + 27]
+        lacing = data[at + 27 : at + 27 + head[26]] if len(head) == 27 else b""
+        end = at + 27 + len(lacing) + sum(lacing)
+        short = len(head) < 27 or len(lacing) < head[26] or end > len(data)
+        if not short and head[22:26] == _ogg_checksum(head, data[at + 27 : end]):
+            pages.append((at, head))
+            at = end
+        elif short and data.find(b"OggS", at + 4) < 0:
+            return pages, damage, at
+        else:
+            damage = "a page with a wrong checksum"
+            at += 4
+    return pages, damage, len(data)
+
+
+def _whole_packets(page: bytes) -> bytes:
+    """The page that is left of one that was cut off: the packets that are whole."""
+    n = page[26] if len(page) > 26 else 0
+    lacing, body = page[27 : 27 + n], page[27 + n :]
+    sizes = list(accumulate(lacing))
+    whole = [i + 1 for i, size in enumerate(lacing) if size < 255 and sizes[i] <= len(body)]
+    if not whole:
+        return b""
+    rest = lacing[: whole[-1]] + body[: sizes[whole[-1] - 1]]
+    head = page[:26] + bytes([whole[-1]])
+    return head[:22] + _ogg_checksum(head, rest) + head[26:] + rest
+
+
+def _ogg_checksum(head: bytes, rest: bytes) -> bytes:
+    """RFC 3533: the CRC of zlib, but begun at 0, not inverted, and with the bits of each byte the other way round."""
+    page = head[:22] + bytes(4) + head[26:] + rest
+    crc = zlib.crc32(page.translate(REVERSED), 0xFFFF_FFFF) ^ 0xFFFF_FFFF
+    return crc.to_bytes(4, "little").translate(REVERSED)[::-1]
