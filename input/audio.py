@@ -1,7 +1,6 @@
 """A sound file -> mono float32 samples at the wanted rate."""
 
 import io
-import os
 import struct
 from fractions import Fraction
 from functools import lru_cache
@@ -11,9 +10,10 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from input.containers import STREAMED, read_container
+from input.containers import STREAMED, Container, read_container
 
 Wave = np.ndarray  # (samples,) float32, or int16 where they are wanted
+Decoded = tuple[np.ndarray, int, str]  # of a stream: samples, their rate, and what is wrong
 UNKNOWN = 1 << 62  # frames: libsndfile's number for it is even larger
 MOST_PER_BYTE = 64  # samples: what no usual codec exceeds; a header that claims more gets its memory bit by bit
 BLOCK = 1 << 16  # samples per channel
@@ -80,35 +80,45 @@ def _decode(path: Path | str) -> tuple[list[tuple[np.ndarray, int]], list[str]]:
     """Of each stream in a file the samples, (n,) or (n, channels), float32 or int16, and their rate; and the faults.
     Raises AudioFault where nothing comes of it."""
     try:
-        if plain := _read_plain_wav(path):
-            return [plain], []
-        container = read_container(path)
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123  called 20,000 times
+            if plain := _read_plain_wav(file):
+                return [plain], []
+            container = read_container(file)
+            decoded = [_decode_stream(source, container.least) for source in container.streams or (file,)]
+            if container.is_flac and file.tell() < file.seek(0, 2):  # more than its header says, or another behind it
+                container = read_container(file, to_end=True)
+                decoded = [_decode_stream(source, container.least) for source in container.streams]
+            parts, faults = _judge(container, decoded)
+            if faults or not parts:
+                _check_given(file)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
-    decoded = [_decode_stream(source, container.least) for source in container.streams or (str(path),)]
+    if not parts:
+        raise AudioFault(f"unreadable: {faults[0]}" if faults else "empty")
+    return parts, [faults[0] if faults[0] == TRUNCATED else f"damaged: {faults[0]}"] if faults else []
+
+
+def _judge(container: Container, decoded: list[Decoded]) -> tuple[list[tuple[np.ndarray, int]], list[str]]:
+    """The streams that hold samples, and the faults, the gravest first."""
     parts = [(samples, rate) for samples, rate, _ in decoded if len(samples)]
-    got = sum(len(samples) for samples, _ in parts)
     faults = [fault for *_, fault in decoded if fault]
+    got = sum(len(samples) for samples, _ in parts)
     if 0 < container.least <= got:  # what is wrong lies behind the sound
         faults = []
     if container.damage:
         faults.insert(0, container.damage)
-    cut = container.cut or (got < container.least and not faults)
-    if cut or faults:
-        _check_given(path)
-    if not got and not cut and not faults:
-        raise AudioFault("empty")
-    if not got:
-        raise AudioFault(f"unreadable: {'truncated' if cut else faults[0]}")
-    return parts, ["truncated"] if cut or TRUNCATED in faults else [f"damaged: {fault}" for fault in faults[:1]]
+    if container.cut or TRUNCATED in faults or (got < container.least and not faults):
+        faults.insert(0, TRUNCATED)
+    return parts, faults
 
 
-def _decode_stream(source: bytes | str, expected: int) -> tuple[np.ndarray, int, str]:
+def _decode_stream(source: bytes | io.FileIO, expected: int) -> Decoded:
     """All samples that libsndfile gives, their rate, and what it finds wrong: its words, TRUNCATED or ''."""
     opened = io.BytesIO(source) if isinstance(source, bytes) else source
-    n_bytes = len(source) if isinstance(source, bytes) else os.stat(source).st_size  # noqa: PTH116  called 20,000 times
+    n_bytes = opened.seek(0, 2)
+    opened.seek(0)
     try:
-        with _Stream(opened) as file:
+        with _Stream(opened if isinstance(opened, io.BytesIO) else opened.fileno(), closefd=False) as file:
             # int16: six times faster than letting libsndfile convert, and the same numbers
             dtype = "int16" if file.subtype == "PCM_16" else "float32"
             claimed = file.frames if file.frames < UNKNOWN else expected
@@ -116,13 +126,12 @@ def _decode_stream(source: bytes | str, expected: int) -> tuple[np.ndarray, int,
             samples, fault = _read_on(file, dtype, min(claimed, most) or BLOCK)
             if not fault and len(samples) < claimed and "MPEG" not in file.subtype:  # there it is a guess
                 fault = f"{len(samples)} of {claimed} samples"
-            rate = file.samplerate
-    # TypeError: headerless, by its name; MemoryError: hours that are there
+            if fault and file.format == "FLAC" and opened.tell() == n_bytes:
+                fault = TRUNCATED
+            return samples, file.samplerate, fault
+    # MemoryError: hours that are there
     except (MemoryError, OSError, RuntimeError, TypeError, ValueError) as error:
         return np.empty(0, np.float32), 0, _words(error)
-    if fault and isinstance(opened, io.BytesIO) and opened.tell() == n_bytes:
-        fault = TRUNCATED
-    return samples, rate, fault
 
 
 def _read_on(file: soundfile.SoundFile, dtype: str, size: int) -> tuple[np.ndarray, str]:
@@ -156,14 +165,11 @@ def _words(error: Exception) -> str:
     return " ".join(text.split()).rstrip(".") or type(error).__name__
 
 
-def _check_given(path: Path | str) -> None:
+def _check_given(file: io.FileIO) -> None:
     """Raises OSError where the system does not give all bytes of a file: libsndfile has other words for that."""
-    try:
-        with Path(path).open("rb") as file:
-            while file.read(1 << 20):
-                pass
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
+    file.seek(0)
+    while file.read(1 << 20):
+        pass
 
 
 def _as_float(samples: np.ndarray) -> np.ndarray:
@@ -172,18 +178,16 @@ def _as_float(samples: np.ndarray) -> np.ndarray:
     return out
 
 
-def _read_plain_wav(path: Path | str) -> tuple[np.ndarray, int] | None:
+def _read_plain_wav(file: io.FileIO) -> tuple[np.ndarray, int] | None:
     """int16 samples and rate of a whole WAV of 16-bit PCM, the usual file, in half of libsndfile's time.
 
     None for every other file, sound or not: libsndfile knows them all, and what is wrong with them. Raises OSError.
     """
     try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123  called 20,000 times
-            head = file.read(HEAD)
-            channels, rate, start, size = _pcm16_header(head)
-            samples = np.empty((size // 2 // channels, channels), "<i2")
-            file.seek(start)
-            whole = file.readinto(samples.data) == size if size else False
+        channels, rate, start, size = _pcm16_header(file.read(HEAD))
+        samples = np.empty((size // 2 // channels, channels), "<i2")
+        file.seek(start)
+        whole = file.readinto(samples.data) == size if size else False
     except (struct.error, ValueError):
         return None
     return (samples[:, 0] if channels == 1 else samples, rate) if whole else None

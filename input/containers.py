@@ -6,8 +6,7 @@ much to what is there without a word.
 
 import struct
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO
+from io import FileIO
 
 from input.mpeg import read_mpeg
 from input.ogg import read_ogg
@@ -32,32 +31,34 @@ class Container:
     cut: bool = False  # it ends before its own end
     damage: str = ""  # what else is wrong with it
     least: int = 0  # samples per channel that must come; 0 where it does not tell
+    is_flac: bool = False  # as it lies: whether the sound ends with it, only the decoder can tell
 
 
-def read_container(path: Path | str) -> Container:
-    """What the file at `path` tells. Raises OSError; of a file of an unknown kind it tells nothing."""
-    with Path(path).open("rb") as file:
-        base = _behind_id3(file)
-        file.seek(base)
-        magic = file.read(4)
-        if magic in CHUNKED:
-            return _of_chunks(file, base, magic)
-        if magic in (b".snd", b"dns."):
-            return _of_au(file, base, ">" if magic == b".snd" else "<")
-        if magic not in (b"OggS", b"fLaC") and magic[:1] != b"\xff":
-            return Container()
-        file.seek(base)
-        data = file.read()
+def read_container(file: FileIO, to_end: bool = False) -> Container:
+    """What the file tells; of an unknown kind, nothing. to_end: whatever a FLAC says of its length. Raises OSError."""
+    base = _behind_id3(file)
+    file.seek(base)
+    magic = file.read(4)
+    if magic in CHUNKED:
+        return _of_chunks(file, base, magic)
+    if magic in (b".snd", b"dns."):
+        return _of_au(file, base, ">" if magic == b".snd" else "<")
+    if magic == b"fLaC" and not to_end:
+        total = int.from_bytes(file.read(22)[-5:], "big") & 0xF_FFFF_FFFF
+        if total:
+            return Container(least=total, is_flac=True)
+    elif magic not in (b"OggS", b"fLaC") and magic[:1] != b"\xff":
+        return Container()
+    file.seek(base)
+    data = file.readall()
     if data[-128:-125] == b"TAG":  # ID3v1
         data = data[:-128]
     if magic == b"OggS":
         return Container(*read_ogg(data))
-    if magic == b"fLaC":
-        return _of_flac(data)
-    return Container(*read_mpeg(data))
+    return _of_flac(data) if magic == b"fLaC" else Container(*read_mpeg(data))
 
 
-def _behind_id3(file: BinaryIO) -> int:
+def _behind_id3(file: FileIO) -> int:
     """The first byte that belongs to no ID3v2 tag."""
     base, head = 0, file.read(10)
     while len(head) == 10 and head[:3] == b"ID3":
@@ -68,7 +69,7 @@ def _behind_id3(file: BinaryIO) -> int:
     return base
 
 
-def _of_chunks(file: BinaryIO, base: int, magic: bytes) -> Container:
+def _of_chunks(file: FileIO, base: int, magic: bytes) -> Container:
     """WAV in all its forms, AIFF, CAF and W64."""
     header, at, counted, align = CHUNKED[magic]
     width, end, at = struct.calcsize(header), file.seek(0, 2), base + at
@@ -95,7 +96,7 @@ def _of_chunks(file: BinaryIO, base: int, magic: bytes) -> Container:
     return Container()
 
 
-def _is_chunk(file: BinaryIO, at: int, header: str, counted: int, end: int) -> bool:
+def _is_chunk(file: FileIO, at: int, header: str, counted: int, end: int) -> bool:
     file.seek(at)
     head = file.read(struct.calcsize(header))
     if len(head) < struct.calcsize(header):
@@ -104,7 +105,7 @@ def _is_chunk(file: BinaryIO, at: int, header: str, counted: int, end: int) -> b
     return all(32 <= byte < 127 for byte in name[:4]) and 0 <= size - counted <= end - at - len(head)
 
 
-def _of_au(file: BinaryIO, base: int, order: str) -> Container:
+def _of_au(file: FileIO, base: int, order: str) -> Container:
     head = file.read(8)
     if len(head) < 8:
         return Container()
@@ -113,7 +114,7 @@ def _of_au(file: BinaryIO, base: int, order: str) -> Container:
 
 
 def _judge(
-    file: BinaryIO, base: int, place: tuple[int, int], size: int, more: int, field: tuple[int, str], follows: bool
+    file: FileIO, base: int, place: tuple[int, int], size: int, more: int, field: tuple[int, str], follows: bool
 ) -> Container:
     """place: first byte of the samples, and end of the file; size: of the samples, as claimed; field: where it is
     written and how, with `more` added; follows: whether a chunk begins where the samples should."""
