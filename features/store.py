@@ -41,7 +41,7 @@ Extracted = tuple[np.ndarray, str]  # frames of a clip, and its fault
 COLUMNS = ("length", "fault", "stats", "crc")  # of a part's .npz: three for each clip, and the checksum of its frames
 PART = 64  # clips per part: small enough to lose little, large enough that the pool's overhead does not show
 STAGE, STAGE_FRAMES = 8, 24_000  # clips that are worked on together, and frames of them, 6 MB at 64 bands
-FORMAT = 2
+FORMAT = 3  # counts what changes the stored numbers or faults: 3, all of a sound is read and its faults have names
 
 
 @dataclass(frozen=True)

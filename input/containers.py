@@ -60,7 +60,8 @@ def read_container(file: FileIO, to_end: bool = False) -> Container:
 
 def _behind_id3(file: FileIO) -> int:
     """The first byte that belongs to no ID3v2 tag."""
-    base, head = 0, file.read(10)
+    base = file.seek(0)
+    head = file.read(10)
     while len(head) == 10 and head[:3] == b"ID3":
         a, b, c, d = (byte & 0x7F for byte in head[6:])
         base += 10 + (a << 21 | b << 14 | c << 7 | d)

@@ -1,73 +1,96 @@
 """Ogg files (Vorbis, Opus): pages, chains of streams, and what is left of a page that was cut. Source: RFC 3533."""
 
 import zlib
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+FIRST, LAST = 2, 4  # flags of a page
 
 
 def read_ogg(data: bytes) -> tuple[tuple[bytes, ...], bool, str]:
-    """The links of a chain, where there are several or the last one was mended; whether one is cut off; what else is
-    wrong. Every logical stream begins with a page that says so and ends with one."""
+    """The links of a chain, where there are several or one was mended; whether one is cut off; what else is wrong.
+    Every logical stream begins with a page that says so and ends with one."""
     pages, damage, rest = _ogg_pages(data)
-    links, unended, cut, began = [0], set[bytes](), False, True
-    for at, head in pages:
-        if head[5] & 2:
-            if not began:
-                links.append(at)
-                cut, unended = cut or bool(unended), set()
-            unended.add(head[14:18])
-        began = bool(head[5] & 2)
-        if head[5] & 4:
-            unended.discard(head[14:18])
-    cut = cut or bool(unended) or rest < len(data)
-    mended = _whole_packets(data[rest:])
-    if len(links) == 1 and not mended:
-        return (), cut, damage
-    streams = [data[a:b] for a, b in zip(links, [*links[1:], rest], strict=True)]
-    return (*streams[:-1], streams[-1] + mended), cut, damage
+    links = [0]
+    for (_, before), (at, head) in pairwise(pages):
+        if head[5] & FIRST and not before[5] & FIRST:
+            links.append(at)
+    streams, cut = list[bytes](), rest < len(data)
+    for begin, end in pairwise([*links, len(data)]):
+        own = [(at, head) for at, head in pages if begin <= at < end]
+        unended = {head[14:18] for _, head in own} - {head[14:18] for _, head in own if head[5] & LAST}
+        cut |= bool(unended)
+        ended = own and (unended or end > rest)
+        streams.append(_ended(data[begin:end], own[-1][0] - begin) if ended else data[begin:end])
+    return () if len(streams) == 1 and not cut else tuple(streams), cut, damage
 
 
 def _ogg_pages(data: bytes) -> tuple[list[tuple[int, bytes]], str, int]:
     """First byte and header (27 bytes) of each page, what is wrong with them, and where a last one begins that is cut
     off; the end of the file where none is.
 
-    Checksums are slow here. A page in the middle that is damaged makes the decoder come short, but not the first one
-    with sound nor the last.
+    Checksums are slow here: they are asked where pages do not follow each other, and of the first one with sound and
+    the last, without which the decoder does not come short.
     """
-    pages, at, end, rest, gaps = list[tuple[int, bytes]](), 0, 0, len(data), False
+    pages, at, damaged = list[tuple[int, bytes]](), 0, False
     while (at := data.find(b"OggS", at)) >= 0:
-        head = data[at : at + 27]
-        lacing = data[at + 27 : at + 27 + head[26]] if len(head) == 27 else b""
-        behind = at + 27 + len(lacing) + sum(lacing)
-        if len(head) == 27 and len(lacing) == head[26] and behind <= len(data):
-            gaps |= at != end
-            pages.append((at, head))
-            at = end = behind
-        elif data.find(b"OggS", at + 4) < 0:
-            rest = at
+        head, end = data[at : at + 27], _end_of_page(data, at)
+        if end > len(data) and data.find(b"OggS", at + 4) < 0:
             break
-        else:
+        if end > len(data) or (data[end : end + 4] not in (b"OggS", b"") and not _is_sound(data[at:end])):
+            damaged = True
             at += 4
-    first = [page for page in pages if any(page[1][6:14])][:1]
-    sound = all(head[22:26] == _checksum(data[at : _end(data, at)]) for at, head in first + pages[-1:])
-    return pages, "" if sound and not gaps else "pages that are damaged", rest
+        else:
+            pages.append((at, head))
+            at = end
+    asked = [page for page, head in pages if any(head[6:14])][:1] + [page for page, _ in pages[-1:]]
+    damaged |= not all(_is_sound(data[page : _end_of_page(data, page)]) for page in asked)
+    return pages, "pages that are damaged" if damaged else "", at if at >= 0 else len(data)
 
 
-def _whole_packets(page: bytes) -> bytes:
-    """The page that is left of one that was cut off: the packets that are whole."""
-    n = page[26] if len(page) > 26 else 0
-    lacing, body = page[27 : 27 + n], page[27 + n :]
-    sizes = list(accumulate(lacing))
-    whole = [i + 1 for i, size in enumerate(lacing) if size < 255 and sizes[i] <= len(body)]
+def _end_of_page(data: bytes, at: int) -> int:
+    """Where it ends by its own word, which may be behind the end of the file."""
+    n = data[at + 26] if at + 26 < len(data) else len(data)
+    return at + 27 + n + sum(data[at + 27 : at + 27 + n])
+
+
+def _ended(link: bytes, last: int) -> bytes:
+    """A link that lacks its end with one: on its last page, which begins at `last`, or on what is left of a page behind
+    that one, which was cut off."""
+    end = _end_of_page(link, last)
+    link, rest = link[:end], link[end:]
+    n = rest[26] if rest[:4] == b"OggS" and len(rest) > 26 else 0
+    lacing, body = rest[27 : 27 + n], rest[27 + n :]
+    ends = list(accumulate(lacing))
+    whole = [i + 1 for i, size in enumerate(lacing) if size < 255 and ends[i] <= len(body)]
     if not whole:
-        return b""
-    kept = page[:26] + bytes([whole[-1]]) + lacing[: whole[-1]] + body[: sizes[whole[-1] - 1]]
-    return kept[:22] + _checksum(kept) + kept[26:]
+        return link[:last] + _page(link[last:], link[last + 6 : last + 14])
+    page = rest[:26] + bytes(whole[-1:]) + lacing[: whole[-1]] + body[: ends[whole[-1] - 1]]
+    position = rest[6:14]
+    if b"OpusHead" in link[:100]:  # there, a position that is too large is an error
+        before = max(int.from_bytes(link[last + 6 : last + 14], "little", signed=True), 0)
+        starts = [0, *(ends[i - 1] for i in whole)]
+        position = (before + sum(_opus_samples(body[i:j]) for i, j in pairwise(starts))).to_bytes(8, "little")
+    return link + _page(page, position)
 
 
-def _end(data: bytes, at: int) -> int:
-    return at + 27 + data[at + 26] + sum(data[at + 27 : at + 27 + data[at + 26]])
+def _opus_samples(packet: bytes) -> int:
+    """At 48 kHz. Source: RFC 6716, 3.1 and 3.2."""
+    if len(packet) < 2:
+        return 0
+    config, code = packet[0] >> 3, packet[0] & 3
+    kind = (480, 960, 1920, 2880) if config < 12 else (480, 960) * 2 if config < 16 else (120, 240, 480, 960)
+    return kind[config & 3] * (packet[1] & 63 if code == 3 else min(code + 1, 2))
+
+
+def _page(page: bytes, position: bytes) -> bytes:
+    """The page as the last one of its stream, at another position."""
+    page = page[:5] + bytes([page[5] | LAST]) + position + page[14:]
+    return page[:22] + _checksum(page) + page[26:]
+
+
+def _is_sound(page: bytes) -> bool:
+    return page[22:26] == _checksum(page)
 
 
 def _checksum(page: bytes) -> bytes:

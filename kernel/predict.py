@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from configs.console import run_command, say
-from configs.errors import UserError, list_some
+from configs.console import run_command, say, warn
+from configs.errors import UserError, list_faults, list_some
 from kernel.script import MANIFEST_NAME, folders_with
 
 SAMPLE = "sample_submission.csv"
@@ -61,6 +61,9 @@ def predict(bundle: Path, inputs: Path, slug: str, output: Path, scratch: Path) 
     report |= {"runs": {name: len(folds) for name, folds in runs.items()}}
     heard = open_features(read_trained(folders[0]).config.features, clips, scratch / "features")
     report["clips_with_a_fault"] = heard.faults
+    if heard.faults:
+        what = "test clips with a fault, predicted from what can be read of them, else by the class prior"
+        warn(f"{what}: {list_faults(heard.faults)}")
     report |= {"seconds": round(time.monotonic() - started), **surroundings}
     output.with_name("report.json").write_text(json.dumps(report, indent=1) + "\n")
     say(f"{len(clips)} clips in {report['seconds']} s -> {output}")

@@ -154,6 +154,16 @@ def test_faults_are_named_and_lose_no_row(tmp_path):
         assert np.allclose(frames_of(store, row), expected, atol=0.01), "the sound ones are not shifted"
 
 
+@pytest.mark.parametrize(("name", "how"), [("a.ogg", "VORBIS"), ("a.flac", "PCM_16"), ("a.aiff", "PCM_16")])
+def test_a_cut_clip_is_named_and_keeps_its_frames_in_every_format(tmp_path, name, how):
+    """Of 40,000 samples, two thirds of the file hold more than 20,000, which are 251 frames."""
+    soundfile.write(tmp_path / name, noise(40_000, 1), 8_000, subtype=how)
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[: (tmp_path / name).stat().st_size * 2 // 3])
+    clips = pd.DataFrame({"fname": [name], "path": [str(tmp_path / name)]})
+    store = open_features(CFG, clips, tmp_path / "features")
+    assert store.faults == {name: "truncated"} and 251 < store.length[0] < 400
+
+
 def test_another_speed_is_another_wave_with_the_same_faults(tmp_path):
     clips = write_clips(tmp_path, 2, samples=4000)
     (tmp_path / "junk.wav").write_bytes(b"RIFF")
