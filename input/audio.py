@@ -65,8 +65,8 @@ def _to_mono(samples: np.ndarray, rate: int, sample_rate: int, keep_int16: bool,
     if samples.dtype == np.int16 and not (keep_int16 and samples.ndim == 1 and rate == sample_rate):
         samples = _as_float(samples)
     if samples.ndim == 2:
-        wave = samples.mean(axis=1)
         with np.errstate(over="ignore", invalid="ignore"):
+            wave = samples.mean(axis=1)
             power = np.vdot(samples, samples) / samples.shape[1]
             vanishes = np.dot(wave, wave) < CANCELLED * power < LOUDEST
         if vanishes:

@@ -74,7 +74,7 @@ def _of_chunks(file: FileIO, base: int, magic: bytes) -> Container:
     """WAV in all its forms, AIFF, CAF and W64."""
     header, at, counted, align = CHUNKED[magic]
     width, end, at = struct.calcsize(header), file.seek(0, 2), base + at
-    long_size = None
+    long_size, long_field = 0, 0
     for _ in range(MAX_CHUNKS):
         file.seek(at)
         head = file.read(width)
@@ -83,17 +83,18 @@ def _of_chunks(file: FileIO, base: int, magic: bytes) -> Container:
         name, size = struct.unpack(header, head)
         start, field = at + width, (at + width - struct.calcsize(header[0] + header[-1]), header[0] + header[-1])
         if name[:4] in (b"data", b"SSND", b"BODY"):
-            if magic == b"RF64" and size == 0xFFFF_FFFF and long_size is not None:
-                size, field = long_size, (base + 28, "<Q")
-            inner = INNER.get(name[:4], INNER.get(magic, 0))
-            follows = _is_chunk(file, start + inner, header, counted, end)
-            return _judge(file, base, (start + inner, end), size - counted - inner, counted + inner, field, follows)
-        if name == b"ds64":
-            long_size = int.from_bytes(file.read(16)[8:], "little")
+            if magic == b"RF64" and size == 0xFFFF_FFFF and long_field:
+                size, field = long_size, (long_field, "<Q")
+            inner = counted + INNER.get(name[:4], INNER.get(magic, 0))
+            first = start + inner - counted
+            follows = size <= inner and _is_chunk(file, first, header, counted, end)
+            return _judge(file, base, (first, end), size - inner, inner, field, follows)
+        if name == b"ds64" and start + 16 <= end:
+            long_size, long_field = int.from_bytes(file.read(16)[8:], "little"), start + 8
         size -= counted
-        if size < 0 or not name.strip(b"\0"):
-            break
         at = start + size + -size % align
+        if size < 0 or at > end or not name.strip(b"\0"):
+            break
     return Container()
 
 

@@ -5,34 +5,36 @@ from itertools import accumulate, pairwise
 
 REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 FIRST, LAST = 2, 4  # flags of a page
+Page = tuple[int, bytes]  # its first byte, and its header but for the sizes of its segments
 
 
 def read_ogg(data: bytes) -> tuple[tuple[bytes, ...], bool, str]:
     """The links of a chain, where there are several or one was mended; whether one is cut off; what else is wrong.
     Every logical stream begins with a page that says so and ends with one."""
     pages, damage, rest = _ogg_pages(data)
-    links = [0]
-    for (_, before), (at, head) in pairwise(pages):
-        if head[5] & FIRST and not before[5] & FIRST:
-            links.append(at)
+    links: list[list[Page]] = [[]]
+    for page in pages:
+        if page[1][5] & FIRST and links[-1] and not links[-1][-1][1][5] & FIRST:
+            links.append([])
+        links[-1].append(page)
     streams, cut = list[bytes](), rest < len(data)
-    for begin, end in pairwise([*links, len(data)]):
-        own = [(at, head) for at, head in pages if begin <= at < end]
-        unended = {head[14:18] for _, head in own} - {head[14:18] for _, head in own if head[5] & LAST}
+    begins = [0, *(link[0][0] for link in links[1:]), len(data)]
+    for link, begin, end in zip(links, begins, begins[1:], strict=False):
+        unended = {head[14:18] for _, head in link} - {head[14:18] for _, head in link if head[5] & LAST}
         cut |= bool(unended)
-        ended = own and (unended or end > rest)
-        streams.append(_ended(data[begin:end], own[-1][0] - begin) if ended else data[begin:end])
+        lacks_end = link and (unended or end > rest)
+        streams.append(_ended(data[begin:end], link[-1][0] - begin) if lacks_end else data[begin:end])
     return () if len(streams) == 1 and not cut else tuple(streams), cut, damage
 
 
-def _ogg_pages(data: bytes) -> tuple[list[tuple[int, bytes]], str, int]:
+def _ogg_pages(data: bytes) -> tuple[list[Page], str, int]:
     """First byte and header (27 bytes) of each page, what is wrong with them, and where a last one begins that is cut
     off; the end of the file where none is.
 
     Checksums are slow here: they are asked where pages do not follow each other, and of the first one with sound and
     the last, without which the decoder does not come short.
     """
-    pages, at, damaged = list[tuple[int, bytes]](), 0, False
+    pages, at, damaged = list[Page](), 0, False
     while (at := data.find(b"OggS", at)) >= 0:
         head, end = data[at : at + 27], _end_of_page(data, at)
         if end > len(data) and data.find(b"OggS", at + 4) < 0:

@@ -93,6 +93,15 @@ def test_a_wav_that_was_cut_before_its_first_sample(tmp_path: Path) -> None:
     assert str(found) == "unreadable: truncated" and found.wave is None
 
 
+@pytest.mark.parametrize("size", [2**62, 2**63, 2**64 - 1])
+def test_a_chunk_that_ends_far_behind_the_file_is_no_error_of_the_system(tmp_path: Path, size: int) -> None:
+    soundfile.write(tmp_path / "a.w64", noise(), RATE, format="W64")
+    data = bytearray((tmp_path / "a.w64").read_bytes())
+    struct.pack_into("<Q", data, data.index(b"fmt ") + 16, size)
+    (tmp_path / "a.w64").write_bytes(data)
+    assert str(fault(tmp_path / "a.w64")).startswith("unreadable: ")
+
+
 # FLAC
 
 
