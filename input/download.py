@@ -18,7 +18,7 @@ from typing import Any
 
 from configs.console import progress, run_command, say
 from configs.errors import UserError, list_some
-from configs.paths import Paths
+from configs.paths import Paths, as_path
 from input.kaggle_client import Kaggle
 from input.layout import find_layout, unpack_zips
 
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument(
         "slug", nargs="?", default=Paths.input.name, help="the competition's address, or its last part (%(default)s)"
     )
-    parser.add_argument("--input", type=Path, metavar="DIR", help="where it goes (input/<slug>)")
+    parser.add_argument("--input", type=as_path, metavar="DIR", help="where it goes (input/<slug>)")
     parser.add_argument("--zenodo", action="store_true", help="FSDKaggle2018 as published on Zenodo: no account needed")
     args = parser.parse_args()
     slug = slug_of(args.slug)

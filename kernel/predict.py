@@ -13,6 +13,7 @@ from typing import Any
 
 from configs.console import run_command, say
 from configs.errors import UserError, list_some
+from configs.paths import as_path
 from kernel.script import MANIFEST_NAME, folders_with
 
 SAMPLE = "sample_submission.csv"
@@ -22,11 +23,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m kernel.predict", description=__doc__.partition("\n")[0], allow_abbrev=False
     )
-    parser.add_argument("--bundle", type=Path, required=True, help="what kernel.bundle wrote")
-    parser.add_argument("--inputs", type=Path, required=True, help="the competition lies anywhere under it")
+    parser.add_argument("--bundle", type=as_path, required=True, help="what kernel.bundle wrote")
+    parser.add_argument("--inputs", type=as_path, required=True, help="the competition lies anywhere under it")
     parser.add_argument("--competition", required=True, metavar="SLUG", help="the name of its folder")
-    parser.add_argument("--output", type=Path, required=True, help="the submission")
-    parser.add_argument("--scratch", type=Path, help="where features go (a temporary folder)")
+    parser.add_argument("--output", type=as_path, required=True, help="the submission")
+    parser.add_argument("--scratch", type=as_path, help="where features go (a temporary folder)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
         predict(args.bundle, args.inputs, args.competition, args.output, Path(scratch))
