@@ -97,7 +97,7 @@ def submit(
                 refuse_other_runs(ensemble, folder, runs)
 
         candidates = current_candidates(paths, chosen, anew, check)
-    truth = read_truth(truth_file, candidates.classes) if truth_file else None
+    truth = read_truth(truth_file, candidates.classes, candidates.test_fnames) if truth_file else None
     if truth is not None and (gone := sorted(set(truth["fname"]) - set(candidates.test_fnames))):
         raise UserError(f"{truth_file}: scored clips that the submission would lack: {list_some(gone)}")
     if ensemble is not None and made_from(ensemble, candidates):
