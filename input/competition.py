@@ -174,7 +174,9 @@ def _read_train(path: Path, details: Path | None) -> pd.DataFrame:
         raise UserError(f"{path}: manually_verified must be 0 or 1, found {list_some(map(repr, strange))}")
     train["verified"] = flags == "1"
     train = train.drop(columns="manually_verified")
-    return train if details is None else _add_details(train, details)
+    train = train if details is None else _add_details(train, details)
+    others = [column for column in train if column not in (*SUBMISSION, "verified")]
+    return train.assign(**{str(column): train[column].map(nfc) for column in others})  # one group, one spelling
 
 
 def _in_one_form(path: Path, labels: pd.Series) -> pd.Series:

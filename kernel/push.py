@@ -71,8 +71,8 @@ def check_bundle(bundle: Path) -> tuple[str, str]:
         script.check(bundle, bundle)
     except SystemExit as refusal:
         raise UserError(str(refusal).removeprefix("error: ")) from None
-    metadata = json.loads((bundle / METADATA).read_text())
-    return metadata["id"], json.loads((bundle / MANIFEST_NAME).read_text())["competition"]
+    metadata = json.loads((bundle / METADATA).read_bytes())
+    return metadata["id"], json.loads((bundle / MANIFEST_NAME).read_bytes())["competition"]
 
 
 def write_kernel(folder: Path, bundle: Path, dataset: str, competition: str, machine: str) -> str:
@@ -161,7 +161,7 @@ def check_output(output: Path, bundle: Path, competition_folder: Path) -> None:
     from models.submission import validate_submission
 
     try:
-        report: dict[str, Any] = json.loads((output / "report.json").read_text())
+        report: dict[str, Any] = json.loads((output / "report.json").read_bytes())
     except (OSError, ValueError) as error:
         raise UserError(f"{output}: no report of the kernel ({error}): run kernel.push again") from None
     if report.get("manifest_sha256") != digest_of(bundle):

@@ -1,6 +1,7 @@
 """Training clips whose label is likely wrong, by the out-of-fold probabilities of the finished experiments."""
 
 import argparse
+import codecs
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,7 +74,7 @@ def list_label_errors(
 
     if out.is_dir():
         raise UserError(f"{out}: is a folder: name a file with --out")
-    if out.exists() and not out.read_bytes().startswith(LIST.encode()):
+    if out.exists() and not out.read_bytes().removeprefix(codecs.BOM_UTF8).startswith(LIST.encode()):
         raise UserError(f"{out}: exists and is no list of label errors: name another with --out")
     if out.exists() and not force:
         raise UserError(f"{out}: exists: name another with --out, or overwrite it with --force")

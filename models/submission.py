@@ -41,14 +41,14 @@ def _is_submission(file: Path) -> bool:
     """By its header and its first clip: three labels tell it from a table of clips or of corrections."""
     if not file.is_file():
         return False
-    with file.open(errors="replace") as lines:
+    with file.open(encoding="utf-8-sig", errors="replace") as lines:
         header, first = lines.readline().strip(), lines.readline().strip()
     return header == ",".join(HEADER) and (not first or first.count(" ") >= 2)
 
 
 def validate_submission(file: Path, fnames: tuple[str, ...], classes: tuple[str, ...]) -> None:
     """Raises UserError unless the file names every clip once, in this order, with three distinct known labels."""
-    table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     if list(table.columns) != HEADER:
         raise UserError(f"{file}: columns are {', '.join(table.columns)}, not {', '.join(HEADER)}")
     if tuple(table["fname"]) != fnames:

@@ -342,6 +342,12 @@ def test_a_label_in_one_form_stays_as_it_is_and_other_tables_follow(make, tmp_pa
     assert truth.to_dict("list") == {"fname": [f"{NFD}.wav"], "label": [NFD], "usage": ["scored"]}
 
 
+def test_a_group_in_two_unicode_forms_is_one_group(make):
+    """Or clips of one speaker would lie on both sides of a fold."""
+    folder = make(f"fname,label,speaker\na.wav,Bark,{NFC}\nb.wav,Cello,{NFD}\nc.wav,Applause,x\n")
+    assert load_competition(folder).train["speaker"].tolist() == [NFC, NFC, "x"]
+
+
 def test_one_name_in_two_forms_stands_twice(make):
     folder = make(f"fname,label\n{NFD},Bark\n{NFC},Cello\na.wav,Applause\n")
     assert refusal(folder).endswith(f"fname stands more than once, in two Unicode forms: {NFC}")
