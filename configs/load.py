@@ -149,14 +149,25 @@ def _parse_yaml(text: str) -> tuple[Any, Any]:
 
 
 def _collect_places(node: Any, at: tuple[str, ...], path: Path, places: Places) -> None:
-    if not isinstance(node, yaml.MappingNode) or len(at) > 4:  # deeper lies no key of ours, but maybe a cycle
+    if not isinstance(node, yaml.MappingNode) or len(at) > 4:  # deeper lies no key of ours
         return
+    merged = []  # by <<: what stands here itself comes before it
     for key, value in node.value:
-        here = (*at, str(key.value))
+        where = f"{path}:{key.start_mark.line + 1}"
+        if key.tag == "tag:yaml.org,2002:merge":
+            merged += value.value if isinstance(value, yaml.SequenceNode) else [value]
+            continue
+        if key.tag != "tag:yaml.org,2002:str":
+            raise UserError(f"{where}: {key.value!r} is no text to YAML, as a key must be: put it in quotes")
+        here = (*at, key.value)
         if here in places:
-            raise UserError(f"{path}:{key.start_mark.line + 1}: key '{'.'.join(here)}' stands twice")
-        places[here] = f"{path}:{key.start_mark.line + 1}"
+            raise UserError(f"{where}: key '{'.'.join(here)}' stands twice")
+        places[here] = where
         _collect_places(value, here, path, places)
+    for inner in merged:
+        beneath: Places = {}
+        _collect_places(inner, at, path, beneath)
+        places.update({here: where for here, where in beneath.items() if here not in places})
 
 
 def _parse(override: str) -> Setting:

@@ -95,7 +95,9 @@ def test_a_typo_names_file_line_key_and_suggestion(write):
         ("name: 5", 1, "'name' is 5: input should be a valid string"),
         ("train: {lr: 1}\ntrain: {lr: 2}", 2, "key 'train' stands twice"),
         ("train:\n  lr: 1\n  lr: 2", 3, "key 'train.lr' stands twice"),
-        ("1: 2", 1, "'1' is 1: keys should be strings"),
+        ("1: 2", 1, "'1' is no text to YAML, as a key must be: put it in quotes"),
+        ("train: {yes: 2}", 1, "'yes' is no text to YAML"),
+        ("null: 2", 1, "'null' is no text to YAML"),
     ],
 )
 def test_a_bad_key_or_value_names_its_line(write, text, line, told):
@@ -226,6 +228,16 @@ def test_experiments_share_what_stands_beside_them(write):
     assert (one.name, one.train.epochs, one.train.lr, one.train.seed) == ("one", 3, 0.1, 7)
     assert (two.name, two.train.epochs, two.train.lr, two.train.seed) == ("two", 4, 0.1, 7)
     assert (one.model.name, two.model.name) == (Config().model.name, "vggish")
+
+
+def test_experiments_may_share_by_merge_keys(write):
+    text = "experiments:\n  a: {train: &t {lr: 0.5}}\n  b:\n    train:\n      <<: *t\n      epochs: 2\n"
+    _, b = load_configs(write(text))
+    assert (b.train.lr, b.train.epochs) == (0.5, 2)
+    assert load_configs(write(text.replace("epochs: 2", "lr: 0.7")))[1].train.lr == 0.7
+    file = write(text.replace("lr: 0.5", "lrr: 0.5"))
+    with pytest.raises(UserError, match=r"exp\.yaml:2: unknown key 'train\.lrr'"):
+        load_configs(file)
 
 
 def test_a_file_of_one_experiment_is_a_list_of_one(write):
