@@ -80,6 +80,7 @@ def make_plan(args: argparse.Namespace) -> "tuple[Plan, str]":
     from configs.load import load_config
     from configs.search_space import load_space
     from folds.assign import parse_folds
+    from input.names import nfc
 
     if args.space is None:
         raise UserError("--space is missing: name a search space, such as configs/search/resnetish.yaml")
@@ -94,7 +95,7 @@ def make_plan(args: argparse.Namespace) -> "tuple[Plan, str]":
     from models.search import Plan
 
     folds = tuple(parse_folds(args.folds, base.folds.n_folds, "--folds"))
-    name = args.name or f"{base.name}-{args.space.stem}"
+    name = args.name or nfc(f"{base.name}-{args.space.stem}")
     load_config(None, [f"name={name}-best"])  # what names an experiment names a folder
     return Plan(config, overrides, space, folds, args.trials, args.pruner, args.seed), name
 

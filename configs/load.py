@@ -151,7 +151,7 @@ def _parse_yaml(text: str) -> tuple[Any, Any]:
 def _collect_places(node: Any, at: tuple[str, ...], path: Path, places: Places) -> None:
     if not isinstance(node, yaml.MappingNode) or len(at) > 4:  # deeper lies no key of ours
         return
-    merged = []  # by <<: what stands here itself comes before it
+    merged: list[Any] = []  # by <<: what stands here itself comes before it
     for key, value in node.value:
         where = f"{path}:{key.start_mark.line + 1}"
         if key.tag == "tag:yaml.org,2002:merge":
