@@ -101,7 +101,7 @@ def read_table(path: Path, needed: tuple[str, ...]) -> pd.DataFrame:
         with path.open("rb") as file:
             if is_utf16(file.read(2)):
                 raise ValueError(UTF16)
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
         remedy = ": save it as UTF-8" if isinstance(error, UnicodeError) else ""
         raise UserError(f"{path}: cannot read the table: {' '.join(str(error).split())}{remedy}") from None

@@ -48,7 +48,7 @@ def _is_submission(file: Path) -> bool:
 
 def validate_submission(file: Path, fnames: tuple[str, ...], classes: tuple[str, ...]) -> None:
     """Raises UserError unless the file names every clip once, in this order, with three distinct known labels."""
-    table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    table = pd.read_csv(file, dtype=str, keep_default_na=False)
     if list(table.columns) != HEADER:
         raise UserError(f"{file}: columns are {', '.join(table.columns)}, not {', '.join(HEADER)}")
     if tuple(table["fname"]) != fnames:
