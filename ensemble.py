@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.console import run_command, say, table
-from configs.paths import Paths
+from configs.paths import Paths, add_folders, as_path
 from models.methods import AUTO, DECIDE, METHODS
 
 if TYPE_CHECKING:
@@ -30,9 +30,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--input", type=Path, metavar="DIR", default=Paths.input, help="the competition (%(default)s)")
-    parser.add_argument("--work", type=Path, metavar="DIR", default=Paths.work, help="all that is made (%(default)s)")
-    parser.add_argument("--predictions", type=Path, metavar="DIR", help="blend the <model>.npz in DIR, not our runs")
+    add_folders(parser)
+    parser.add_argument("--predictions", type=as_path, metavar="DIR", help="blend the <model>.npz in DIR, not our runs")
     parser.add_argument("--runs", nargs="+", metavar="NAME", default=[], help="experiments or models (all there are)")
     parser.add_argument("--method", default=AUTO, help="a method below (%(default)s)")
     parser.add_argument(

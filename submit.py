@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from configs.console import run_command, say, table, warn
 from configs.errors import UserError, list_faults, list_some
-from configs.paths import Paths
+from configs.paths import Paths, add_folders, as_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,12 +29,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--input", type=Path, metavar="DIR", default=Paths.input, help="the competition (%(default)s)")
-    parser.add_argument("--work", type=Path, metavar="DIR", default=Paths.work, help="all that is made (%(default)s)")
-    parser.add_argument("--predictions", type=Path, metavar="DIR", help="what ensemble.py --predictions blended")
+    add_folders(parser)
+    parser.add_argument("--predictions", type=as_path, metavar="DIR", help="what ensemble.py --predictions blended")
     parser.add_argument("--ensemble", default="default", metavar="NAME", help="work/ensembles/NAME/ (%(default)s)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="where to write it (<work>/submission.csv)")
-    parser.add_argument("--truth", type=Path, metavar="FILE", help="labels published later: print the test score")
+    parser.add_argument("--output", type=as_path, metavar="FILE", help="where to write it (<work>/submission.csv)")
+    parser.add_argument("--truth", type=as_path, metavar="FILE", help="labels published later: print the test score")
     parser.add_argument(
         "--force", action="store_true", help="predict all test clips again, as their files are now (by size and time)"
     )
@@ -98,7 +97,7 @@ def submit(
                 refuse_other_runs(ensemble, folder, runs)
 
         candidates = current_candidates(paths, chosen, anew, check)
-    truth = read_truth(truth_file, candidates.classes) if truth_file else None
+    truth = read_truth(truth_file, candidates.classes, candidates.test_fnames) if truth_file else None
     if truth is not None and (gone := sorted(set(truth["fname"]) - set(candidates.test_fnames))):
         raise UserError(f"{truth_file}: scored clips that the submission would lack: {list_some(gone)}")
     if ensemble is not None and made_from(ensemble, candidates):

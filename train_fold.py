@@ -6,11 +6,10 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from pathlib import Path
 
 from configs.console import run_command, say
 from configs.errors import UserError, list_some
-from configs.paths import DEFAULT_CONFIG, Paths
+from configs.paths import DEFAULT_CONFIG, Paths, add_folders, as_path
 from configs.schema import Config
 
 EXAMPLES = """examples:
@@ -24,10 +23,9 @@ def main() -> None:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--fold", required=True, metavar="FOLDS", help="which folds: 3, 0..4 or 0,2,4")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="experiment file (configs/resnetish18.yaml)")
+    parser.add_argument("--config", type=as_path, metavar="FILE", help="experiment file (configs/resnetish18.yaml)")
     parser.add_argument("--only", metavar="NAMES", help="of a file with several experiments these: a or a,b")
-    parser.add_argument("--input", type=Path, metavar="DIR", default=Paths.input, help="the competition (%(default)s)")
-    parser.add_argument("--work", type=Path, metavar="DIR", default=Paths.work, help="all that is made (%(default)s)")
+    add_folders(parser)
     parser.add_argument("--force", action="store_true", help="train again what is finished or was begun")
     parser.add_argument(
         "--jobs",

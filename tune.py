@@ -14,12 +14,11 @@ import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.console import run_command, say
 from configs.errors import UserError
-from configs.paths import DEFAULT_CONFIG, Paths
+from configs.paths import DEFAULT_CONFIG, Paths, add_folders, as_path
 
 if TYPE_CHECKING:  # imported where they are used: --help must not wait for torch
     from configs.schema import Config
@@ -46,12 +45,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--config", type=Path, metavar="FILE", help="base experiment (configs/resnetish18.yaml)")
+    parser.add_argument("--config", type=as_path, metavar="FILE", help="base experiment (configs/resnetish18.yaml)")
     parser.add_argument(
-        "--space", type=Path, metavar="FILE", help="search space, such as configs/search/resnetish.yaml"
+        "--space", type=as_path, metavar="FILE", help="search space, such as configs/search/resnetish.yaml"
     )
-    parser.add_argument("--input", type=Path, metavar="DIR", default=Paths.input, help="the competition (%(default)s)")
-    parser.add_argument("--work", type=Path, metavar="DIR", default=Paths.work, help="all that is made (%(default)s)")
+    add_folders(parser)
     parser.add_argument("--name", help="work/studies/NAME/ (<experiment>-<search space>)")
     parser.add_argument("--trials", type=int, default=30, metavar="N", help="finished ones in all (%(default)s)")
     parser.add_argument("--folds", default="0", help="folds that score a trial: 3, 0..4 or 0,2,4 (%(default)s)")
@@ -82,6 +80,7 @@ def make_plan(args: argparse.Namespace) -> "tuple[Plan, str]":
     from configs.load import load_config
     from configs.search_space import load_space
     from folds.assign import parse_folds
+    from input.names import nfc
 
     if args.space is None:
         raise UserError("--space is missing: name a search space, such as configs/search/resnetish.yaml")
@@ -96,7 +95,7 @@ def make_plan(args: argparse.Namespace) -> "tuple[Plan, str]":
     from models.search import Plan
 
     folds = tuple(parse_folds(args.folds, base.folds.n_folds, "--folds"))
-    name = args.name or f"{base.name}-{args.space.stem}"
+    name = args.name or nfc(f"{base.name}-{args.space.stem}")
     load_config(None, [f"name={name}-best"])  # what names an experiment names a folder
     return Plan(config, overrides, space, folds, args.trials, args.pruner, args.seed), name
 

@@ -15,6 +15,7 @@ from benchmarks import growth, starting
 from benchmarks.machine import describe
 from benchmarks.measure import Row, in_child
 from configs.console import run_command, say, table
+from configs.paths import as_path
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 HEADER = ["point", "what", "ours", "peer", "ratio", "goal", "met"]
@@ -32,7 +33,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a minute: few rounds, small sizes, nothing written")
     parser.add_argument(
         "--input",
-        type=Path,
+        type=as_path,
         metavar="DIR",
         default=Path("../shared/data/us8k-mini"),
         help="optional: a copy of us8k-mini, to compare scores; left out where it is absent (%(default)s)",

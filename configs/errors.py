@@ -1,10 +1,16 @@
 """The one exception that a person is meant to read."""
 
+import re
 from collections.abc import Iterable, Mapping
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # a line break in a file's name, a terminal's escape
 
 
 class UserError(ValueError):
     """Bad input, with the fact and the remedy in one line. The commands print it and exit with 2."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(CONTROL.sub(lambda found: repr(found[0])[1:-1], text))
 
 
 def list_some(items: Iterable[object], most: int = 10) -> str:

@@ -2,7 +2,9 @@
 
 import copy
 import difflib
+import unicodedata
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,10 +13,18 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from configs import schema
 from configs.errors import UserError
+from configs.paths import expand_home
 from configs.schema import Config
+from configs.text import read_text
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+MOST_VALUES = 10_000  # in a YAML file, aliases counted each time: a few lines of them can stand for billions
+FILE_KEYS = (("input", "corrections"), ("model", "weights"))  # whose value is a path
 Places = dict[tuple[str, ...], str]  # where a key was given: 'file.yaml:3' or 'command line'
+
+
+class YamlFault(Exception):
+    """Why a text is not YAML that settings can be read from."""
 
 
 class Setting(NamedTuple):
@@ -46,7 +56,7 @@ def load_configs(
     places: Places = {}
     if path is not None:
         values, places = read_yaml(path)
-        values.setdefault("name", path.stem)
+        values.setdefault("name", unicodedata.normalize("NFC", path.stem))  # a Mac writes é as two characters
     changes = [*map(_parse, overrides), *settings]
     if "experiments" not in values:
         return [_build(values, changes, places, path)]
@@ -89,6 +99,19 @@ def _build(values: dict[str, Any], changes: Sequence[Setting], places: Places, p
     except ValidationError as error:
         raise UserError(_explain(error, places, path)) from None
     _refuse_truth_values(values, cfg, (), places, path)
+    return _with_home(cfg, places, path)
+
+
+def _with_home(cfg: Config, places: Places, path: Path | None) -> Config:
+    """A leading ~ of a path stands for the home folder."""
+    for section, key in FILE_KEYS:
+        part = getattr(cfg, section)
+        if (value := getattr(part, key)) is not None and value.startswith("~"):
+            try:
+                part = replace(part, **{key: str(expand_home(value))})
+            except UserError as error:
+                raise UserError(f"{_place((section, key), places, path)}: {section}.{key}: {error}") from None
+            cfg = replace(cfg, **{section: part})
     return cfg
 
 
@@ -96,16 +119,9 @@ def read_yaml(path: Path, what: str = "config", example: str = "train: {epochs: 
     """The mapping in a YAML file, and where its keys stand. Raises UserError where it cannot be read or is none, or
     where a key stands twice."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot read the {what}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: cannot read the {what}: not UTF-8 text ({error.reason})") from None
-    try:
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that no calendar has
-        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        tree, values = _parse_yaml(read_text(path, what))
+    except YamlFault as error:
+        raise UserError(f"{path}: not YAML: {error}") from None
     if values is None:  # comments only
         values = {}
     if not isinstance(values, dict):
@@ -115,15 +131,43 @@ def read_yaml(path: Path, what: str = "config", example: str = "train: {epochs: 
     return values, places
 
 
+def _parse_yaml(text: str) -> tuple[Any, Any]:
+    """The tree of nodes and the value. Raises YamlFault, also where aliases make a few lines endless."""
+    try:
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        waiting, seen = [tree], 0
+        while waiting:
+            node = waiting.pop()
+            seen += 1
+            if seen > MOST_VALUES:
+                raise YamlFault(f"more than {MOST_VALUES:,} values, or an alias that holds itself")
+            if isinstance(node, yaml.CollectionNode):  # of a mapping, pairs
+                waiting += [part for item in node.value for part in (item if isinstance(item, tuple) else (item,))]
+        return tree, yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date that no calendar has
+        raise YamlFault(" ".join(str(error).split())) from None
+
+
 def _collect_places(node: Any, at: tuple[str, ...], path: Path, places: Places) -> None:
-    if not isinstance(node, yaml.MappingNode) or len(at) > 4:  # deeper lies no key of ours, but maybe a cycle
+    if not isinstance(node, yaml.MappingNode) or len(at) > 4:  # deeper lies no key of ours
         return
+    merged: list[Any] = []  # by <<: what stands here itself comes before it
     for key, value in node.value:
-        here = (*at, str(key.value))
+        where = f"{path}:{key.start_mark.line + 1}"
+        if key.tag == "tag:yaml.org,2002:merge":
+            merged += value.value if isinstance(value, yaml.SequenceNode) else [value]
+            continue
+        if key.tag != "tag:yaml.org,2002:str":
+            raise UserError(f"{where}: {key.value!r} is no text to YAML, as a key must be: put it in quotes")
+        here = (*at, key.value)
         if here in places:
-            raise UserError(f"{path}:{key.start_mark.line + 1}: key '{'.'.join(here)}' stands twice")
-        places[here] = f"{path}:{key.start_mark.line + 1}"
+            raise UserError(f"{where}: key '{'.'.join(here)}' stands twice")
+        places[here] = where
         _collect_places(value, here, path, places)
+    for inner in merged:
+        beneath: Places = {}
+        _collect_places(inner, at, path, beneath)
+        places.update({here: where for here, where in beneath.items() if here not in places})
 
 
 def _parse(override: str) -> Setting:
@@ -131,8 +175,8 @@ def _parse(override: str) -> Setting:
     if not equals or not all(key.split(".")):
         raise UserError(f"command line: {override!r}: an override is written key=value, like train.epochs=3")
     try:
-        return Setting(key, yaml.safe_load(text), "command line")
-    except (yaml.YAMLError, ValueError):
+        return Setting(key, _parse_yaml(text)[1], "command line")
+    except YamlFault:
         raise UserError(f"command line: {override!r}: the value is not YAML") from None
 
 

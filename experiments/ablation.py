@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from configs.console import run_command, say, table
 from configs.errors import UserError, list_some
-from configs.paths import Paths
+from configs.paths import Paths, as_path
 
 if TYPE_CHECKING:  # imported where they are used: --help must not wait for pydantic
     from experiments.techniques import Plan
@@ -37,10 +37,14 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--input", type=Path, metavar="DIR", required=True, help="a competition whose labels are true")
-    parser.add_argument("--work", type=Path, metavar="DIR", default=Paths.work, help="all that is made (%(default)s)")
-    parser.add_argument("--techniques", type=Path, metavar="FILE", default=HERE / "techniques.yaml", help="what to try")
-    parser.add_argument("--results", type=Path, metavar="FILE", default=HERE / "RESULTS.md", help="the table")
+    parser.add_argument("--input", type=as_path, metavar="DIR", required=True, help="competition whose labels are true")
+    parser.add_argument(
+        "--work", type=as_path, metavar="DIR", default=Paths.work, help="all that is made (%(default)s)"
+    )
+    parser.add_argument(
+        "--techniques", type=as_path, metavar="FILE", default=HERE / "techniques.yaml", help="what to try"
+    )
+    parser.add_argument("--results", type=as_path, metavar="FILE", default=HERE / "RESULTS.md", help="the table")
     parser.add_argument("--only", metavar="NAMES", help="these techniques: mixup,roll (all)")
     parser.add_argument("--conditions", metavar="NAMES", default="clean,noisy", help="of the labels (%(default)s)")
     parser.add_argument("--seeds", type=int, metavar="N", default=1, help="runs of each fold (%(default)s)")

@@ -6,10 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from configs.errors import UserError, list_some
-from configs.load import load_config
+from configs.load import load_config, read_yaml
 from configs.schema import Config
 
 PLAIN, GOOD = "plain", "good"
@@ -104,18 +102,13 @@ def config_of(recipe: Recipe, seed: int, name: str, voters: dict[str, str]) -> C
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{file}: cannot read the techniques: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{file}: not YAML: {' '.join(str(error).split())}") from None
+    values, _ = read_yaml(file, "plan", "techniques: {mixup: {set: {augment.mixup_alpha: 0.4}}}")
     for key in ("base", "techniques"):
-        if not isinstance(values, dict) or not isinstance(values.get(key), dict):
+        if not isinstance(values.get(key), dict):
             raise UserError(f"{file}: {key}: a mapping is wanted")
-    if strange := sorted(set(values) - {"base", "techniques", GOOD}):
+    if strange := sorted(set(map(str, values)) - {"base", "techniques", GOOD}):
         raise UserError(f"{file}: unknown key {list_some(strange)}: known are base, good, techniques")
-    return dict(values)
+    return values
 
 
 def _parts(about: Any, where: str) -> tuple[Settings, str, tuple[str, ...]]:

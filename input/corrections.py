@@ -8,6 +8,7 @@ import pandas as pd
 
 from configs.errors import UserError, list_some
 from input.competition import read_names
+from input.names import respell
 
 
 def read_corrections(file: Path, train: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, str]:
@@ -17,6 +18,7 @@ def read_corrections(file: Path, train: pd.DataFrame, classes: tuple[str, ...]) 
     twice, or a label is none of `classes`.
     """
     table = read_names(file, ("label",))
+    table = table.assign(fname=respell(table["fname"], train["fname"]), label=respell(table["label"], classes))
     if unknown := sorted(set(table["fname"]) - set(train["fname"])):
         raise UserError(f"{file}: names clips that are no training clips: {list_some(unknown)}: take their rows out")
     if strange := sorted(set(table["label"]) - {"", *classes}):

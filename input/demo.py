@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from configs.console import progress, run_command, say
 from configs.errors import UserError
+from configs.paths import as_path
 
 if TYPE_CHECKING:  # imported where they are used: --help must not wait for them
     import numpy as np
@@ -28,7 +29,7 @@ def main() -> None:
         description=__doc__.partition("\n")[0],
         epilog="example: python -m input.demo input/demo",
     )
-    parser.add_argument("folder", type=Path, help="where to write it")
+    parser.add_argument("folder", type=as_path, help="where to write it")
     parser.add_argument("--train", type=int, default=TRAIN_PER_CLASS, help="clips per class (%(default)s)")
     parser.add_argument("--test", type=int, default=TEST_PER_CLASS, help="clips per class (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")

@@ -11,16 +11,16 @@ import re
 import shutil
 import urllib.request
 import zipfile
-import zlib
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from configs.console import progress, run_command, say
+from configs.console import progress, run_command, say, warn
 from configs.errors import UserError, list_some
-from configs.paths import Paths
+from configs.paths import Paths, as_path
 from input.kaggle_client import Kaggle
-from input.layout import find_layout, unpack_zips
+from input.layout import BROKEN, find_layout, unpack_zips
+from input.names import nfc
 
 ZENODO_RECORD = "https://zenodo.org/api/records/2552860"  # FSDKaggle2018
 PAGE = 200  # files
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument(
         "slug", nargs="?", default=Paths.input.name, help="the competition's address, or its last part (%(default)s)"
     )
-    parser.add_argument("--input", type=Path, metavar="DIR", help="where it goes (input/<slug>)")
+    parser.add_argument("--input", type=as_path, metavar="DIR", help="where it goes (input/<slug>)")
     parser.add_argument("--zenodo", action="store_true", help="FSDKaggle2018 as published on Zenodo: no account needed")
     args = parser.parse_args()
     slug = slug_of(args.slug)
@@ -107,8 +107,10 @@ def listed_sizes(kaggle: Kaggle, slug: str) -> dict[str, int]:
 
 
 def misfits(folder: Path, sizes: dict[str, int]) -> list[str]:
-    """Listed files that are not there, or have another size."""
-    return [name for name, size in sizes.items() if not _has_size(folder / name, size)]
+    """Listed files that are not there, in whatever Unicode form, or have another size."""
+    wrong = [name for name, size in sizes.items() if not _has_size(folder / name, size)]
+    there = {nfc(str(file.relative_to(folder))): file for file in folder.rglob("*")} if wrong else {}
+    return [name for name in wrong if not _has_size(there.get(nfc(name), folder / name), sizes[name])]
 
 
 def _has_size(file: Path, size: int) -> bool:
@@ -119,17 +121,18 @@ def unpack(archive: Path, folder: Path) -> None:
     """Unpack a downloaded zip; a broken one is removed, or the client would take it for complete."""
     try:
         unpack_zips(folder)
-    except UserError:
-        if archive.exists() and not _is_whole(archive):
-            archive.unlink()
-        raise
+    except UserError as error:
+        if not _is_whole(archive):
+            archive.unlink(missing_ok=True)
+            raise
+        warn(f"left aside: {error}")  # another zip, maybe; what is listed is checked next
 
 
 def _is_whole(archive: Path) -> bool:
     try:
         with zipfile.ZipFile(archive) as source:
             return source.testzip() is None
-    except (zipfile.BadZipFile, EOFError, zlib.error):
+    except (*BROKEN, OSError):
         return False
 
 

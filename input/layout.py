@@ -1,17 +1,23 @@
 """Which file of a competition's folder is what: Kaggle's layout, its zips, or Zenodo's release of FSDKaggle2018."""
 
+import contextlib
+import lzma
 import os
 import shutil
 import stat
+import struct
 import zipfile
 import zlib
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from configs.console import progress, say
 from configs.errors import UserError, list_some
+from input.names import likely_files
 
 ZENODO = "FSDKaggle2018"
+UTF8 = 0x800  # the flag of a zip's member whose name is UTF-8
+BROKEN = (zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, struct.error, RuntimeError, ValueError, IndexError)
 
 
 @dataclass(frozen=True)
@@ -24,12 +30,13 @@ class Layout:
     sample_submission: Path | None = None  # names and orders the test clips
     test_table: Path | None = None  # names them where there is no sample submission
     train_details: Path | None = None  # adds columns such as freesound_id
+    unpack_fault: str = ""  # why a zip could not be unpacked: it matters where something is missing
 
     def lacking(self, sound: bool) -> list[str]:
         """Names of the needed parts that are not there."""
         tables = [t for t in (self.train_csv, self.sample_submission, self.test_table) if t is not None]
         folders = [self.train_audio, self.test_audio] if sound else []
-        return [t.name for t in tables if not t.is_file()] + [f.name for f in folders if not f.is_dir()]
+        return [t.name for t in tables if not is_file(t)] + [f.name for f in folders if not f.is_dir()]
 
 
 def find_layout(folder: Path, sound: bool = True) -> Layout:
@@ -41,21 +48,36 @@ def find_layout(folder: Path, sound: bool = True) -> Layout:
     if not folder.is_dir():
         remedy = "give the competition's folder with --input DIR, or fetch it with python -m input.download"
         raise UserError(f"{folder}: no such folder: {remedy}")
+    fault = ""
     if sound or _name_parts(folder).lacking(sound):
-        unpack_zips(folder)
+        try:
+            unpack_zips(folder)
+        except UserError as error:
+            fault = str(error)
     layout = _name_parts(folder)
     if lacking := layout.lacking(sound):
+        likely = likely_files(lacking, [entry.name for entry in folder.iterdir()])
+        told = [f"{name} (there is {list_some(likely[name])})" if name in likely else name for name in lacking]
         raise UserError(
-            f"{folder}: lacks {list_some(lacking)}; Kaggle's layout is train.csv, audio_train/, audio_test/, "
-            f"sample_submission.csv, Zenodo's {ZENODO}.meta/, {ZENODO}.audio_train/, {ZENODO}.audio_test/"
+            f"{fault}{'; ' if fault else ''}{folder}: lacks {list_some(told)}; Kaggle's layout is train.csv, "
+            f"audio_train/, audio_test/, sample_submission.csv, "
+            f"Zenodo's {ZENODO}.meta/, {ZENODO}.audio_train/, {ZENODO}.audio_test/"
         )
-    return layout
+    return replace(layout, unpack_fault=fault)
+
+
+def is_file(entry: "Path | os.DirEntry[str]") -> bool:
+    """False also where the system does not say: a link to itself, or one into a folder that we may not read."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
 
 
 def _name_parts(folder: Path) -> Layout:
     """Kaggle's layout where train.csv lies there; Zenodo's tables may still add to it."""
     meta = folder / f"{ZENODO}.meta"
-    if meta.is_dir() and not (folder / "train.csv").exists():
+    if meta.is_dir() and not is_file(folder / "train.csv"):
         return Layout(
             train_csv=meta / "train_post_competition.csv",
             train_audio=folder / f"{ZENODO}.audio_train",
@@ -68,28 +90,48 @@ def _name_parts(folder: Path) -> Layout:
         train_audio=folder / "audio_train",
         test_audio=folder / "audio_test",
         sample_submission=folder / "sample_submission.csv",
-        train_details=next((table for table in details if table.exists()), None),
+        train_details=next((table for table in details if is_file(table)), None),
     )
 
 
 def unpack_zips(folder: Path) -> None:
     """Unpack every zip of the folder there, zips inside of zips too; what lies there already is left alone.
 
-    Raises UserError on a broken zip and on a member whose path would leave the folder.
+    Raises UserError at the end that names each zip which is broken, with the reason, or has a member whose path would
+    leave the folder; nothing of the latter is unpacked.
     """
     done: set[Path] = set()
-    while todo := sorted(set(folder.glob("*.zip")) - done):
+    faults: list[str] = []
+    while todo := sorted(set(_zips(folder)) - done):
         for archive in todo:
             done.add(archive)
-            _unpack(archive, folder)
+            try:
+                _unpack(archive, folder)
+            except UserError as error:
+                faults.append(str(error))
+    if faults:
+        raise UserError("; ".join(faults))
+
+
+def _zips(folder: Path) -> list[Path]:
+    """A broken link is one of them, so that it is told; a folder of such a name is not."""
+    there = [f for f in folder.iterdir() if f.suffix.lower() == ".zip" and not is_dropping(f.name)]
+    return [f for f in there if is_file(f) or f.is_symlink()]
+
+
+def is_dropping(name: str) -> bool:
+    """What macOS leaves beside every file (._a.wav) and in every folder."""
+    return name.startswith("._") or name == ".DS_Store"
 
 
 def _unpack(archive: Path, folder: Path) -> None:
     try:
         with zipfile.ZipFile(archive) as source:
-            members = [m for m in source.infolist() if not m.is_dir() and "__MACOSX" not in m.filename]
-            prefix = _missing_prefix(archive, members)
-            targets = [(m, _safe_target(archive, folder, prefix / m.filename, m)) for m in members]
+            members = [(member, _name_of(member)) for member in source.infolist()]
+            members = [(member, name) for member, name in members if name and not name.endswith("/")]
+            members = [(m, name) for m, name in members if "__MACOSX" not in name and not is_dropping(_last(name))]
+            prefix = _missing_prefix(archive, [name for _, name in members])
+            targets = [(member, _safe_target(archive, folder, prefix, name, member)) for member, name in members]
             todo = [(member, target) for member, target in targets if not target.exists()]
             if not todo:
                 return
@@ -98,23 +140,43 @@ def _unpack(archive: Path, folder: Path) -> None:
                 for member, target in todo:
                     _extract(source, member, target)
                     advance(1)
-    except (zipfile.BadZipFile, EOFError, zlib.error, RuntimeError) as error:  # RuntimeError: encrypted, or deflate64
-        raise UserError(f"{archive}: cannot unpack ({error}): download it again, or unpack it by hand") from None
+    except UserError:
+        raise
+    except BROKEN as error:  # RuntimeError: encrypted, or deflate64; ValueError: a name that no system takes
+        fact = " ".join(str(error).split())
+        raise UserError(
+            f"{archive}: cannot unpack ({fact}): download it again, unpack it by hand, or remove it"
+        ) from None
     except OSError as error:
         raise UserError(f"{archive}: cannot unpack beside it: {error}") from None
 
 
-def _missing_prefix(archive: Path, members: list[zipfile.ZipInfo]) -> PurePosixPath:
+def _name_of(member: zipfile.ZipInfo) -> str:
+    """Its path with slashes. The Finder writes UTF-8 without the flag that says so, which is read as code page 437;
+    some Windows tools write backslashes."""
+    name = member.filename
+    if not member.flag_bits & UTF8:
+        with contextlib.suppress(UnicodeError):
+            name = name.encode("cp437").decode()
+    return name.replace("\\", "/")
+
+
+def _last(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _missing_prefix(archive: Path, names: list[str]) -> PurePosixPath:
     """audio_train.zip may hold its clips bare: then they go to audio_train/."""
-    bare = all("/" not in m.filename for m in members)
+    bare = all("/" not in name for name in names)
     return PurePosixPath(archive.stem if bare and archive.stem.split(".")[-1].startswith("audio_") else "")
 
 
-def _safe_target(archive: Path, folder: Path, name: PurePosixPath, member: zipfile.ZipInfo) -> Path:
+def _safe_target(archive: Path, folder: Path, prefix: PurePosixPath, name: str, member: zipfile.ZipInfo) -> Path:
+    path = prefix / name
     is_link = stat.S_ISLNK(member.external_attr >> 16)
-    if name.is_absolute() or ".." in name.parts or "\\" in member.filename or is_link:
+    if path.is_absolute() or PureWindowsPath(name).drive or ".." in path.parts or is_link:
         raise UserError(f"{archive}: member {member.filename!r} would leave the folder: nothing was unpacked")
-    return folder / name
+    return folder / path
 
 
 def _extract(source: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:

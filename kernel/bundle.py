@@ -15,7 +15,7 @@ from typing import Any
 
 from configs.console import run_command, say
 from configs.errors import UserError, list_some
-from configs.paths import Paths
+from configs.paths import Paths, add_folders, as_path
 from kernel.script import MANIFEST_NAME
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,11 +32,10 @@ def main() -> None:
     )
     parser.add_argument("--owner", default=os.environ.get("KAGGLE_USERNAME"), help="your Kaggle name (KAGGLE_USERNAME)")
     parser.add_argument("--slug", help="the dataset's name in its address (<competition>-kit)")
-    parser.add_argument("--input", type=Path, metavar="DIR", default=Paths.input, help="the competition (%(default)s)")
-    parser.add_argument("--work", type=Path, metavar="DIR", default=Paths.work, help="all that is made (%(default)s)")
+    add_folders(parser)
     parser.add_argument("--ensemble", default="default", metavar="NAME", help="work/ensembles/NAME/ (%(default)s)")
     parser.add_argument("--competition", metavar="SLUG", help="what the kernel predicts (the name of the input folder)")
-    parser.add_argument("--wheel", type=Path, nargs="+", default=[], metavar="FILE", help="wheels that Kaggle lacks")
+    parser.add_argument("--wheel", type=as_path, nargs="+", default=[], metavar="FILE", help="wheels that Kaggle lacks")
     args = parser.parse_args()
     paths = Paths(args.input, args.work)
     bundle(paths, args.ensemble, args.owner, args.slug, args.wheel, args.competition)

@@ -6,27 +6,31 @@ python -m kernel.predict --bundle DIR --inputs DIR --competition SLUG --output s
 import argparse
 import json
 import os
+import re
 import tempfile
 import time
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from configs.console import run_command, say, warn
 from configs.errors import UserError, list_faults, list_some
+from configs.paths import as_path
 from kernel.script import MANIFEST_NAME, folders_with
 
 SAMPLE = "sample_submission.csv"
+Match = Callable[[Collection[str], Collection[str]], Mapping[str, object]]  # names and files -> a file for each name
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m kernel.predict", description=__doc__.partition("\n")[0], allow_abbrev=False
     )
-    parser.add_argument("--bundle", type=Path, required=True, help="what kernel.bundle wrote")
-    parser.add_argument("--inputs", type=Path, required=True, help="the competition lies anywhere under it")
+    parser.add_argument("--bundle", type=as_path, required=True, help="what kernel.bundle wrote")
+    parser.add_argument("--inputs", type=as_path, required=True, help="the competition lies anywhere under it")
     parser.add_argument("--competition", required=True, metavar="SLUG", help="the name of its folder")
-    parser.add_argument("--output", type=Path, required=True, help="the submission")
-    parser.add_argument("--scratch", type=Path, help="where features go (a temporary folder)")
+    parser.add_argument("--output", type=as_path, required=True, help="the submission")
+    parser.add_argument("--scratch", type=as_path, help="where features go (a temporary folder)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
         predict(args.bundle, args.inputs, args.competition, args.output, Path(scratch))
@@ -96,29 +100,36 @@ def find_sample(inputs: Path, slug: str) -> Path:
 
 def find_audio(sample: Path, scratch: Path) -> Path:
     """The folder with the test clips, unpacked into `scratch` where the competition comes as zips."""
-    from input.competition import read_table
+    from input.competition import read_sample
     from input.layout import unpack_zips
+    from input.names import likely_files, match_files
 
-    names = set(read_table(sample, ("fname",))["fname"])
-    folder, found = _fullest(sample.parent, names)
-    zips = sorted(sample.parent.rglob("*test*.zip"))
-    if not found and zips:
-        unpacked = scratch / "competition"
-        unpacked.mkdir(parents=True)
+    names, roots = set(read_sample(sample)["fname"]), [sample.parent]
+    if folder := _fullest(sample.parent, names, match_files):
+        return folder
+    if zips := sorted(f for f in sample.parent.rglob("*") if re.search(r"test.*\.zip$", f.name, re.IGNORECASE)):
+        roots.insert(0, scratch / "competition")
+        roots[0].mkdir(parents=True)
         for packed in zips:
-            (unpacked / packed.name).symlink_to(packed)
-        unpack_zips(unpacked)
-        folder, found = _fullest(unpacked, names)
-    if not found:
-        raise UserError(f"{sample.parent}: none of the {len(names)} clips of {SAMPLE} lies there")
-    return folder
+            if not (link := roots[0] / packed.name).is_symlink():
+                link.symlink_to(packed.absolute())
+        try:
+            unpack_zips(roots[0])
+        except UserError as error:
+            warn(str(error))  # a clip that is missing is told later
+    both: tuple[Match, ...] = (match_files, likely_files)
+    for match in both:  # `read_test_clips` tells what they are named instead
+        for root in roots:
+            if folder := _fullest(root, names, match):
+                return folder
+    raise UserError(f"{sample.parent}: none of the {len(names)} clips of {SAMPLE} lies there")
 
 
-def _fullest(root: Path, names: set[str]) -> tuple[Path, int]:
-    """The folder that holds most of the named files, and how many."""
-    counts = {Path(folder): len(names.intersection(files)) for folder, _, files in os.walk(root)}
+def _fullest(root: Path, names: set[str], match: Match) -> Path | None:
+    """The folder with most of the clips, by what `match` finds among its files; None where none has any."""
+    counts = {Path(folder): len(match(names, files)) for folder, _, files in os.walk(root)}
     best = max(counts, key=lambda folder: counts[folder])
-    return best, counts[best]
+    return best if counts[best] else None
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 
 from configs.console import run_command, say
 from configs.errors import UserError
-from configs.paths import Paths
+from configs.paths import Paths, add_folders
 from input.kaggle_client import Kaggle
 from kernel import script
 from kernel.bundle import METADATA, title_of
@@ -30,8 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m kernel.push", description=__doc__.partition("\n")[0], allow_abbrev=False
     )
-    parser.add_argument("--input", type=Path, metavar="DIR", default=Paths.input, help="the competition (%(default)s)")
-    parser.add_argument("--work", type=Path, metavar="DIR", default=Paths.work, help="all that is made (%(default)s)")
+    add_folders(parser)
     parser.add_argument("--machine", default=MACHINE, help="Kaggle's machine_shape, or cpu (%(default)s: two T4s)")
     parser.add_argument("--submit", action="store_true", help="submit the output and wait for the score")
     parser.add_argument("-m", "--message", default="", help="the submission's description")
@@ -72,8 +71,8 @@ def check_bundle(bundle: Path) -> tuple[str, str]:
         script.check(bundle, bundle)
     except SystemExit as refusal:
         raise UserError(str(refusal).removeprefix("error: ")) from None
-    metadata = json.loads((bundle / METADATA).read_text())
-    return metadata["id"], json.loads((bundle / MANIFEST_NAME).read_text())["competition"]
+    metadata = json.loads((bundle / METADATA).read_bytes())
+    return metadata["id"], json.loads((bundle / MANIFEST_NAME).read_bytes())["competition"]
 
 
 def write_kernel(folder: Path, bundle: Path, dataset: str, competition: str, machine: str) -> str:
@@ -162,7 +161,7 @@ def check_output(output: Path, bundle: Path, competition_folder: Path) -> None:
     from models.submission import validate_submission
 
     try:
-        report: dict[str, Any] = json.loads((output / "report.json").read_text())
+        report: dict[str, Any] = json.loads((output / "report.json").read_bytes())
     except (OSError, ValueError) as error:
         raise UserError(f"{output}: no report of the kernel ({error}): run kernel.push again") from None
     if report.get("manifest_sha256") != digest_of(bundle):

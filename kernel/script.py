@@ -50,7 +50,16 @@ def find_bundle(inputs: Path, wanted: str) -> Path:
 
 
 def folders_with(inputs: Path, name: str) -> list[str]:
-    return [folder for folder, _, files in os.walk(inputs, followlinks=True) if name in files]
+    """Every folder under `inputs` that holds such a file, links followed, each once: one may lead to itself."""
+    found, seen = [], set()
+    for folder, inner, files in os.walk(inputs, followlinks=True):
+        place = Path(folder).stat()
+        if (place.st_dev, place.st_ino) in seen:
+            inner.clear()
+        elif name in files:
+            found.append(folder)
+        seen.add((place.st_dev, place.st_ino))
+    return found
 
 
 def laid_out(bundle: Path, scratch: Path) -> Path:
@@ -70,7 +79,7 @@ def laid_out(bundle: Path, scratch: Path) -> Path:
 
 def check(folder: Path, bundle: Path) -> None:
     """Refuse a bundle that lacks a file of its manifest, or holds other bytes."""
-    listed = json.loads((bundle / MANIFEST_NAME).read_text())["files"]
+    listed = json.loads((bundle / MANIFEST_NAME).read_bytes())["files"]
     lacking = [name for name in listed if not (folder / name).is_file()]
     changed = [name for name in listed if name not in lacking and sha256(folder / name) != listed[name]["sha256"]]
     for fact, names in (("lacks", lacking), ("has other bytes in", changed)):

@@ -13,6 +13,7 @@ from configs.schema import differences
 from features.store import sound_hash, sound_sizes
 from folds.assign import fold_hash
 from input.competition import Competition
+from input.names import respell
 from models.run_folder import Predictions, Run, mean_of_folds, read_run
 
 Faults = dict[str, str]  # fname -> reason
@@ -73,6 +74,7 @@ def candidates_from_runs(
 
 def _folders(runs: Path, names: Sequence[str]) -> list[Path]:
     there = sorted(f for f in runs.glob("*") if f.is_dir()) if runs.is_dir() else []
+    names = respell(names, [f.name for f in there])
     if unknown := [name for name in names if name not in [f.name for f in there]]:
         raise UserError(f"{runs}: no experiment {list_some(unknown)}; there are {list_some(f.name for f in there)}")
     return [f for f in there if not names or f.name in names]

@@ -1,13 +1,14 @@
 """Training clips whose label is likely wrong, by the out-of-fold probabilities of the finished experiments."""
 
 import argparse
+import codecs
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.console import run_command, say
 from configs.errors import UserError
-from configs.paths import Paths
+from configs.paths import Paths, add_folders, as_path
 
 if TYPE_CHECKING:  # imported where they are used: --help must not wait for them
     import numpy as np
@@ -41,12 +42,13 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--input", type=Path, metavar="DIR", default=Paths.input, help="the competition (%(default)s)")
-    parser.add_argument("--work", type=Path, metavar="DIR", default=Paths.work, help="all that is made (%(default)s)")
+    add_folders(parser)
     parser.add_argument("--runs", nargs="+", metavar="NAME", default=[], help="experiments (all that are finished)")
     parser.add_argument("--verified", action="store_true", help="doubt the verified labels too")
-    parser.add_argument("--corrections", type=Path, metavar="FILE", help="leave out the clips that it corrects already")
-    parser.add_argument("--out", type=Path, metavar="FILE", help=f"the list (work/{FILE})")
+    parser.add_argument(
+        "--corrections", type=as_path, metavar="FILE", help="leave out the clips that it corrects already"
+    )
+    parser.add_argument("--out", type=as_path, metavar="FILE", help=f"the list (work/{FILE})")
     parser.add_argument("--force", action="store_true", help="overwrite an older list")
     args = parser.parse_args()
     paths = Paths(args.input, args.work)
@@ -72,7 +74,7 @@ def list_label_errors(
 
     if out.is_dir():
         raise UserError(f"{out}: is a folder: name a file with --out")
-    if out.exists() and not out.read_bytes().startswith(LIST.encode()):
+    if out.exists() and not out.read_bytes().removeprefix(codecs.BOM_UTF8).startswith(LIST.encode()):
         raise UserError(f"{out}: exists and is no list of label errors: name another with --out")
     if out.exists() and not force:
         raise UserError(f"{out}: exists: name another with --out, or overwrite it with --force")

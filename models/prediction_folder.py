@@ -13,7 +13,10 @@ import numpy as np
 import pandas as pd
 
 from configs.errors import UserError, list_some
-from input.competition import read_names
+from configs.text import read_text
+from input.competition import read_names, read_sample
+from input.layout import is_dropping
+from input.names import nfc, respell
 from models.candidates import Candidates, group_numbers
 
 TABLES = ("classes.txt", "train.csv", "sample_submission.csv")
@@ -31,7 +34,7 @@ def candidates_from_predictions(folder: Path, names: Sequence[str] = ()) -> Cand
         raise UserError(f"{folder}: lacks {list_some(lacking)}: give a folder of predictions")
     columns = _read_classes(folder / "classes.txt")
     train = _read_train(folder / "train.csv", columns)
-    test_fnames = tuple(read_names(folder / TABLES[2])["fname"])
+    test_fnames = tuple(read_sample(folder / TABLES[2])["fname"])
     files = _files(folder, names)
     order = np.argsort(columns)
     shapes = {"oof": (len(train), len(columns)), "test": (len(test_fnames), len(columns))}
@@ -55,24 +58,23 @@ def candidates_from_predictions(folder: Path, names: Sequence[str] = ()) -> Cand
 
 
 def _files(folder: Path, names: Sequence[str]) -> list[Path]:
-    there = {file.stem: file for file in sorted(folder.glob("*.npz"))}
+    there = {file.stem: file for file in sorted(folder.glob("*.npz")) if not is_dropping(file.name)}
     if not there:
         raise UserError(f"{folder}: holds no <model>.npz with oof and test probabilities")
+    names = respell(names, there)
     if unknown := [name for name in names if name not in there]:
         raise UserError(f"{folder}: no model {list_some(unknown)}; there are {list_some(there)}")
     return [file for name, file in there.items() if not names or name in names]
 
 
 def _read_classes(file: Path) -> list[str]:
-    try:
-        return file.read_text(encoding="utf-8").split()
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: cannot read the labels: {error}") from None
+    return read_text(file, "labels").split()
 
 
 def _read_train(file: Path, columns: list[str]) -> pd.DataFrame:
     train = read_names(file, ("label", "manually_verified", "fold"))
-    if len(set(columns)) < max(3, len(columns)):
+    train["label"] = respell(train["label"], columns)
+    if len(set(map(nfc, columns))) < max(3, len(columns)):
         raise UserError(
             f"{file.with_name('classes.txt')}: needs three or more labels, each once; it has {len(columns)}"
         )

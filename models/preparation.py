@@ -120,7 +120,7 @@ def runs_with(weights: Path, runs: Path) -> Iterator[dict[str, Any]]:
     digest = file_sha256(weights) if weights.is_file() else None
     for file in {weights.parent / "manifest.json", *runs.glob("*/fold*/manifest.json")}:
         try:
-            made = json.loads(file.read_text())
+            made = json.loads(file.read_bytes())
             if file.parent == weights.parent or made["files"]["model.safetensors"] == digest:
                 yield made
         except (OSError, ValueError, KeyError, TypeError):

@@ -41,7 +41,7 @@ def _is_submission(file: Path) -> bool:
     """By its header and its first clip: three labels tell it from a table of clips or of corrections."""
     if not file.is_file():
         return False
-    with file.open(errors="replace") as lines:
+    with file.open(encoding="utf-8-sig", errors="replace") as lines:
         header, first = lines.readline().strip(), lines.readline().strip()
     return header == ",".join(HEADER) and (not first or first.count(" ") >= 2)
 

@@ -123,7 +123,8 @@ def test_a_competition_is_one_that_is_there(paths: Paths) -> None:
 
 @pytest.mark.parametrize("owner", ["me/you", "me you", " me", "https://www.kaggle.com/me", "me\n"])
 def test_an_owner_is_one_name(paths: Paths, owner: str) -> None:
-    with pytest.raises(UserError, match=f"--owner {re.escape(owner)}: your Kaggle name as it stands in the address"):
+    told = re.escape(owner.replace("\n", r"\n"))  # an error is one line
+    with pytest.raises(UserError, match=f"--owner {told}: your Kaggle name as it stands in the address"):
         bundle(paths, "default", owner)
 
 

@@ -1,5 +1,6 @@
 """The competition as one table: what is joined, and everything that is refused before hours of work start."""
 
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -139,7 +140,6 @@ def test_without_sound_no_path_is_needed(make):
         ("train", "name,label\nx,Bark\n", "lacks the column fname; it has name, label"),
         ("train", "fname,class\nx,Bark\n", "lacks the column label; it has fname, class"),
         ("train", "fname;label\nx;Bark\n", "lacks the column 2: fname, label; it has fname;label"),
-        ("sample", "file,label\nx,Bark\n", "lacks the column fname; it has file, label"),
     ],
 )
 def test_a_column_that_lacks(make, table, text, lacks):
@@ -185,11 +185,35 @@ def test_a_name_with_a_path_in_it(make, table, name):
 
 
 def test_every_bad_label_is_listed_with_its_clip(make):
-    text = refusal(make("fname,label\na.wav,\nb.wav,Two words\nc.wav,None\nd.wav\ne.wav,Bark\n"))
-    assert (
-        "a label must be one word, but these are not: 4: a.wav (''), b.wav ('Two words'), c.wav ('None'), d.wav ('')"
-        in text
+    text = refusal(make("fname,label\na.wav,\nc.wav,None\nd.wav\ne.wav,Bark\n"))
+    assert "a label must be one word, but these are not: 3: a.wav (''), c.wav ('None'), d.wav ('')" in text
+
+
+def test_several_labels_in_one_cell_are_no_class(make):
+    text = refusal(make('fname,label\na.wav,"Bark,Cello"\nb.wav,Bark Cello\nc.wav,Bark;Cello\nd.wav,A|B\ne.wav,\n'))
+    assert text.endswith(
+        "several labels in one cell, but this version trains one word a clip: "
+        "4: a.wav ('Bark,Cello'), b.wav ('Bark Cello'), c.wav ('Bark;Cello'), d.wav ('A|B')"
     )
+
+
+@pytest.mark.parametrize(
+    ("header", "told"),
+    [
+        ("fname,Applause,Bark,Cello", "wants a number for each of 3 classes (4: fname, Applause, Bark, Cello), but"),
+        ("fname,c1,c2,c3,c4", "wants a number for each of 4 classes (5: fname, c1, c2, c3, ... and 1 more), but"),
+        ("file,label", "wants other columns (2: file, label), but"),
+        ("id,target", "wants other columns (2: id, target), but"),
+        ("label,fname", "wants other columns (2: label, fname), but"),
+        ("fname,label,usage", "wants other columns (3: fname, label, usage), but"),
+        ("fname,predicted", "wants other columns (2: fname, predicted), but"),
+    ],
+)
+@pytest.mark.parametrize("sound", [True, False])
+def test_another_submission_than_ours_is_refused_at_once(make, header, told, sound):
+    row = ",".join(["z.wav"] * len(header.split(",")))
+    text = refusal(make(train="fname,label\na.wav,Bark Cello\n", sample=f"{header}\n{row}\n"), sound=sound)
+    assert told in text and text.endswith("can only write fname,label with three labels a clip")
 
 
 def test_verified_is_yes_or_no(make):
@@ -236,6 +260,143 @@ def test_a_strange_label_in_the_sample_is_only_a_hint(make, capsys):
 def test_a_sample_without_labels_will_do(make, capsys):
     assert load_competition(make(sample="fname\nz.wav\ny.wav\n")).test["fname"].tolist() == ["z.wav", "y.wav"]
     assert capsys.readouterr().err == ""
+
+
+# Names as people have them
+
+NFC, NFD = "caf\u00e9", "cafe\u0301"
+
+
+@pytest.mark.parametrize(("table", "disk"), [(NFC, NFD), (NFD, NFC), ("b.WAV", "b.wav"), ("b.wav", "b.WAV")])
+def test_a_file_of_another_form_is_found(make, table, disk, capsys):
+    folder = make(f"fname,label\n{table},Cello\na.wav,Bark\nc.wav,Applause\n", f"fname\n{table}\nz.wav\n")
+    (folder / "audio_train" / "b.wav").unlink()
+    for part in ("audio_train", "audio_test"):
+        (folder / part / disk).touch()
+    found = load_competition(folder)
+    assert found.train["fname"][0] == table and found.train["path"][0] == str(folder / "audio_train" / disk)
+    assert found.test["fname"][0] == table and found.test["path"][0] == str(folder / "audio_test" / disk)
+    assert f"extension: {disk} for {table}" in capsys.readouterr().out
+
+
+def test_the_exact_name_wins(make, capsys):
+    folder = make("fname,label\na.wav,Bark\na.WAV,Cello\nc.wav,Applause\n")
+    (folder / "audio_train" / "a.WAV").touch()
+    (folder / "audio_train" / "a.Wav").touch()
+    paths = [Path(path).name for path in load_competition(folder).train["path"]]
+    assert paths == ["a.wav", "a.WAV", "c.wav"] and "differ" not in capsys.readouterr().out
+
+
+def test_where_two_could_be_meant_it_is_told(make):
+    folder = make()
+    (folder / "audio_train" / "a.wav").rename(folder / "audio_train" / "a.WAV")
+    (folder / "audio_train" / "a.Wav").touch()
+    text = refusal(folder)
+    assert "files are missing: audio_train/a.wav (there is 2: a.WAV, a.Wav); write fname as the file is named" in text
+    assert "skip" not in text
+
+
+def test_one_file_is_not_given_to_two_names(make):
+    folder = make("fname,label\na.WAV,Bark\na.Wav,Cello\nc.wav,Applause\n")
+    assert "2: audio_train/a.WAV (there is a.wav), audio_train/a.Wav (there is a.wav)" in refusal(folder)
+
+
+def test_a_name_without_extension_or_of_another_case_is_told_not_skipped(make, capsys):
+    folder = make("fname,label\na,Bark\nB.WAV,Cello\nc.flac,Applause\n", "fname\ny\nz.wav\n")
+    text = refusal(folder)
+    assert text.startswith(
+        f"{folder}: files are missing: 4: audio_train/a (there is a.wav), audio_train/B.WAV (there is b.wav), "
+        f"audio_train/c.flac (there is c.wav), audio_test/y (there is y.wav); write fname as the file is named"
+    )
+    assert "skip" not in text
+    load_competition(folder, skip_missing=True)
+    assert "audio_train/a (there is a.wav)" in capsys.readouterr().err
+
+
+def test_what_has_no_likely_name_is_told_next(make):
+    folder = make("fname,label\nx.wav,Bark\nb.wav,Cello\nc.wav,Applause\n")
+    assert "missing: audio_train/x.wav; complete the download" in refusal(folder)
+
+
+def test_a_label_in_two_unicode_forms_is_one_class(make, capsys):
+    folder = make(f"fname,label\na.wav,{NFC}\nb.wav,{NFD}\nc.wav,Bark\n", f"fname,label\nz.wav,{NFD}\n")
+    (folder / "audio_train" / "d.wav").touch()
+    (folder / "train.csv").write_text((folder / "train.csv").read_text() + "d.wav,Cello\n")
+    found = load_competition(folder)
+    assert found.classes == ("Bark", "Cello", NFC) and found.train["label"].tolist()[:2] == [NFC, NFC]
+    told = capsys.readouterr().err
+    assert f"labels in two Unicode forms, taken as one class each: {NFC}" in told
+    assert "no training clip has" not in told
+
+
+def test_a_label_in_one_form_stays_as_it_is_and_other_tables_follow(make, tmp_path):
+    folder = make(f"fname,label\n{NFD}.wav,{NFD}\na.wav,Bark\nc.wav,Applause\n", f"fname\n{NFD}.wav\n")
+    for part in ("audio_train", "audio_test"):
+        (folder / part / f"{NFC}.wav").touch()
+    (folder / "train_post_competition.csv").write_text(f"fname,freesound_id\n{NFC}.wav,5\na.wav,6\nc.wav,7\n")
+    found = load_competition(folder)
+    assert found.classes == ("Applause", "Bark", NFD)
+    assert found.train["freesound_id"].tolist() == ["5", "6", "7"]
+    (tmp_path / "truth.csv").write_text(f"fname,label\n{NFC}.wav,{NFC}\n")
+    truth = read_truth(tmp_path / "truth.csv", found.classes, list(found.test["fname"]))
+    assert truth.to_dict("list") == {"fname": [f"{NFD}.wav"], "label": [NFD], "usage": ["scored"]}
+
+
+def test_a_group_in_two_unicode_forms_is_one_group(make):
+    """Or clips of one speaker would lie on both sides of a fold."""
+    folder = make(f"fname,label,speaker\na.wav,Bark,{NFC}\nb.wav,Cello,{NFD}\nc.wav,Applause,x\n")
+    assert load_competition(folder).train["speaker"].tolist() == [NFC, NFC, "x"]
+
+
+def test_one_name_in_two_forms_stands_twice(make):
+    folder = make(f"fname,label\n{NFD},Bark\n{NFC},Cello\na.wav,Applause\n")
+    assert refusal(folder).endswith(f"fname stands more than once, in two Unicode forms: {NFC}")
+
+
+def test_stray_entries_beside_the_clips_change_nothing(make):
+    folder = make()
+    for part in (folder, folder / "audio_train", folder / "audio_test"):
+        (part / "loop").symlink_to("loop")
+        (part / "gone").symlink_to("nowhere")
+        (part / "up").symlink_to("..")
+        (part / "._a.wav").write_bytes(b"AppleDouble")
+        (part / ".DS_Store").touch()
+        os.mkfifo(part / "pipe.zip")
+    assert len(load_competition(folder).train) == 3
+
+
+def test_a_broken_zip_is_named_only_where_clips_are_missing(make, capsys):
+    folder = make()
+    (folder / "audio_train.zip").write_bytes(b"PK half of it")
+    assert len(load_competition(folder).train) == 3
+    assert "left aside: " in capsys.readouterr().err
+    (folder / "audio_train" / "a.wav").unlink()
+    for skip in (False, True):
+        text = refusal(folder, skip_missing=skip)
+        assert "missing: audio_train/a.wav; " in text and "audio_train.zip: cannot unpack" in text
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("name", ["train.csv", "sample_submission.csv"])
+def test_utf_16_is_told(make, name, encoding):
+    folder = make()
+    (folder / name).write_bytes((folder / name).read_text().encode(encoding))
+    assert refusal(folder).endswith(f"{name}: cannot read the table: it is UTF-16 text: save it as UTF-8")
+
+
+def test_latin_1_is_told(make):
+    folder = make("fname,label\ncaf\u00e9,Bark\n".encode("latin-1"))
+    assert refusal(folder).endswith("save it as UTF-8")
+
+
+def test_a_byte_order_mark_in_the_other_tables(make, tmp_path):
+    folder = make(
+        sample="\ufefffname,label\nz.wav,Bark Cello Applause\n", train_post_competition='\ufeff"fname",x\na.wav,1\n'
+    )
+    found = load_competition(folder)
+    assert found.test["fname"].tolist() == ["z.wav"] and found.train["x"].tolist() == ["", "1", ""]
+    (tmp_path / "truth.csv").write_text('\ufeff"fname","label"\nz.wav,Bark\n')
+    assert read_truth(tmp_path / "truth.csv", CLASSES)["fname"].tolist() == ["z.wav"]
 
 
 # Published truth

@@ -49,6 +49,13 @@ def test_what_does_not_fit_is_told(tmp_path: Path, text: str, told: str) -> None
         read(tmp_path, text)
 
 
+def test_names_and_labels_in_another_unicode_form_or_behind_a_byte_order_mark_are_known(tmp_path: Path) -> None:
+    nfc, nfd = "caf\u00e9", "cafe\u0301"
+    (tmp_path / "c.csv").write_text(f'\ufeff"fname",label\n{nfc}.wav,{nfd}\na.wav,\n')
+    train = pd.DataFrame({"fname": ["a.wav", f"{nfd}.wav"]})
+    assert read_corrections(tmp_path / "c.csv", train, (nfc, "bark")) == {f"{nfd}.wav": nfc, "a.wav": ""}
+
+
 def test_an_absent_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.csv: cannot read the table"):
         read_corrections(tmp_path / "none.csv", FOLDS, CLASSES)

@@ -6,14 +6,18 @@ import shutil
 import subprocess
 import sys
 import warnings
+import zipfile
 from pathlib import Path
 
 import pytest
 from kaggle_server import KaggleServer
 from sandbox import run_kernel, why_not
 
+from configs.errors import UserError
 from configs.paths import Paths
+from input.competition import read_test_clips
 from kernel.bundle import bundle
+from kernel.predict import find_audio, find_sample
 from kernel.push import push
 
 # Only what Kaggle's image is relied on for may be imported, and the kit only from the dataset.
@@ -162,6 +166,59 @@ def test_absent_inputs_are_named(received: KaggleServer, blended: Paths, tmp_pat
     shutil.rmtree(tmp_path / "working")
     done = run(script, inputs, tmp_path)
     assert "no kit_manifest.json under" in done.stderr
+
+
+def competition_of(root: Path, sample: str, files: list[str]) -> Path:
+    (root / "c" / "sounds").mkdir(parents=True)
+    (root / "c" / "sample_submission.csv").write_text(sample)
+    for name in files:
+        (root / "c" / name).touch()
+    return root / "c" / "sample_submission.csv"
+
+
+def test_a_link_to_itself_among_the_inputs_ends(tmp_path: Path) -> None:
+    """Each of two such links doubled the paths with every level."""
+    sample = competition_of(tmp_path, "fname\na.wav\n", [])
+    for name in ("up", "again", "more"):
+        (tmp_path / name).symlink_to(".")
+        (tmp_path / "c" / name).symlink_to("..")
+    (tmp_path / "self").symlink_to("self")
+    assert find_sample(tmp_path, "c").resolve() == sample
+
+
+def test_test_clips_are_found_by_whatever_form_their_names_have(tmp_path: Path) -> None:
+    sample = competition_of(
+        tmp_path, "fname\ncaf\u00e9.wav\nb.wav\n", ["sounds/cafe\u0301.wav", "sounds/b.WAV", "b.csv"]
+    )
+    assert find_audio(sample, tmp_path / "scratch") == sample.parent / "sounds"
+    clips = read_test_clips(sample, sample.parent / "sounds")
+    assert [Path(path).name for path in clips["path"]] == ["cafe\u0301.wav", "b.WAV"]
+
+
+def test_test_clips_without_their_extension_are_told(tmp_path: Path) -> None:
+    sample = competition_of(tmp_path, "fname\na\nb\n", ["sounds/a.wav", "sounds/b.wav"])
+    (tmp_path / "c" / "old_test.zip").write_bytes(b"PK half of it")
+    folder = find_audio(sample, tmp_path / "scratch")
+    assert folder == sample.parent / "sounds"
+    with pytest.raises(
+        UserError, match=r"missing: 2: sounds/a \(there is a\.wav\), sounds/b \(there is b\.wav\); write"
+    ):
+        read_test_clips(sample, folder)
+
+
+def test_a_broken_zip_beside_a_whole_one_is_told_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sample = competition_of(tmp_path, "fname\na.wav\n", [])
+    (tmp_path / "c" / "audio_test_old.zip").write_bytes(b"PK half of it")
+    with zipfile.ZipFile(tmp_path / "c" / "audio_test.ZIP", "w") as target:
+        target.writestr("a.wav", b"a")
+    assert (find_audio(sample, tmp_path / "scratch") / "a.wav").read_bytes() == b"a"
+    assert "audio_test_old.zip: cannot unpack" in capsys.readouterr().err
+
+
+def test_another_submission_than_ours_is_not_predicted(tmp_path: Path) -> None:
+    sample = competition_of(tmp_path, "fname,Bark,Cello\na.wav,0,0\n", ["sounds/a.wav"])
+    with pytest.raises(UserError, match="wants a number for each of 2 classes"):
+        find_audio(sample, tmp_path / "scratch")
 
 
 def test_wheels_are_installed_without_an_index(tmp_path: Path) -> None:

@@ -146,6 +146,7 @@ def test_a_list_is_not_overwritten(blended: Paths, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"list\.csv: exists: .*--force"):
         list_label_errors(blended, [], out)
     assert out.read_text() == "fname,given,suggested,mine\n"
+    out.write_text("\ufefffname,given,suggested,mine\n")  # as Excel saves it
     list_label_errors(blended, [], out, force=True)
     assert out.read_text().startswith("fname,given")
     out.write_text("fname,label\nmy,corrections\n")

@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 import sys
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -196,12 +197,84 @@ def test_two_processes_may_unpack_at_once(tmp_path):
 
 
 def test_macos_droppings_are_left_out(tmp_path):
-    pack(tmp_path / "all.zip", KAGGLE | {"__MACOSX/audio_train/._a.wav": b"x"})
-    find_layout(tmp_path)
-    assert not (tmp_path / "__MACOSX").exists()
+    droppings = ("__MACOSX/audio_train/._a.wav", "audio_train/._a.wav", ".DS_Store", "audio_train/.DS_Store")
+    pack(tmp_path / "all.zip", KAGGLE | dict.fromkeys(droppings, b"x"))
+    put(tmp_path, {"._all.zip": b"no zip, though its name says so"})
+    assert find_layout(tmp_path).unpack_fault == ""
+    (tmp_path / "all.zip").unlink()
+    (tmp_path / "._all.zip").unlink()
+    assert contents(tmp_path) == KAGGLE
 
 
-@pytest.mark.parametrize("name", ["../escaped", "audio_train/../../escaped", "/tmp/escaped", "..\\escaped"])
+def test_the_droppings_of_a_bare_zip_do_not_move_its_clips(tmp_path):
+    pack(tmp_path / "audio_train.zip", {"a.wav": b"a", "__MACOSX/._a.wav": b"x", ".DS_Store": b"x"})
+    unpack_zips(tmp_path)
+    assert sorted(contents(tmp_path)) == ["audio_train.zip", "audio_train/a.wav"]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_names_of_a_zip_that_the_finder_made_are_utf_8_without_saying_so(tmp_path, form):
+    name = unicodedata.normalize(form, "audio_train/caf\u00e9 \u65e5\u672c.wav")
+    archive = pack(tmp_path / "all.zip", {name: b"x"})
+    data = bytearray(archive.read_bytes())
+    for mark, flag in ((b"PK\x03\x04", 7), (b"PK\x01\x02", 9)):
+        data[data.find(mark) + flag] &= ~8  # bit 11: UTF-8
+    archive.write_bytes(data)
+    unpack_zips(tmp_path)
+    assert sorted(contents(tmp_path)) == ["all.zip", name]
+
+
+def test_names_in_code_page_437_stay_so(tmp_path):
+    archive = pack(tmp_path / "all.zip", {"caf_.wav": b"x"})
+    archive.write_bytes(archive.read_bytes().replace(b"caf_.wav", b"caf\x82.wav"))
+    unpack_zips(tmp_path)
+    assert (tmp_path / "caf\u00e9.wav").is_file()
+
+
+def test_backslashes_of_windows_separate_folders(tmp_path):
+    pack(tmp_path / "ALL.ZIP", {"audio_train\\": b"", "audio_train\\a.wav": b"a", "audio_train\\b\\c.wav": b"c"})
+    unpack_zips(tmp_path)
+    assert sorted(contents(tmp_path)) == ["ALL.ZIP", "audio_train/a.wav", "audio_train/b/c.wav"]
+
+
+def test_a_broken_zip_beside_complete_data_is_left_aside(tmp_path, capsys):
+    put(tmp_path, KAGGLE | {"broken.zip": b"PK half of it", "empty.zip": b""})
+    (tmp_path / "gone.zip").symlink_to("nowhere")
+    (tmp_path / "self.zip").symlink_to("self.zip")
+    (tmp_path / "folder.zip").mkdir()
+    pack(tmp_path / "whole.zip", {"LICENSE": b"free"})
+    fault = find_layout(tmp_path).unpack_fault
+    assert all(name in fault for name in ("broken.zip", "empty.zip", "gone.zip", "self.zip"))
+    assert "folder.zip" not in fault and "whole.zip" not in fault and "\n" not in fault
+    assert (tmp_path / "LICENSE").read_bytes() == b"free", "the whole ones are unpacked"
+
+
+def test_a_broken_zip_is_named_where_a_part_is_missing(tmp_path):
+    put(tmp_path, {n: d for n, d in KAGGLE.items() if "audio_test" not in n} | {"audio_test.zip": b"PK half of it"})
+    with pytest.raises(
+        UserError, match=r"audio_test\.zip: cannot unpack .* lacks audio_test \(there is audio_test\.zip"
+    ):
+        find_layout(tmp_path)
+
+
+def test_a_part_of_another_spelling_is_told(tmp_path):
+    put(tmp_path, {n.replace("train.csv", "Train.CSV"): d for n, d in KAGGLE.items()})
+    with pytest.raises(UserError, match=r"lacks train\.csv \(there is Train\.CSV\)"):
+        find_layout(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../escaped",
+        "audio_train/../../escaped",
+        "/tmp/escaped",
+        "..\\escaped",
+        "C:\\escaped",
+        "C:escaped",
+        "\\\\a\\b\\escaped",
+    ],
+)
 def test_a_path_that_leaves_the_folder_is_refused(tmp_path, name):
     folder = tmp_path / "competition"
     archive = pack(folder / "evil.zip", {"first.txt": b"1", name: b"2"})
@@ -252,7 +325,7 @@ def test_a_damaged_member_is_refused_and_the_whole_ones_stay(tmp_path, kind):
     broken[at : at + 4] = b"\xff\xff\xff\xff"
     archive.write_bytes(broken)
     with pytest.raises(UserError, match=r"all\.zip: cannot unpack \(.*\): download it again"):
-        find_layout(tmp_path)
+        unpack_zips(tmp_path)
     (tmp_path / "all.zip").unlink()
     assert contents(tmp_path) == {n: d for n, d in KAGGLE.items() if n != "audio_test/t.wav"}, "and no half of it"
 

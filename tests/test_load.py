@@ -8,6 +8,7 @@ from configs.errors import UserError
 from configs.load import load_config, load_configs
 from configs.schema import Config
 
+BILLIONS = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
 CONFIGS = sorted(Path(__file__).parents[1].glob("configs/*.yaml"))
 
 
@@ -94,8 +95,9 @@ def test_a_typo_names_file_line_key_and_suggestion(write):
         ("name: 5", 1, "'name' is 5: input should be a valid string"),
         ("train: {lr: 1}\ntrain: {lr: 2}", 2, "key 'train' stands twice"),
         ("train:\n  lr: 1\n  lr: 2", 3, "key 'train.lr' stands twice"),
-        ("1: 2", 1, "'1' is 1: keys should be strings"),
-        ("a: &x {b: *x}", 1, "unknown key 'a'"),
+        ("1: 2", 1, "'1' is no text to YAML, as a key must be: put it in quotes"),
+        ("train: {yes: 2}", 1, "'yes' is no text to YAML"),
+        ("null: 2", 1, "'null' is no text to YAML"),
     ],
 )
 def test_a_bad_key_or_value_names_its_line(write, text, line, told):
@@ -110,6 +112,11 @@ def test_a_bad_key_or_value_names_its_line(write, text, line, told):
         ("a: 1\n---\nb: 2\n", "not YAML: expected a single document"),
         ("train: 2024-13-45", "not YAML: month must be in 1..12"),
         (b"train: \xff\xfe", "cannot read the config: not UTF-8 text"),
+        ("train: {epochs: 3}".encode("utf-16"), "cannot read the config: it is UTF-16 text: save it as UTF-8"),
+        ("train: {epochs: 3}".encode("utf-16-be"), "cannot read the config: it is UTF-16 text: save it as UTF-8"),
+        ("a: &x {b: *x}", "not YAML: more than 10,000 values, or an alias that holds itself"),
+        (BILLIONS, "not YAML: more than 10,000 values"),
+        ("train: " + "[" * 5000, "not YAML: maximum recursion depth"),
         (b"train: \0", "not YAML: unacceptable character"),
         ("- train\n", "a config is a mapping"),
         ("[]", "a config is a mapping"),
@@ -130,6 +137,28 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
     assert refusal(tmp_path) == f"{tmp_path}: cannot read the config: Is a directory"
 
 
+def test_a_byte_order_mark_changes_nothing(write):
+    assert load_config(write(b"\xef\xbb\xbfname: a\ntrain: {epochs: 3}\n")).train.epochs == 3
+
+
+def test_a_name_that_a_mac_gave_is_composed(write):
+    assert load_config(write("train: {epochs: 3}\n", "cafe\u0301.yaml")).name == "caf\u00e9"
+
+
+def test_a_tilde_in_a_path_is_the_home_folder(write, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    file = write("model: {weights: ~/w.pth}\ninput: {corrections: ~}\n")
+    assert load_config(file).model.weights == "/home/me/w.pth" and load_config(file).input.corrections is None
+    assert load_config(None, ["input.corrections=~/c.csv"]).input.corrections == "/home/me/c.csv"
+    assert load_config(None, ["input.corrections=a~.csv"]).input.corrections == "a~.csv"
+    assert refusal(file, "input.corrections=~nobody-here/c.csv") == (
+        "command line: input.corrections: ~nobody-here/c.csv: there is no home folder ~nobody-here: "
+        "write the path in full"
+    )
+    monkeypatch.setenv("HOME", "")
+    assert refusal(file).startswith(f"{file}:1: model.weights: ~/w.pth: the environment variable HOME is ''")
+
+
 def test_a_file_name_that_cannot_name_an_experiment_is_refused(write):
     file = write("train: {epochs: 3}\n", "my experiment.yaml")
     assert refusal(file).startswith(f"{file}: name takes letters, digits")
@@ -146,6 +175,7 @@ def test_a_file_name_that_cannot_name_an_experiment_is_refused(write):
         ("model.weights=3", "'model.weights' is 3: input should be a valid string"),
         ("train={epochs: true}", "'train.epochs' is True: a number is wanted"),
         ("train.epochs=[", "'train.epochs=[': the value is not YAML"),
+        ("train.epochs=&x [*x]", "'train.epochs=&x [*x]': the value is not YAML"),
         ("train.epochs", "'train.epochs': an override is written key=value, like train.epochs=3"),
         ("=3", "'=3': an override is written key=value"),
         ("train.=3", "'train.=3': an override is written key=value"),
@@ -198,6 +228,16 @@ def test_experiments_share_what_stands_beside_them(write):
     assert (one.name, one.train.epochs, one.train.lr, one.train.seed) == ("one", 3, 0.1, 7)
     assert (two.name, two.train.epochs, two.train.lr, two.train.seed) == ("two", 4, 0.1, 7)
     assert (one.model.name, two.model.name) == (Config().model.name, "vggish")
+
+
+def test_experiments_may_share_by_merge_keys(write):
+    text = "experiments:\n  a: {train: &t {lr: 0.5}}\n  b:\n    train:\n      <<: *t\n      epochs: 2\n"
+    _, b = load_configs(write(text))
+    assert (b.train.lr, b.train.epochs) == (0.5, 2)
+    assert load_configs(write(text.replace("epochs: 2", "lr: 0.7")))[1].train.lr == 0.7
+    file = write(text.replace("lr: 0.5", "lrr: 0.5"))
+    with pytest.raises(UserError, match=r"exp\.yaml:2: unknown key 'train\.lrr'"):
+        load_configs(file)
 
 
 def test_a_file_of_one_experiment_is_a_list_of_one(write):

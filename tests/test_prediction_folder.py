@@ -51,6 +51,23 @@ def test_models_can_be_named(folder: Path) -> None:
         candidates_from_predictions(folder, ["three"])
 
 
+def test_tables_as_people_save_them(folder: Path) -> None:
+    """A byte order mark, labels in two Unicode forms, and what a Mac leaves beside a file."""
+    train = (folder / "train.csv").read_text().replace("cat", "cafe\u0301")
+    (folder / "train.csv").write_text("\ufeff" + train)
+    (folder / "classes.txt").write_text("\ufeffcaf\u00e9\nbat\nant")
+    (folder / "sample_submission.csv").write_text("\ufefffname\nx.wav\ny.wav\n")
+    (folder / "._one.npz").write_bytes(b"AppleDouble")
+    c = candidates_from_predictions(folder)
+    assert (c.names, c.classes, c.truth.tolist()) == (("one", "two"), ("ant", "bat", "caf\u00e9"), [2, 1, 0, 2])
+
+
+def test_another_submission_than_ours_is_refused(folder: Path) -> None:
+    (folder / "sample_submission.csv").write_text("fname,cat,bat,ant\nx.wav,0,0,0\ny.wav,0,0,0\n")
+    with pytest.raises(UserError, match="wants a number for each of 3 classes"):
+        candidates_from_predictions(folder)
+
+
 def test_the_id_changes_with_the_file_and_with_the_tables(folder: Path) -> None:
     first = candidates_from_predictions(folder).ids
     np.savez(folder / "one.npz", oof=OOF[::-1].copy(), test=TEST)

@@ -26,6 +26,13 @@ def test_the_file_by_hand(tmp_path: Path) -> None:
     assert [f.name for f in file.parent.iterdir()] == ["submission.csv"]
 
 
+def test_a_submission_that_was_saved_with_a_byte_order_mark_may_be_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "submission.csv"
+    file.write_text("\ufeff" + TEXT)
+    write_submission(file, PREDICTIONS, CLASSES)
+    assert file.read_bytes() == TEXT.encode()
+
+
 def test_names_that_look_like_something_else_survive(tmp_path: Path) -> None:
     odd = Predictions(("NA", "007.wav", "1e3", "a, b.wav"), np.tile(PREDICTIONS.probs[:1], (4, 1)))
     write_submission(tmp_path / "s.csv", odd, CLASSES)

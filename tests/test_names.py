@@ -1,0 +1,51 @@
+"""Names as people have them, by hand; tests/test_competition.py has whole competitions."""
+
+import pytest
+
+from input.names import file_key, likely_files, match_files, respell
+
+NFC, NFD = "caf\u00e9.wav", "cafe\u0301.wav"
+
+
+def test_names_are_spelled_as_they_are_known() -> None:
+    assert respell([NFD, "a", "b"], [NFC, "a", "A"]) == [NFC, "a", "b"]
+    assert respell([NFC, NFD], [NFC, NFD]) == [NFC, NFD], "the exact one wins"
+    assert respell([NFD], []) == [NFD]
+
+
+@pytest.mark.parametrize(
+    ("names", "there", "found"),
+    [
+        (["a.wav"], ["a.wav", "a.WAV"], {"a.wav": "a.wav"}),
+        (["a.wav"], ["a.WAV"], {"a.wav": "a.WAV"}),
+        (["a.WAV"], ["a.wav"], {"a.WAV": "a.wav"}),
+        ([NFC], [NFD], {NFC: NFD}),
+        ([NFD], [NFC.replace("wav", "Wav")], {NFD: NFC.replace("wav", "Wav")}),
+        (["A.wav"], ["a.wav"], {}),  # two clips may differ so
+        (["a"], ["A"], {}),
+        (["a"], ["a.wav"], {}),
+        (["a.wav"], ["a.WAV", "a.Wav"], {}),  # which one?
+        (["a.WAV", "a.Wav"], ["a.wav"], {}),
+        (["a.wav", "a.WAV"], ["a.WAV"], {"a.WAV": "a.WAV"}),
+        (["a.wav", "a.WAV"], ["a.WAV", "a.Wav"], {"a.WAV": "a.WAV", "a.wav": "a.Wav"}),
+        ([], ["a.wav"], {}),
+    ],
+)
+def test_files_by_names(names: list[str], there: list[str], found: dict[str, str]) -> None:
+    assert match_files(names, there) == found
+
+
+def test_what_a_missing_name_may_mean() -> None:
+    there = ["1.ogg", "A.wav", "b.WAV", "b.Wav", "c.flac", "d.1.wav"]
+    assert likely_files(["1", "a.wav", "b.wav", "c.wav", "d.1", "e.wav", " 1.ogg "], there) == {
+        "1": ["1.ogg"],
+        "a.wav": ["A.wav"],
+        "b.wav": ["b.WAV", "b.Wav"],
+        "c.wav": ["c.flac"],
+        "d.1": ["d.1.wav"],
+        " 1.ogg ": ["1.ogg"],
+    }
+
+
+def test_only_the_extension_may_differ_in_case() -> None:
+    assert file_key("Ab.C.WAV") == "Ab.C.wav" and file_key("README") == "README" and file_key(".WAV") == ".wav"
