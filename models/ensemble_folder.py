@@ -13,7 +13,7 @@ import pandas as pd
 
 from configs.errors import UserError
 from folds.assign import fold_hash
-from models.blending import apply_blend
+from models.blending import apply_blend, read_weights
 from models.candidates import Candidates
 from models.compare import compare, rows_that_decide
 from models.metrics import scores
@@ -129,12 +129,9 @@ def refuse_no_blend(folder: Path) -> None:
 def load_ensemble(folder: Path) -> Ensemble:
     """The inverse of `save_ensemble`. Raises UserError where the folder is damaged, or no blend."""
     refuse_no_blend(folder)
+    weights = read_weights(folder / "weights.json")
     try:
-        weights, found, comparison = (
-            json.loads((folder / f"{name}.json").read_text()) for name in ("weights", "scores", "comparison")
-        )
-        if lacking := sorted({"by_default", "classes", "method", "models"} - set(weights)):
-            raise ValueError(f"weights.json lacks {lacking[0]}")
+        found, comparison = (json.loads((folder / f"{name}.json").read_text()) for name in ("scores", "comparison"))
     except (OSError, TypeError, ValueError) as error:
         raise UserError(f"{folder}: damaged ({error}): make it again with ensemble.py --force") from None
     try:

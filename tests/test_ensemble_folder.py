@@ -10,7 +10,7 @@ import pytest
 from configs.errors import UserError
 from configs.paths import Paths
 from ensemble import blend, show
-from models.blending import apply_blend, softmax
+from models.blending import apply_blend, read_weights, softmax
 from models.candidates import Candidates
 from models.ensemble_folder import is_current, load_ensemble, make_ensemble, save_ensemble, was_asked
 from models.prediction_folder import candidates_from_predictions
@@ -200,3 +200,31 @@ def test_a_damaged_blend_is_told(tmp_path: Path, content: str) -> None:
     (tmp_path / "e" / "weights.json").write_text(content)
     with pytest.raises(UserError, match=r"e: damaged .*ensemble\.py --force"):
         load_ensemble(tmp_path / "e")
+
+
+@pytest.mark.parametrize(
+    ("method", "old", "new", "told"),
+    [
+        *(
+            ("arithmetic", '"weight": 0.333333', f'"weight": {value}', "the weight of x: .* instead of a finite number")
+            for value in ("NaN", "Infinity", '"0.3"', "true", "null", "[1]", "1e999", "9" * 25)
+        ),
+        ("arithmetic", '"weight": 0.333333', '"weight": -0.5', "weights are below 0"),
+        ("arithmetic", '"weight": 0.333333', '"weight": 0', "or all 0"),
+        ("arithmetic", '"method": "arithmetic"', '"method": "mean"', "no blending method 'mean'"),
+        ("arithmetic", '"method": "arithmetic"', '"method": []', "no blending method"),
+        ("arithmetic", '"classes": ["ant", ', '"classes": [1, ', "no list of labels"),
+        ("temperature", '"temperature": ', '"temperature": -', "the temperature of x is not above 0"),
+        ("log_linear", '"offsets": [', '"offsets": [0, ', "offsets: .* instead of 4 finite numbers"),
+        ("stack", '"coefficients": [[', '"coefficients": [["a", ', "coefficients|inhomogeneous"),
+    ],
+)
+def test_numbers_of_a_blend_are_numbers(tmp_path: Path, method: str, old: str, new: str, told: str) -> None:
+    save_ensemble(make_ensemble(made(), method), tmp_path / "e")
+    file = tmp_path / "e" / "weights.json"
+    assert read_weights(file)["method"] == method
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+    with pytest.raises(UserError, match=rf"e: damaged \(weights\.json: .*({told})") as caught:
+        load_ensemble(tmp_path / "e")
+    assert "\n" not in str(caught.value)
