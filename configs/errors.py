@@ -6,6 +6,9 @@ from collections.abc import Iterable, Mapping
 class UserError(ValueError):
     """Bad input, with the fact and the remedy in one line. The commands print it and exit with 2."""
 
+    def __str__(self) -> str:
+        return " ".join(super().__str__().splitlines())  # a name or a library's words in it may have several
+
 
 def list_some(items: Iterable[object], most: int = 10) -> str:
     """'a', '3: a, b, c', or '240: a, b, ... and 238 more' with the first `most` items named; 'none' of no items."""
