@@ -115,7 +115,7 @@ def tune(plan: "Plan", paths: Paths, name: str, workers: int = 1) -> None:
             say(f"{folder}: going on after {done} of {plan.trials} trials")
         refuse_networks(plan, len(data.competition.classes))
         if not done and (outside := outside_of_space(plan)):
-            say(f"the first trial is the base config, with what no other trial can have: {list_some(outside)}")
+            say(f"the base config lies outside of the search space and is the first trial anyway: {list_some(outside)}")
         prepare(base, data, paths, list(plan.folds))  # it may refuse, and makes features once for all workers
         if workers == 1:
             search(folder, study, plan, Training(data, paths, plan.folds))

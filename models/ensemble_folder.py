@@ -150,6 +150,8 @@ def load_ensemble(folder: Path) -> Ensemble:
     weights = read_weights(folder / "weights.json")
     try:
         found, comparison = (json.loads((folder / f"{name}.json").read_text()) for name in ("scores", "comparison"))
+        if not (isinstance(found, dict) and isinstance(comparison, dict)):
+            raise ValueError("scores.json or comparison.json is no mapping")
     except (OSError, TypeError, ValueError) as error:
         raise UserError(f"{folder}: damaged ({error}): make it again with ensemble.py --force") from None
     try:

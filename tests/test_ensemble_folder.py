@@ -202,6 +202,15 @@ def test_a_damaged_blend_is_told(tmp_path: Path, content: str) -> None:
         load_ensemble(tmp_path / "e")
 
 
+@pytest.mark.parametrize("name", ["scores", "comparison"])
+def test_a_damaged_table_of_a_blend_is_told(tmp_path: Path, name: str) -> None:
+    save_ensemble(make_ensemble(made(), "arithmetic"), tmp_path / "e")
+    for content in ("[]", "null", "{"):
+        (tmp_path / "e" / f"{name}.json").write_text(content)
+        with pytest.raises(UserError, match=r"e: damaged .*ensemble\.py --force"):
+            load_ensemble(tmp_path / "e")
+
+
 @pytest.mark.parametrize(
     ("method", "old", "new", "told"),
     [
