@@ -60,17 +60,20 @@ def train_at_once(experiments: list[Config], folds: list[list[int]], args: argpa
     Small networks gain little from a second thread, much from a second process. Input is checked and features are made
     here, so that a fault is told once; an experiment that learns from others waits for them.
     """
-    from models.preparation import load_data, prepare
+    from models.fold_training import say_all_folds
+    from models.preparation import Data, load_data, prepare
 
     paths, running = Paths(args.input, args.work), Children(len(os.sched_getaffinity(0)) // args.jobs)
     jobs: dict[Future[int], str] = {}
+    loaded: list[Data] = []
     with ThreadPoolExecutor(args.jobs) as pool:
         try:
             for cfg, some in zip(experiments, folds, strict=True):
                 if cfg.pseudo.runs:
                     wait(jobs)
+                loaded.append(load_data(cfg, some, paths))
                 if not all(paths.run(cfg.name, fold).exists() for fold in some) or args.force:
-                    prepare(cfg, load_data(cfg, some, paths), paths, some)
+                    prepare(cfg, loaded[-1], paths, some)
                 for fold in some:
                     command = [sys.executable, __file__, "--fold", str(fold), "--only", cfg.name]
                     command += ["--input", str(args.input), "--work", str(args.work), *["--force"] * args.force]
@@ -83,6 +86,9 @@ def train_at_once(experiments: list[Config], folds: list[list[int]], args: argpa
             raise
     if failed := [what for job, what in jobs.items() if job.result()]:
         raise UserError(f"not finished: {list_some(failed)}; the reason stands above, the same command goes on")
+    for cfg, some, data in zip(experiments, folds, loaded, strict=True):
+        if len(some) > 1:
+            say_all_folds(cfg, some, data, paths)
 
 
 class Children:

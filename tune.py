@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from configs.console import run_command, say
-from configs.errors import UserError
+from configs.errors import UserError, list_some
 from configs.paths import DEFAULT_CONFIG, Paths, add_folders, as_path
 
 if TYPE_CHECKING:  # imported where they are used: --help must not wait for torch
@@ -104,7 +104,7 @@ def tune(plan: "Plan", paths: Paths, name: str, workers: int = 1) -> None:
     """Do the trials that are missing, then report. Raises UserError on bad input, and where the study was begun with
     another plan or other data."""
     from models.preparation import load_data, prepare
-    from models.search import finished, open_study, search
+    from models.search import finished, open_study, outside_of_space, search
 
     base, folder = plan.base(), paths.studies / name
     data = without_test_clips(load_data(base, list(plan.folds), paths))
@@ -113,6 +113,8 @@ def tune(plan: "Plan", paths: Paths, name: str, workers: int = 1) -> None:
         if done:
             say(f"{folder}: going on after {done} of {plan.trials} trials")
         refuse_networks(plan, len(data.competition.classes))
+        if not done and (outside := outside_of_space(plan)):
+            say(f"the base config lies outside of the search space and is the first trial anyway: {list_some(outside)}")
         prepare(base, data, paths, list(plan.folds))  # it may refuse, and makes features once for all workers
         if workers == 1:
             search(folder, study, plan, Training(data, paths, plan.folds))

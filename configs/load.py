@@ -194,6 +194,23 @@ def _set(values: dict[str, Any], places: Places, setting: Setting) -> None:
     places[at] = setting.place
 
 
+USUAL_NAMES = {  # by which other tools know our keys, where letters alone would not lead from one to the other
+    "train.lr": ("learning_rate", "learningrate", "max_lr"),
+    "train.batch_size": ("bs", "batch", "train_batch_size"),
+    "train.epochs": ("num_epochs", "n_epochs", "max_epochs", "nepochs", "epoch"),
+    "train.weight_decay": ("wd", "l2", "decay"),
+    "train.precision": ("amp", "fp16", "bf16", "mixed_precision"),
+    "features.sample_rate": ("sr", "samplerate", "sampling_rate"),
+    "features.hop_length": ("hop", "hop_size"),
+    "features.n_mels": ("mels", "num_mels", "mel_bins", "num_mel_bins", "nmels"),
+    "features.f_min": ("fmin",),
+    "features.f_max": ("fmax",),
+    "folds.n_folds": ("num_folds", "n_splits", "kfold", "nfolds"),
+    "model.name": ("arch", "architecture", "backbone", "encoder", "network"),
+    "augment.mixup_alpha": ("mixup",),
+}
+
+
 def _explain(error: ValidationError, places: Places, path: Path | None) -> str:
     first = error.errors()[0]
     loc = tuple(str(part) for part in first["loc"][1:])  # without the place in the tuple
@@ -205,7 +222,10 @@ def _explain(error: ValidationError, places: Places, path: Path | None) -> str:
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         known = _known_keys()
         near = [name for name in known if len(loc) == 1 and name.rpartition(".")[2] == key]  # lr, without its section
-        near = near or difflib.get_close_matches(key, known, n=1) or difflib.get_close_matches(loc[-1], known, n=1)
+        near = near or [name for name, others in USUAL_NAMES.items() if loc[-1].lower() in others]
+        near = (
+            near or difflib.get_close_matches(key.lower(), known, n=1) or difflib.get_close_matches(loc[-1], known, n=1)
+        )
         hint = f", did you mean '{near[0]}'?" if near else f"; known are {', '.join(known)}"
         return f"{where}: unknown key '{key}'{hint}"
     if first["type"] == "tuple_type":  # YAML and the command line know lists

@@ -247,6 +247,8 @@ def to_dict(cfg: Config) -> dict[str, Any]:
 
 def from_dict(values: dict[str, Any], kind: type = Config) -> Any:
     """The inverse of `to_dict`; raises ValueError on an unknown key (a config of another version of the kit)."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{kind.__name__} is {values!r}: settings are wanted")
     hints = get_type_hints(kind)
     known = {f.name for f in fields(kind)}
     if extra := sorted(set(values) - known):

@@ -17,6 +17,7 @@ from configs.schema import to_dict
 from experiments.noise import write_noisy
 from experiments.techniques import CONDITIONS, PLAIN, Plan, Recipe, config_of
 from experiments.trial import Id, Trial, run_trial, start_worker
+from folds.assign import fold_number
 
 NOISE_SEED = 0
 
@@ -56,8 +57,8 @@ def make_trials(plan: Plan, recipes: list[Recipe], data: dict[str, Data], seeds:
 
 def rounds_found(plan: Plan, work: Path) -> int:
     """How many seeds of each fold have results, those that do not count any more among them."""
-    seeds = [int(file.stem.partition("-")[2]) for name in CONDITIONS for file in (work / name).glob("*/*-*.json")]
-    return max(seeds, default=0) // _n_folds(plan) + 1
+    found = [fold_number(f.stem.partition("-")[2]) for name in CONDITIONS for f in (work / name).glob("*/*-*.json")]
+    return max((seed for seed in found if seed is not None), default=0) // _n_folds(plan) + 1
 
 
 def to_do(trials: list[Trial]) -> list[Trial]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -36,17 +37,22 @@ def load_folds(cfg: FoldConfig, train: pd.DataFrame, folder: Path) -> pd.DataFra
     return table
 
 
+def fold_number(text: str) -> int | None:
+    """The fold that a text names, None where it is no whole number from 0 in plain digits."""
+    return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
+
+
 def parse_folds(text: str, n_folds: int, option: str = "--fold") -> list[int]:
     """'3' -> [3], '0..2' -> [0, 1, 2], '0,2,4' -> [0, 2, 4]. Raises UserError on anything else."""
     folds: set[int] = set()
     for part in text.split(","):
         first, dots, last = part.strip().partition("..")
-        if not first.isdecimal() or (dots and not last.isdecimal()) or len(part) > 20:
+        begin, end = fold_number(first), fold_number(last if dots else first)
+        if begin is None or end is None:
             raise UserError(f"{option} {text}: write 3, 0..4 or 0,2,4")
-        end = int(last) if dots else int(first)
-        if not int(first) <= end < n_folds:
+        if not begin <= end < n_folds:
             raise UserError(f"{option} {text}: folds go from 0 to {n_folds - 1} (folds.n_folds={n_folds})")
-        folds |= set(range(int(first), end + 1))
+        folds |= set(range(begin, end + 1))
     return sorted(folds)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 import os
 import sys
 import time
@@ -169,6 +170,7 @@ def _retry_after(error: Any) -> float | None:
     if error.response is None:
         return None
     try:
-        return max(0.0, float(error.response.headers["Retry-After"]))
+        seconds = float(error.response.headers["Retry-After"])
+        return max(0.0, seconds) if math.isfinite(seconds) else None
     except (KeyError, ValueError):  # absent, or a date
         return None

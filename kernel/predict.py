@@ -45,12 +45,12 @@ def predict(bundle: Path, inputs: Path, slug: str, output: Path, scratch: Path) 
 
     from features.store import open_features
     from input.competition import read_test_clips
-    from models.blending import apply_blend
+    from models.blending import apply_blend, read_weights
     from models.predict import predict_test
     from models.run_folder import Predictions, file_sha256, mean_of_folds, read_trained
     from models.submission import write_submission
 
-    weights = json.loads((bundle / "weights.json").read_text())
+    weights = read_weights(bundle / "weights.json")
     runs = {name: sorted((bundle / "weights" / name).glob("fold*")) for name in weights["models"]}
     folders = [folder for folds in runs.values() for folder in folds]
     skip_missing = any(read_trained(folder).config.input.skip_unreadable for folder in folders)

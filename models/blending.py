@@ -1,12 +1,62 @@
 """How a fitted blend is applied to probabilities: numbers in a weights.json, matrices in and out, numpy alone."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from configs.errors import UserError
+
 TINY = 1e-9  # under the logarithm of a plain geometric mean; a float32 probability can be 0
 FLOOR = 1e-3  # under a fitted logarithm: a confident 1e-20 is no evidence worth 46 nats
+MEANS = ("single", "arithmetic", "geometric", "rank", "temperature", "greedy", "weights")  # none without a weight
+
+
+def read_weights(file: Path) -> dict[str, Any]:
+    """The content of a weights.json. Raises UserError where it is damaged, or a number in it is none that can be."""
+    try:
+        about = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(about, dict):
+            raise ValueError("it holds no settings")
+        if lacking := sorted({"by_default", "classes", "method", "models"} - set(about)):
+            raise ValueError(f"it lacks {lacking[0]}")
+        _check_weights(about)
+    except (OSError, ValueError, RecursionError) as error:
+        fact = f"{file.name}: {' '.join(str(error).split())}"
+        raise UserError(f"{file.parent}: damaged ({fact}): make it again with ensemble.py --force") from None
+    return about
+
+
+def _check_weights(about: dict[str, Any]) -> None:
+    """Raises ValueError where `apply_blend` would not compute a blend from this."""
+    classes, models, method = about["classes"], about["models"], about["method"]
+    if not (isinstance(classes, list) and classes and all(isinstance(name, str) for name in classes)):
+        raise ValueError("its classes are no list of labels")
+    if not (isinstance(models, dict) and models and all(isinstance(model, dict) for model in models.values())):
+        raise ValueError("its models are no mapping of names to weights")
+    if method not in (*MEANS, "log_linear", "stack"):
+        raise ValueError(f"no blending method {method!r}")
+    weights = [_numbers(model.get("weight"), (), f"the weight of {name}") for name, model in models.items()]
+    if min(weights) < 0 or (method in MEANS and max(weights) == 0):
+        raise ValueError("its weights are below 0, or all 0")
+    if method in ("log_linear", "stack"):
+        _numbers(about.get("offsets"), (len(classes),), "offsets")
+    for name, model in models.items():
+        if method == "temperature" and _numbers(model.get("temperature"), (), f"the temperature of {name}") <= 0:
+            raise ValueError(f"the temperature of {name} is not above 0")
+        if method == "stack":
+            _numbers(model.get("coefficients"), (len(classes),) * 2, f"the coefficients of {name}")
+
+
+def _numbers(values: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
+    """Raises ValueError where they are not so many finite numbers."""
+    found = np.array(values)  # a ValueError where it is no rectangle
+    if found.dtype.kind not in "fiu" or found.shape != shape or not np.isfinite(found).all():
+        wanted = " x ".join(map(str, shape)) + " finite numbers" if shape else "a finite number"
+        raise ValueError(f"{what}: {str(values)[:40]} instead of {wanted}")
+    return found
 
 
 def apply_blend(about: Mapping[str, Any], probs: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -1,5 +1,8 @@
 """A network by name, and its starting weights."""
 
+import argparse
+import re
+from collections import Counter
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,10 +21,25 @@ from models.vggish import AlexNet, VGGish
 
 NAMES = (*(f"resnetish{depth}" for depth in STAGES), "vggish", "alexnet", "cnn14", "timm:<network>")
 _array = np.empty(0).__reduce__()[0]  # the function that a pickled array names
+_scalar: Any = np.float64(0).__reduce__()[0]
 ARRAYS: list[Any] = [  # read too, since some checkpoints hold arrays beside their weights: PANNs' of 16 kHz, for one
     *((_array, "numpy.core.multiarray._reconstruct"), _array),  # the first is its name before NumPy 2
-    *(np.ndarray, np.dtype, np.dtypes.Int64DType),
+    *((_scalar, "numpy.core.multiarray.scalar"), _scalar),  # a score that was the best, for one
+    *(np.ndarray, np.dtype, np.dtypes.Int64DType, np.dtypes.Float32DType, np.dtypes.Float64DType, argparse.Namespace),
 ]
+STATE_KEYS = (
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "network",
+    "net",
+    "module",
+    "weights",
+    "checkpoint",
+)
+WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}  # PyTorch's, within names
+AVERAGED = "n_averaged"  # beside a network in torch.optim.swa_utils.AveragedModel
 State = dict[str, torch.Tensor]
 
 
@@ -38,10 +56,9 @@ def build_model(cfg: Config, n_classes: int, start: bool = True) -> nn.Module:
         raise UserError(f"model.pretrained: {model.name} has no weights to fetch; give a file with model.weights=FILE")
     network = _untrained(cfg, n_classes, model.pretrained and start)
     if model.weights and start:
-        state = read_state(Path(model.weights))
+        state = load_weights(network, read_state(Path(model.weights)), model.weights)
         if isinstance(network, Cnn14) and (told := front_end_differences(cfg, state)):
             _warn_once(f"{model.weights}: learnt with other features, its start will be worse: {'; '.join(told)}")
-        load_weights(network, state, model.weights)
     widen_narrow_inputs(network)
     return network
 
@@ -65,15 +82,19 @@ def _untrained(cfg: Config, n_classes: int, pretrained: bool) -> nn.Module:
     raise UserError(f"model.name: no network {model.name!r}; known are {', '.join(NAMES)}")
 
 
-def load_weights(network: nn.Module, state: State, file: str) -> None:
-    """Start from a state dict; `file` is what errors call it.
+def load_weights(network: nn.Module, state: State, file: str) -> State:
+    """Start from a state dict; `file` is what errors call it. Returns all that was taken, by the network's own names.
 
+    What wrapped the network when it was saved (DataParallel, torch.compile, a LightningModule) may stand in the names.
     A last layer of another size keeps its random start; a first layer of other input channels is adapted. Raises
     UserError, naming keys, where anything else does not fit.
     """
     own = network.state_dict()
+    found = _unwrapped(state, own, file)
+    if odd := sorted(k for k, v in found.items() if k in own and not _can_stand_for(v, own[k])):
+        raise UserError(f"{file}: not weights to start from: NaN, infinity or no plain numbers in {list_some(odd, 5)}")
     aside = FRONT_END if isinstance(network, Cnn14) else ()
-    state = {k: v for k, v in state.items() if not k.startswith(aside)}
+    state = {k: v for k, v in found.items() if not k.startswith(aside)}
     first = next((k for k, v in own.items() if v.dim() == 4), None)
     if first in state:
         state[first] = _first_layer(state[first], own[first])
@@ -89,6 +110,38 @@ def load_weights(network: nn.Module, state: State, file: str) -> None:
         told = "; ".join(f"{what} keys {list_some(sorted(keys), 5)}" for what, keys in facts.items() if keys)
         raise UserError(f"{file}: not the weights of this network: {told}")
     network.load_state_dict({k: v for k, v in state.items() if k in own and k not in misfit}, strict=False)
+    return found
+
+
+def _unwrapped(state: State, own: State, file: str) -> State:
+    """The state by the names that the network has in `own`.
+
+    PyTorch's wrappers may stand anywhere in a name. A prefix of another wrapper, 'model.' say, is the one with which
+    most names are ours; what lies beside it (a loss, a Tagger's mean) is not of the network. Raises UserError where
+    two prefixes have the same claim.
+    """
+    wrappers = WRAPPERS - {part for k in own for part in k.split(".")}
+    plain = {k: ".".join(part for part in k.split(".") if part not in wrappers) for k in state}
+    if len(set(plain.values())) < len(plain):
+        raise UserError(f"{file}: holds weights twice, wrapped and not: save the state dict of one network")
+    state = {plain[k]: v for k, v in state.items() if k != AVERAGED}
+    fits: Counter[str] = Counter()
+    for k in state:
+        parts = k.split(".")
+        fits.update(".".join((*parts[:i], "")) for i in range(len(parts)) if ".".join(parts[i:]) in own)
+    best = [prefix for prefix, n in fits.items() if n == max(fits.values())]
+    if "" in best or 2 * fits[best[0] if best else ""] < len(own):
+        return state
+    if len(best) > 1:
+        raise UserError(f"{file}: holds {list_some(best)} with such a network in each: save the one to start from")
+    return {k.removeprefix(best[0]): v for k, v in state.items() if k.startswith(best[0])}
+
+
+def _can_stand_for(there: torch.Tensor, own: torch.Tensor) -> bool:
+    """Whether a tensor holds finite numbers of the kind of ours: no indices, no codes of a quantized network."""
+    plain = there.layout == torch.strided and there.device.type == "cpu" and not there.is_quantized
+    real = not there.is_complex() and (there.is_floating_point() or not own.is_floating_point())
+    return plain and real and bool(there.float().isfinite().all())
 
 
 @cache
@@ -133,15 +186,15 @@ def read_state(file: Path) -> State:
             with torch.serialization.safe_globals(ARRAYS):
                 state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # each format fails in its own ways; the file is at fault in all of them
-        fact = str(error).strip().partition("\n")[0].partition(". ")[0]  # then follow torch's ways around its own check
-        kind = type(error).__name__
-        raise UserError(
-            f"{file}: cannot read the weights ({kind}: {fact}): is it a .pth or .safetensors file?"
-        ) from None
-    for wrapper in ("state_dict", "model"):  # training checkpoints wrap the state
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        text = " ".join(str(error).split())
+        if held := re.search(r"Unsupported global: GLOBAL (\S+)", text):
+            told = f"it holds more than numbers, which may run code ({held[1]}): save the network's state_dict() alone"
+        else:  # torch's first sentence: the others are its ways around its own check
+            told = f"({type(error).__name__}: {text.partition('. ')[0]}): is it a .pth or .safetensors file?"
+        raise UserError(f"{file}: cannot read the weights {told}") from None
+    while isinstance(state, dict) and (inner := [state[k] for k in STATE_KEYS if isinstance(state.get(k), dict)]):
+        state = inner[0]
+    tensors = isinstance(state, dict) and all(isinstance(v, torch.Tensor) for v in state.values())
+    if not tensors or not all(isinstance(k, str) for k in state):
         raise UserError(f"{file}: holds no state dict of tensors")
-    inside = {k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")}
-    return inside or state  # a Tagger also holds the normalisation of its own clips
+    return dict(state)

@@ -13,10 +13,11 @@ import pandas as pd
 
 from configs.errors import UserError
 from folds.assign import fold_hash
-from models.blending import apply_blend
+from models.blending import apply_blend, read_weights
 from models.candidates import Candidates
 from models.compare import compare, rows_that_decide
-from models.metrics import scores
+from models.metrics import average_precision_at_3, scores
+from models.nested import expected_on
 from models.run_folder import Predictions, load_predictions, replace_predictions, save_predictions
 
 BLEND = "blend"  # its own name among the models' in scores.json
@@ -84,13 +85,30 @@ def _truth_hash(candidates: Candidates) -> str:
 
 
 def renewed(ensemble: Ensemble, candidates: Candidates, folder: Path) -> Ensemble:
-    """The same blend of these test clips; its folder gets another test.npz where their answers are others."""
+    """The same blend of these test clips; its folder gets another test.npz where their answers are others, and is
+    written anew, with its report, where their number is another: so is what to expect of them."""
     test = apply_blend(ensemble.weights, dict(zip(candidates.names, candidates.test, strict=True)))
     found = replace(ensemble, test=_predictions(candidates.test_fnames, test))
-    before = ensemble.test
-    if before.fnames != found.test.fnames or not np.allclose(before.probs, found.test.probs, rtol=0, atol=1e-6):
+    before, expected = ensemble.test, ensemble.comparison.get("expected")
+    if expected and expected["clips"] != len(candidates.test_fnames):
+        from models.report import write_report  # here, since it knows this module, and for the sake of its pictures
+
+        found = replace(found, comparison={**ensemble.comparison, "expected": _expected(found, candidates)})
+        has_report = (folder / "report.html").exists()
+        save_ensemble(found, folder, (lambda partial: write_report(partial, found, candidates)) if has_report else None)
+    elif before.fnames != found.test.fnames or not np.allclose(before.probs, found.test.probs, rtol=0, atol=1e-6):
         replace_predictions(folder / "test.npz", found.test)
     return found
+
+
+def _expected(ensemble: Ensemble, candidates: Candidates) -> dict[str, Any]:
+    """What to expect of as many test clips as there are now, as `compare` has it."""
+    c, compared = candidates, ensemble.comparison
+    judged = c.verified if compared["decide"] == "verified" else np.ones(len(c.truth), dtype=bool)
+    gains = average_precision_at_3(ensemble.oof.of(c.fnames, "blend, out-of-fold"), c.truth)[judged]
+    method = ensemble.weights.get("asked", compared["chosen"])  # an older version of the kit did not say
+    interval = expected_on(len(c.test_fnames), gains, compared["methods"][method]["se"])
+    return {**compared["expected"], "clips": len(c.test_fnames), "interval": interval}
 
 
 def was_asked(ensemble: Ensemble, method: str, decide: str, unverified_weight: float | None) -> bool:
@@ -129,12 +147,11 @@ def refuse_no_blend(folder: Path) -> None:
 def load_ensemble(folder: Path) -> Ensemble:
     """The inverse of `save_ensemble`. Raises UserError where the folder is damaged, or no blend."""
     refuse_no_blend(folder)
+    weights = read_weights(folder / "weights.json")
     try:
-        weights, found, comparison = (
-            json.loads((folder / f"{name}.json").read_text()) for name in ("weights", "scores", "comparison")
-        )
-        if lacking := sorted({"by_default", "classes", "method", "models"} - set(weights)):
-            raise ValueError(f"weights.json lacks {lacking[0]}")
+        found, comparison = (json.loads((folder / f"{name}.json").read_text()) for name in ("scores", "comparison"))
+        if not (isinstance(found, dict) and isinstance(comparison, dict)):
+            raise ValueError("scores.json or comparison.json is no mapping")
     except (OSError, TypeError, ValueError) as error:
         raise UserError(f"{folder}: damaged ({error}): make it again with ensemble.py --force") from None
     try:

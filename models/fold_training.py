@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configs.console import say
+from configs.console import say, warn
 from configs.paths import Paths
 from configs.schema import Config, config_hash
 from folds.assign import fold_hash
@@ -22,6 +22,8 @@ from models.run_folder import (
 )
 
 if TYPE_CHECKING:  # a finished fold is found without torch
+    import numpy as np
+
     from models.fold_data import FoldData
     from models.lit_tagger import LitTagger
 
@@ -41,7 +43,28 @@ def train_folds(cfg: Config, folds: list[int], paths: Paths, force: bool = False
             continue
         prepared = prepared or prepare(cfg, data, paths, folds)
         found.append(fresh_score(cfg, fold, prepared, final, force))
+    if len(folds) > 1:
+        say_all_folds(cfg, folds, data, paths)
     return found
+
+
+def say_all_folds(cfg: Config, folds: list[int], data: Data, paths: Paths) -> None:
+    """The score of several finished folds in one line: the mean over their clips, and its standard error."""
+    import numpy as np
+
+    from models.metrics import average_precision_at_3, standard_error
+
+    runs = [read_run(paths.run(cfg.name, fold)) for fold in folds]
+    table = data.folds.set_index("fname").loc[[fname for run in runs for fname in run.oof.fnames]]
+    truth = np.array([runs[0].classes.index(label) for label in table["label"]])
+    gains = average_precision_at_3(np.concatenate([run.oof.probs for run in runs]), truth)
+    error = standard_error(gains, table["group"].to_numpy())
+    every = list(range(folds[0], folds[-1] + 1)) == folds
+    which = f"{folds[0]}..{folds[-1]}" if every else ",".join(map(str, folds))
+    say(
+        f"{cfg.name} folds {which}: out-of-fold MAP@3 {gains.mean():.4f}, standard error {error:.4f} "
+        f"(mean over the {len(gains)} clips of these folds)"
+    )
 
 
 def found_score(cfg: Config, fold: int, data: Data, final: Path) -> float:
@@ -72,6 +95,7 @@ def fresh_score(cfg: Config, fold: int, data: Prepared, final: Path, restart: bo
         fit(lit, partial, f"{cfg.name} fold {fold}", precision)
         save_tagger(lit.kept, partial / "model.safetensors")
         oof, found = out_of_fold(cfg, lit, data)
+        warn_where_prior_is_better(f"{cfg.name} fold {fold}", oof.probs, lit.parts)
         batches, rows = Batches(data.test, device, cfg.input.padding), np.arange(len(data.test.fnames))
         probs = predict_finite(lit.tagger, batches, rows, cfg.predict, precision)
         test = Predictions(data.test.fnames, probs, data.test_sizes)
@@ -82,6 +106,24 @@ def fresh_score(cfg: Config, fold: int, data: Prepared, final: Path, restart: bo
         finish_run(partial, final, cfg, classes, oof, test, found, facts)
     say(f"{cfg.name} fold {fold}: out-of-fold MAP@3 {found['map3']:.4f} (epoch {lit.kept_epoch}) -> {final}")
     return found["map3"]
+
+
+def warn_where_prior_is_better(what: str, probs: "np.ndarray", parts: "FoldData") -> None:
+    """A training that went wrong ends with a score all the same: say so where it is none, or the probabilities (clips
+    that validate, classes) are worse than the share of each class among the training clips."""
+    import numpy as np
+
+    from models.metrics import log_loss, map_at_3
+
+    truth = parts.labels[parts.val]
+    prior = np.broadcast_to(parts.prior, probs.shape)
+    score, bar = map_at_3(probs, truth), map_at_3(np.ascontiguousarray(prior), truth)
+    loss, loss_bar = log_loss(probs, truth), log_loss(prior, truth)
+    if score <= bar or loss >= loss_bar:
+        warn(
+            f"{what}: no better than the class prior: out-of-fold MAP@3 {score:.4f} and log loss {loss:.3f}, the prior "
+            f"has {bar:.4f} and {loss_bar:.3f}: try another train.lr (a lower one, as a rule) or more train.epochs"
+        )
 
 
 def training_data(cfg: Config, fold: int, data: Prepared) -> "FoldData":

@@ -82,9 +82,16 @@ def list_label_errors(
     known = read_corrections(corrections, competition.train, competition.classes) if corrections else {}
     candidates = candidates_from_runs(paths.runs, runs, replace(competition, test=competition.test[:0]))
     found = suspects(candidates, competition)
-    listed = found[(verified | ~found["verified"]) & ~found["fname"].isin(known)]
+    if not verified and candidates.verified.all():
+        say("every label counts as verified: all are doubted, as with --verified")
+        verified = True
+    corrected = found["fname"].isin(known)
+    kept = found["verified"] & ~corrected & (not verified)
+    listed = found[~corrected & ~kept]
     write_list(listed, out)
-    rest = f" ({len(found) - len(listed)} more are verified or corrected already)" if len(listed) < len(found) else ""
+    more = [f"{kept.sum()} verified ones, which --verified lists"] if kept.any() else []
+    more += [f"{corrected.sum()} that are corrected already"] if corrected.any() else []
+    rest = f", without {' and '.join(more)}" if more else ""
     judges = "the mean of " + ", ".join(candidates.names)
     say(f"{out}: {len(listed)} of {len(candidates.fnames)} labels are likely wrong by {judges}{rest}")
     say(

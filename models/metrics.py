@@ -51,6 +51,23 @@ def accuracy(probs: np.ndarray, truth: np.ndarray) -> float:
     return float((ranks(probs, truth) == 0).mean())
 
 
+def log_loss(probs: np.ndarray, truth: np.ndarray) -> float:
+    """Mean of -log of the probability of the true class, in nats; arguments as in `map_at_3`. None below 1e-7 counts as
+    such, which is about what float32 has beside 1."""
+    return float(-np.log(np.maximum(probs[np.arange(len(truth)), truth].astype(np.float64), 1e-7)).mean())
+
+
+def standard_error(gains: np.ndarray, group: np.ndarray) -> float:
+    """Of the mean of gains (clips,), where clips of one group (clips,) come together: as if groups were drawn.
+
+    Without groups of several clips it is the usual one. Source: K.-Y. Liang and S. Zeger, "Longitudinal data analysis
+    using generalized linear models", 1986 (the sandwich of clustered observations).
+    """
+    member = np.unique(group, return_inverse=True)[1]
+    sums = np.bincount(member, weights=gains - gains.mean())
+    return float(np.sqrt(sums @ sums * len(sums) / max(len(sums) - 1, 1)) / len(gains))
+
+
 def scores(probs: np.ndarray, truth: np.ndarray, verified: np.ndarray) -> dict[str, float]:
     """map3, accuracy and, where any clip is verified, map3_verified; verified (clips,) bool."""
     found = {"map3": map_at_3(probs, truth), "accuracy": accuracy(probs, truth)}

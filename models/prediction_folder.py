@@ -2,11 +2,12 @@
 
 classes.txt: the labels, in the order of the columns. train.csv: fname, label, manually_verified, fold; optionally a
 group column, freesound_id. sample_submission.csv: fname of the test clips. <model>.npz: `oof` (training clips, classes)
-and `test` (test clips, classes) probabilities, rows in the order of the two tables.
+and `test` (test clips, classes) probabilities, rows in the order of the two tables, columns in that of classes.txt. An
+array of text beside them that names clips (fname, say) or classes gives their own order, and they are put in ours.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ import pandas as pd
 
 from configs.errors import UserError, list_some
 from configs.text import read_text
+from folds.assign import fold_number
 from input.competition import read_names, read_sample
 from input.layout import is_dropping
 from input.names import nfc, respell
 from models.candidates import Candidates, group_numbers
+from models.named_rows import find_orders
 
 TABLES = ("classes.txt", "train.csv", "sample_submission.csv")
 GROUP = "freesound_id"
@@ -28,7 +31,7 @@ def candidates_from_predictions(folder: Path, names: Sequence[str] = ()) -> Cand
     """Every model of the folder, or the named ones; columns in sorted order of the labels whatever classes.txt has.
 
     Raises UserError that names the file where one is absent or unreadable, rows or columns are missing, a row is no
-    distribution, or labels, folds and names do not make sense.
+    distribution, labels, folds and names do not make sense, or the order of a model's rows or columns cannot be told.
     """
     if lacking := [name for name in TABLES if not (folder / name).is_file()]:
         raise UserError(f"{folder}: lacks {list_some(lacking)}: give a folder of predictions")
@@ -37,8 +40,8 @@ def candidates_from_predictions(folder: Path, names: Sequence[str] = ()) -> Cand
     test_fnames = tuple(read_sample(folder / TABLES[2])["fname"])
     files = _files(folder, names)
     order = np.argsort(columns)
-    shapes = {"oof": (len(train), len(columns)), "test": (len(test_fnames), len(columns))}
-    read = [_read_model(file, shapes) for file in files]
+    axes = {"oof": tuple(train["fname"]), "test": test_fnames, "classes": tuple(columns)}
+    read = [_read_model(file, axes, train["label"].tolist()) for file in files]
     tables = b"".join((folder / name).read_bytes() for name in TABLES)
     classes = tuple(sorted(columns))
     return Candidates(
@@ -48,7 +51,7 @@ def candidates_from_predictions(folder: Path, names: Sequence[str] = ()) -> Cand
         fnames=tuple(train["fname"]),
         truth=np.array([classes.index(label) for label in train["label"]]),
         verified=train["manually_verified"].to_numpy() == "1",
-        fold=train["fold"].astype(int).to_numpy(),
+        fold=train["fold"].to_numpy(),
         group=group_numbers(train, GROUP),
         oof=np.stack([one["oof"][:, order] for one in read]),
         test_fnames=test_fnames,
@@ -82,25 +85,49 @@ def _read_train(file: Path, columns: list[str]) -> pd.DataFrame:
         raise UserError(f"{file}: labels that classes.txt lacks: {list_some(unknown)}")
     if strange := sorted(set(train["manually_verified"]) - {"0", "1"}):
         raise UserError(f"{file}: manually_verified must be 0 or 1, found {list_some(map(repr, strange))}")
-    if strange := sorted({fold for fold in train["fold"] if not fold.isdigit()}):
+    if strange := sorted({fold for fold in train["fold"] if fold_number(fold) is None}):
         raise UserError(f"{file}: fold must be a number from 0, found {list_some(map(repr, strange))}")
+    train = train.assign(fold=np.array([fold_number(fold) for fold in train["fold"]], dtype=np.int64))
     if train["fold"].nunique() < 2:
         raise UserError(f"{file}: all clips lie in one fold: out-of-fold predictions come from two or more")
     return train
 
 
-def _read_model(file: Path, shapes: dict[str, tuple[int, int]]) -> dict[str, np.ndarray]:
+def _read_model(file: Path, axes: Mapping[str, Sequence[str]], truth: Sequence[str]) -> dict[str, np.ndarray]:
+    """oof and test probabilities in our order; axes and truth as in `find_orders`."""
+    arrays = _read_arrays(file)
+    found = {key: _check_probabilities(file, key, arrays.pop(key), axes) for key in ("oof", "test")}
+    orders = find_orders(file, arrays, axes, truth)
+    for axis, order in orders.items():
+        found = {k: v[:, order] if axis == "classes" else v[order] if axis == k else v for k, v in found.items()}
+    return found
+
+
+def _read_arrays(file: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(file) as data:
-            found = {key: data[key].astype(np.float32) for key in shapes}
-    except Exception as error:  # a damaged npz fails as OSError, ValueError, KeyError or BadZipFile
-        raise UserError(f"{file}: cannot read oof and test probabilities: {error}") from None
-    for key, probs in found.items():
-        if probs.shape != shapes[key]:
-            raise UserError(f"{file}: {key} has shape {probs.shape}, the tables say {shapes[key]} (clips, classes)")
-        if bad := int((~np.isfinite(probs)).any(axis=1).sum()):
-            raise UserError(f"{file}: {key} holds NaN or infinity in {bad} rows: predict again, or leave the model out")
-        off = np.abs(probs.sum(axis=1) - 1) > SUM_TOLERANCE
-        if bad := int((off | (probs < 0).any(axis=1)).sum()):
-            raise UserError(f"{file}: {key} has {bad} rows that are no probabilities (below 0, or not of sum 1)")
-    return found
+            if lacking := [key for key in ("oof", "test") if key not in data]:
+                raise ValueError(f"lacks {list_some(lacking)}; it holds {list_some(data)}")
+            return {key: data[key] for key in data}
+    except Exception as error:  # a damaged npz fails as OSError, ValueError, KeyError, BadZipFile and others
+        fact = " ".join(str(error).split())
+        if "allow_pickle" in fact:
+            fact = "it holds Python objects, which may run code, so none is read: save names as np.array(names, str)"
+        raise UserError(f"{file}: cannot read oof and test probabilities: {fact}") from None
+
+
+def _check_probabilities(file: Path, key: str, probs: np.ndarray, axes: Mapping[str, Sequence[str]]) -> np.ndarray:
+    """As float32 (clips, classes). Raises UserError where rows are missing or no distributions."""
+    shape = (len(axes[key]), len(axes["classes"]))
+    if probs.dtype.kind not in "fiu":
+        raise UserError(f"{file}: {key} holds {probs.dtype}, not numbers")
+    if probs.shape != shape:
+        raise UserError(f"{file}: {key} has shape {probs.shape}, the tables say {shape} (clips, classes)")
+    with np.errstate(over="ignore"):  # infinity is told below
+        probs = probs.astype(np.float32)
+    if bad := int((~np.isfinite(probs)).any(axis=1).sum()):
+        raise UserError(f"{file}: {key} holds NaN or infinity in {bad} rows: predict again, or leave the model out")
+    off = np.abs(probs.sum(axis=1) - 1) > SUM_TOLERANCE
+    if bad := int((off | (probs < 0).any(axis=1)).sum()):
+        raise UserError(f"{file}: {key} has {bad} rows that are no probabilities (below 0, or not of sum 1)")
+    return probs

@@ -113,7 +113,10 @@ def load_predictions(file: Path) -> Predictions:
     """The inverse of `save_predictions`. Raises UserError where the file is damaged."""
     try:
         with np.load(file) as data:
-            return Predictions(tuple(data["fname"].tolist()), data["probs"], data.get("size"))
+            fnames, probs = tuple(data["fname"].tolist()), data["probs"]
+            if probs.ndim != 2 or len(probs) != len(fnames):
+                raise ValueError(f"{len(fnames)} names for probabilities of shape {probs.shape}")
+            return Predictions(fnames, probs, data.get("size"))
     except Exception as error:  # a damaged npz fails as OSError, ValueError, KeyError or BadZipFile
         raise UserError(f"{file}: cannot read the predictions: {error}") from None
 
@@ -292,6 +295,9 @@ def _read_checked(folder: Path, names: Sequence[str]) -> Trained:
         manifest = json.loads(raw)
         if lacking := sorted(NEEDED - set(manifest)):
             raise ValueError(f"its manifest lacks {list_some(lacking)}")
+        fold, n_folds = manifest["fold"], manifest["n_folds"]
+        if not (type(fold) is type(n_folds) is int and 0 <= fold < n_folds):
+            raise ValueError(f"its manifest has fold {fold!r} of {n_folds!r}")
         check_files(folder, manifest, names)
         config = from_dict(_read_json(folder / "config.json"))
         classes = tuple((folder / "classes.txt").read_text().split())

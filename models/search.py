@@ -6,7 +6,7 @@ for each process at work, locked as long as it lives).
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,8 +51,9 @@ class Plan:
         return load_config(self.config, self.overrides)
 
     def config_of(self, params: dict[str, Any]) -> Config:
-        """The config of a trial. Raises UserError where its values exclude each other."""
-        return self.with_settings([r.setting(r.value(params[r.key])) for r in self.space])
+        """The config of a trial; what it has no parameter for is as in the base config. Raises UserError where its
+        values exclude each other."""
+        return self.with_settings([r.setting(r.value(params[r.key])) for r in self.space if r.key in params])
 
     def with_settings(self, settings: Sequence[Setting]) -> Config:
         """The base config with other values."""
@@ -62,7 +63,7 @@ class Plan:
         """Of the longest trial, so that a step means the same epoch of the same fold in all of them."""
         base = self.base()
         most = {key: value_of(base, key) for key in ("train.epochs", "train.finetune_epochs")}
-        most |= {r.key: max(r.choices or (r.high,)) for r in self.space if r.key in most}
+        most |= {r.key: max(most[r.key], *(r.choices or (r.high,))) for r in self.space if r.key in most}
         return int(sum(most.values()))
 
     def facts(self) -> dict[str, Any]:
@@ -162,8 +163,20 @@ def fail_abandoned(folder: Path, study: optuna.Study) -> None:
             file.unlink()
 
 
+class Sampler(optuna.samplers.TPESampler):
+    """TPE that draws all settings together though the base config, as the first trial, may lack some: Optuna's own
+    would draw those one by one from then on."""
+
+    def __init__(self, ranges: dict[str, BaseDistribution], seed: int) -> None:
+        super().__init__(multivariate=True, constant_liar=True, seed=seed)
+        self.ranges = ranges
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return dict(sorted(self.ranges.items()))
+
+
 def _next_trial(folder: Path, study: optuna.Study, plan: Plan, worker: str) -> optuna.Trial | None:
-    """The first trial is the base config, if it lies in the space.
+    """The first trial is the base config. What of it lies outside of the space is no parameter of that trial.
 
     A trial's draws depend on the seed and on how many were begun before it without being given up. So one process finds
     the same trials in one run or in several, and what a killed one lost is done again.
@@ -174,14 +187,23 @@ def _next_trial(folder: Path, study: optuna.Study, plan: Plan, worker: str) -> o
         if len(begun) >= plan.trials:
             return None
         seed = int(np.random.SeedSequence([plan.seed, len(begun)]).generate_state(1)[0])
-        study.sampler = optuna.samplers.TPESampler(multivariate=True, constant_liar=True, seed=seed)
         ranges = {r.key: distribution(r) for r in plan.space}
-        waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))  # of one that was killed right here
-        if not begun and not waiting and (start := _params_of(plan.base(), plan.space, ranges)):
-            study.enqueue_trial(start)
+        study.sampler = Sampler(ranges, seed)
+        if not begun:
+            start = _params_of(plan.base(), plan.space, ranges)
+            if not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):  # of one that was killed right here
+                study.enqueue_trial(start)
+            ranges = {key: ranges[key] for key in start}
         trial = study.ask(ranges)
         trial.set_user_attr("worker", worker)
         return trial
+
+
+def outside_of_space(plan: Plan) -> list[str]:
+    """What of the base config no trial can draw, as 'model.dropout: 0.7, not in {"uniform": [0.0, 0.5]}'."""
+    base = plan.base()
+    inside = _params_of(base, plan.space, {r.key: distribution(r) for r in plan.space})
+    return [f"{r.key}: {value_of(base, r.key)}, not in {r.about()}" for r in plan.space if r.key not in inside]
 
 
 def distribution(r: Range) -> BaseDistribution:
@@ -193,20 +215,30 @@ def distribution(r: Range) -> BaseDistribution:
     return FloatDistribution(r.low, r.high, log=r.kind == "log")
 
 
-def _params_of(cfg: Config, space: Sequence[Range], ranges: dict[str, BaseDistribution]) -> dict[str, Any] | None:
-    """The parameters of a trial that has this config; None where it lies outside of the space."""
+def _params_of(cfg: Config, space: Sequence[Range], ranges: dict[str, BaseDistribution]) -> dict[str, Any]:
+    """The parameters of a trial that has this config, without what lies outside of the space."""
     params = {}
     for r in space:
-        value = value_of(cfg, r.key)
-        label = json.dumps(value) if isinstance(value, list) else value
+        value = label_of(cfg, r.key)
         try:
-            inside = ranges[r.key]._contains(ranges[r.key].to_internal_repr(label))
+            inside = ranges[r.key]._contains(ranges[r.key].to_internal_repr(value))
         except (ValueError, TypeError):  # no such choice, or null for a number
             inside = False
-        if not inside:
-            return None
-        params[r.key] = label
+        if inside:
+            params[r.key] = value
     return params
+
+
+def label_of(cfg: Config, key: str) -> Any:
+    """A value of the config as a parameter of a trial has it, see `Range.labels`."""
+    value = value_of(cfg, key)
+    return json.dumps(value) if isinstance(value, list) else value
+
+
+def settings_of(trial: FrozenTrial, keys: Iterable[str]) -> dict[str, Any]:
+    """The trial's own values of searched keys, also of those that are no parameters of it."""
+    cfg = from_dict(trial.user_attrs["config"]) if "config" in trial.user_attrs else None
+    return {key: trial.params.get(key, cfg and label_of(cfg, key)) for key in keys}
 
 
 def _run_trial(study: optuna.Study, trial: optuna.Trial, plan: Plan, objective: Objective) -> None:
@@ -259,7 +291,8 @@ def _say_trial(study: optuna.Study, number: int, plan: Plan) -> None:
     else:
         told = trial.user_attrs["note"] + (f" at {trial.value:.4f}, step {trial.last_step}" if trial.last_step else "")
     record = f"best {best.value:.4f} (trial {best.number})" if best else "none whole yet"
-    settings = " ".join(f"{key}={_short(value)}" for key, value in trial.params.items())
+    own = settings_of(trial, [r.key for r in plan.space])
+    settings = " ".join(f"{key}={_short(value)}" for key, value in own.items())
     seconds, count = trial.user_attrs["seconds"], f"{len(done)} of {plan.trials} finished"
     say(f"trial {number}: {told}, {seconds:.0f} s; {record}; {count}; {settings}")
 

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from optuna.distributions import FloatDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from models.pictures import BLUE, GREY, ORANGE
+from models.search import settings_of
 
 GRID = "#e2e8f0"
 
@@ -30,18 +31,18 @@ def history_picture(trials: Sequence[FrozenTrial]) -> Figure:
     return fig
 
 
-def slices_picture(trials: Sequence[FrozenTrial]) -> Figure:
-    """Score against each setting; pruned trials as crosses."""
-    keys = list(dict.fromkeys(key for trial in trials for key in trial.params))
+def slices_picture(trials: Sequence[FrozenTrial], keys: Sequence[str]) -> Figure:
+    """Score against each of the searched settings; pruned trials as crosses."""
     columns = min(4, max(1, len(keys)))
     rows = math.ceil(max(1, len(keys)) / columns)
     fig = Figure(figsize=(2.6 * columns + 0.6, 2.4 * rows + 0.4), layout="constrained", dpi=110)
     axes = fig.subplots(rows, columns, squeeze=False, sharey=True).ravel()
     for ax, key in zip(axes, keys, strict=False):
+        ranges = [trial.distributions[key] for trial in trials if key in trial.distributions]  # the base may lack it
+        chosen = bool(ranges) and isinstance(ranges[0], CategoricalDistribution)
         for part, marker, color in zip(_parts(trials), "ox", (BLUE, GREY), strict=True):
-            xs = [_x(trial, key) for trial in part]
+            xs = [_x(settings_of(trial, [key])[key], chosen) for trial in part]
             ax.plot(xs, _scores(part), marker, color=color, markersize=5)
-        ranges = [trial.distributions[key] for trial in trials]
         if ranges and isinstance(ranges[0], FloatDistribution) and ranges[0].log:
             ax.set_xscale("log")
         ax.set_xlabel(key, fontsize=9)
@@ -75,7 +76,9 @@ def _scores(trials: Sequence[FrozenTrial]) -> np.ndarray:
     return np.array([trial.value for trial in trials], dtype=np.float64)
 
 
-def _x(trial: FrozenTrial, key: str) -> Any:
-    """Numbers as they are, all else as its text: an axis of categories."""
-    value = trial.params[key]
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+def _x(value: Any, chosen: bool) -> Any:
+    """Numbers as they are; all else as its text among choices, an axis of categories, and nowhere on an axis of
+    numbers."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    return str(value) if chosen else np.nan

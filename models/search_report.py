@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from configs.console import say, table
 from configs.schema import Config, from_dict, to_dict
-from models.search import best_trial, finished
+from models.search import best_trial, finished, settings_of
 from models.search_pictures import history_picture, importances_picture, slices_picture
 
 FEWEST = 4  # whole trials, of different scores, from which importances are estimated
@@ -22,14 +22,14 @@ FEWEST = 4  # whole trials, of different scores, from which importances are esti
 def write_report(folder: Path, study: optuna.Study) -> None:
     """Write the files and say the best trial. Call it in `locked`. Without a whole trial: only trials.csv."""
     trials, best = finished(study), best_trial(study)
-    _write(folder / "trials.csv", _csv(trials, study.user_attrs["facts"]["folds"]).encode())
+    _write(folder / "trials.csv", _csv(trials, study.user_attrs["facts"]["folds"], searched(study)).encode())
     if best is None:
         say(f"{folder}: {len(trials)} trials finished, none of them whole: nothing to report yet")
         return
     file = folder / "best.yaml"
     _write(file, best_yaml(file, study, best).encode())
     importances = parameter_importances(study)
-    pictures = {"history": history_picture(trials), "slices": slices_picture(trials)}
+    pictures = {"history": history_picture(trials), "slices": slices_picture(trials, searched(study))}
     if importances:
         pictures["importances"] = importances_picture(importances)
         table(["setting", "share of the scores' variance"], [[k, f"{v:.2f}"] for k, v in importances.items()])
@@ -78,9 +78,13 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _csv(trials: Sequence[FrozenTrial], folds: Sequence[int]) -> str:
+def searched(study: optuna.Study) -> list[str]:
+    """The keys of the search space."""
+    return list(study.user_attrs["facts"]["space"])
+
+
+def _csv(trials: Sequence[FrozenTrial], folds: Sequence[int], keys: Sequence[str]) -> str:
     """A row per finished trial; map3 of a pruned one is its last."""
-    keys = list(dict.fromkeys(key for trial in trials for key in trial.params))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["trial", "state", "map3", *(f"fold{k}" for k in folds), "reports", "seconds", *keys, "note"])
@@ -88,18 +92,18 @@ def _csv(trials: Sequence[FrozenTrial], folds: Sequence[int]) -> str:
         about = trial.user_attrs
         scores = [about.get("scores", {}).get(str(fold)) for fold in folds]
         row = [trial.number, trial.state.name.lower(), trial.value, *scores, len(trial.intermediate_values)]
-        writer.writerow([*row, about.get("seconds"), *(trial.params.get(key) for key in keys), about.get("note")])
+        writer.writerow([*row, about.get("seconds"), *settings_of(trial, keys).values(), about.get("note")])
     return out.getvalue()
 
 
 def parameter_importances(study: optuna.Study) -> dict[str, float]:
     """Share of the variance of whole trials' scores that each setting explains, the largest first; empty where there
     are too few. Source: F. Hutter et al., "An Efficient Approach for Assessing Hyperparameter Importance", 2014."""
-    whole = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if len({trial.value for trial in whole}) < FEWEST:
+    whole, keys = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)), searched(study)
+    if len({trial.value for trial in whole if set(trial.params) == set(keys)}) < FEWEST:
         return {}
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-    return optuna.importance.get_param_importances(study, evaluator=evaluator)
+    return optuna.importance.get_param_importances(study, evaluator=evaluator, params=keys)
 
 
 def _write(file: Path, content: bytes) -> None:

@@ -69,22 +69,25 @@ def build_tagger(cfg: Config, prior: np.ndarray, mean: np.ndarray, std: np.ndarr
 
 def refuse_size(tagger: Tagger, batch: int, n_frames: int, training: bool, remedy: str) -> None:
     """Raises UserError where the network cannot take such a batch: its last cells may be too few to pool, or a single
-    one to normalise. Nothing is computed: the tensors have shapes alone."""
-    n_mels = len(tagger.mean)
-    x = torch.empty(batch, 1, n_mels, n_frames, device="meta")
-    state = {key: torch.empty_like(value, device="meta") for key, value in tagger.state_dict().items()}
+    one to normalise, or it asserts another size. Tried on shapes alone; where that fails, on numbers, since not every
+    operation knows its shapes without them."""
     before = tagger.training
-    try:
-        torch.func.functional_call(tagger.train(training), state, x)
-    except NotImplementedError:
-        return  # an operation that computes no shapes: the first batch will tell
-    except (RuntimeError, ValueError) as error:
-        fact = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"this network cannot take {batch} x {n_mels} mels x {n_frames} frames ({fact}): {remedy}"
-        ) from None
-    finally:
-        tagger.train(before)
+    fact = ""
+    for device in ("meta", "cpu"):
+        x = torch.zeros(batch, 1, len(tagger.mean), n_frames, device=device)
+        state = {key: value.clone().to(device) for key, value in tagger.state_dict().items()}  # norms would change it
+        try:
+            with torch.no_grad():
+                logits = torch.func.functional_call(tagger.train(training), state, x)
+            if logits.shape == (batch, len(tagger.prior)):
+                return
+            fact = f"it answers {tuple(logits.shape)}, not a logit per clip and class"
+        except Exception as error:  # timm's networks raise whatever they like
+            fact = " ".join(str(error).split())[:200] or type(error).__name__
+        finally:
+            tagger.train(before)
+    n_mels = len(tagger.mean)
+    raise UserError(f"this network cannot take {batch} x {n_mels} mels x {n_frames} frames ({fact}): {remedy}")
 
 
 def save_tagger(state: dict[str, Tensor], file: Path) -> None:

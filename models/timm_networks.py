@@ -26,7 +26,7 @@ def build_timm(name: str, n_classes: int, dropout: float, pretrained: bool, in_c
             name, in_chans=in_channels, num_classes=n_classes, drop_rate=dropout, pretrained=pretrained
         )
     except Exception as error:  # timm raises whatever its networks and the download raise
-        fact = " ".join(str(error).split())[:200]
+        fact = " ".join(str(error).split())[:200] or type(error).__name__
         if not pretrained:
             raise UserError(f"model.name: timm cannot build {name} for log-mel input ({fact})") from None
         raise UserError(

@@ -1,6 +1,7 @@
 """Networks by name, starting weights from files, and what is said where they do not fit."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -132,6 +133,93 @@ def test_a_taggers_own_weights_are_a_start(tmp_path: Path) -> None:
     assert all(torch.equal(found[k], v) for k, v in state.items())
 
 
+@pytest.mark.parametrize(
+    "keys", [(), ("state_dict",), ("model_state_dict",), ("model",), ("checkpoint", "net"), ("net", "state_dict")]
+)
+@pytest.mark.parametrize(
+    "prefix",
+    ["module.", "_orig_mod.", "model.", "net.", "module._orig_mod.", "model._orig_mod.module.", "student.encoder."],
+)
+def test_weights_of_a_wrapped_network_load(tmp_path: Path, keys: tuple[str, ...], prefix: str) -> None:
+    """As DataParallel, torch.compile and a LightningModule name them, nested in a checkpoint as it is common."""
+    state = state_of(5)
+    held: dict[str, Any] = {prefix + k: v for k, v in state.items()}
+    for key in reversed(keys):
+        held = {"epoch": 3, "optimizer": {"state": {0: {"step": torch.tensor(1.0)}}}, key: held}
+    torch.save(held, tmp_path / "start.ckpt")
+    found = started_from(tmp_path / "start.ckpt", 5).state_dict()
+    assert all(torch.equal(found[k], v) for k, v in state.items())
+
+
+def test_a_lightning_checkpoint_loads(tmp_path: Path) -> None:
+    """With settings and a best score beside the weights, a loss of its own and a head of another name among them."""
+    import argparse
+
+    state = {f"model.{k}": v for k, v in state_of(5).items() if not k.startswith("head.")}
+    state |= {"classifier.weight": torch.zeros(2, 2), "loss.weight": torch.ones(5)}
+    facts = {
+        "hyper_parameters": argparse.Namespace(lr=0.1),
+        "callbacks": {"best": np.float64(0.5), "at": np.float32(1)},
+    }
+    torch.save({"epoch": 3, "state_dict": state, **facts}, tmp_path / "last.ckpt")
+    found = started_from(tmp_path / "last.ckpt", 5).state_dict()
+    assert torch.equal(found["stages.0.body.0.0.weight"], state_of(5)["stages.0.body.0.0.weight"])
+
+
+def test_a_part_that_was_wrapped_and_an_average_load(tmp_path: Path) -> None:
+    state = state_of(5)
+    wrapped = {k.replace("stages.", "stages.module.", 1): v for k, v in state.items()}
+    averaged = torch.optim.swa_utils.AveragedModel(started_from_nothing(state)).state_dict()
+    for number, held in enumerate((wrapped, averaged)):
+        torch.save(held, tmp_path / f"{number}.pth")
+        found = started_from(tmp_path / f"{number}.pth", 5).state_dict()
+        assert all(torch.equal(found[k], v) for k, v in state.items())
+
+
+def started_from_nothing(state: dict[str, torch.Tensor]) -> torch.nn.Module:
+    network = build_model(of("resnetish10"), 5)
+    network.load_state_dict(state)
+    return network
+
+
+def test_two_networks_in_one_file_are_not_chosen_from(tmp_path: Path) -> None:
+    state = state_of(5)
+    torch.save({f"{who}.{k}": v for who in ("teacher", "student") for k, v in state.items()}, tmp_path / "two.pth")
+    with pytest.raises(UserError, match=r"two\.pth: holds 2: teacher\., student\. with such a network in each"):
+        started_from(tmp_path / "two.pth", 5)
+    torch.save(state | {f"module.{k}": v for k, v in state.items()}, tmp_path / "both.pth")
+    with pytest.raises(UserError, match=r"both\.pth: holds weights twice, wrapped and not"):
+        started_from(tmp_path / "both.pth", 5)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        torch.full((8, 1, 7, 7), torch.nan),
+        torch.full((8, 1, 7, 7), 1e300, dtype=torch.float64),
+        torch.zeros(8, 1, 7, 7, dtype=torch.int8),
+        torch.zeros(8, 1, 7, 7, dtype=torch.complex64),
+        torch.zeros(8, 1, 7, 7).to_sparse(),
+        torch.zeros(8, 1, 7, 7, device="meta"),
+    ],
+    ids=["nan", "infinite", "integers", "complex", "sparse", "meta"],
+)
+def test_what_is_no_weight_is_refused(tmp_path: Path, odd: torch.Tensor) -> None:
+    torch.save(state_of(5) | {"stem.0.0.weight": odd}, tmp_path / "odd.pth")
+    with pytest.raises(UserError, match=r"odd\.pth: (not weights to start from: .* in stem\.0\.0\.weight|cannot read)"):
+        started_from(tmp_path / "odd.pth", 5)
+
+
+def test_half_precision_and_wrapped_cnn14_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And its front-end is seen through the wrapper."""
+    state = published(5)
+    torch.save({"model": {f"module.{k}": v.half() for k, v in state.items()}}, tmp_path / "cnn14.pth")
+    found = build_model(cnn14_from(tmp_path / "cnn14.pth"), 5).state_dict()
+    assert torch.equal(found["fc1.weight"], state["fc1.weight"].half().float()) and capsys.readouterr().err == ""
+    build_model(cnn14_from(tmp_path / "cnn14.pth", features=FeatureConfig()), 5)
+    assert "learnt with other features" in capsys.readouterr().err
+
+
 def test_a_last_layer_of_another_size_keeps_its_random_start(tmp_path: Path) -> None:
     save_file(state_of(5), tmp_path / "five.safetensors")
     torch.manual_seed(3)
@@ -196,9 +284,13 @@ def test_the_weights_of_another_network_are_refused(tmp_path: Path) -> None:
 def test_files_that_are_no_weights_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.safetensors").write_text("no weights")
     torch.save({"lr": 0.1}, tmp_path / "numbers.pth")
+    torch.save({3: torch.zeros(1)}, tmp_path / "numbered.pth")
+    torch.save(torch.nn.Linear(1, 1), tmp_path / "whole.pth")
     for name, told in (
         ("text.safetensors", "cannot read"),
         ("numbers.pth", "no state dict"),
+        ("numbered.pth", "no state dict"),
+        ("whole.pth", r"cannot read .*more than numbers.* \(torch\.nn\.modules\.linear\.Linear\): save .*state_dict"),
         ("no.pth", "cannot read"),
     ):
         with pytest.raises(UserError, match=rf"{name}: .*{told}"):

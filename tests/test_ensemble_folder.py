@@ -10,9 +10,9 @@ import pytest
 from configs.errors import UserError
 from configs.paths import Paths
 from ensemble import blend, show
-from models.blending import apply_blend, softmax
+from models.blending import apply_blend, read_weights, softmax
 from models.candidates import Candidates
-from models.ensemble_folder import is_current, load_ensemble, make_ensemble, save_ensemble, was_asked
+from models.ensemble_folder import is_current, load_ensemble, make_ensemble, renewed, save_ensemble, was_asked
 from models.prediction_folder import candidates_from_predictions
 from models.report import CAPTIONS, most_confused, write_report
 from submit import submit
@@ -200,3 +200,69 @@ def test_a_damaged_blend_is_told(tmp_path: Path, content: str) -> None:
     (tmp_path / "e" / "weights.json").write_text(content)
     with pytest.raises(UserError, match=r"e: damaged .*ensemble\.py --force"):
         load_ensemble(tmp_path / "e")
+
+
+@pytest.mark.parametrize("name", ["scores", "comparison"])
+def test_a_damaged_table_of_a_blend_is_told(tmp_path: Path, name: str) -> None:
+    save_ensemble(make_ensemble(made(), "arithmetic"), tmp_path / "e")
+    for content in ("[]", "null", "{"):
+        (tmp_path / "e" / f"{name}.json").write_text(content)
+        with pytest.raises(UserError, match=r"e: damaged .*ensemble\.py --force"):
+            load_ensemble(tmp_path / "e")
+
+
+@pytest.mark.parametrize(
+    ("method", "old", "new", "told"),
+    [
+        *(
+            ("arithmetic", '"weight": 0.333333', f'"weight": {value}', "the weight of x: .* instead of a finite number")
+            for value in ("NaN", "Infinity", '"0.3"', "true", "null", "[1]", "1e999", "9" * 25)
+        ),
+        ("arithmetic", '"weight": 0.333333', '"weight": -0.5', "weights are below 0"),
+        ("arithmetic", '"weight": 0.333333', '"weight": 0', "or all 0"),
+        ("arithmetic", '"method": "arithmetic"', '"method": "mean"', "no blending method 'mean'"),
+        ("arithmetic", '"method": "arithmetic"', '"method": []', "no blending method"),
+        ("arithmetic", '"classes": ["ant", ', '"classes": [1, ', "no list of labels"),
+        ("temperature", '"temperature": ', '"temperature": -', "the temperature of x is not above 0"),
+        ("log_linear", '"offsets": [', '"offsets": [0, ', "offsets: .* instead of 4 finite numbers"),
+        ("stack", '"coefficients": [[', '"coefficients": [["a", ', "coefficients|inhomogeneous"),
+    ],
+)
+def test_numbers_of_a_blend_are_numbers(tmp_path: Path, method: str, old: str, new: str, told: str) -> None:
+    save_ensemble(make_ensemble(made(), method), tmp_path / "e")
+    file = tmp_path / "e" / "weights.json"
+    assert read_weights(file)["method"] == method
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+    with pytest.raises(UserError, match=rf"e: damaged \(weights\.json: .*({told})") as caught:
+        load_ensemble(tmp_path / "e")
+    assert "\n" not in str(caught.value)
+
+
+def with_test_clips(c: Candidates, n: int) -> Candidates:
+    """The first n of the test clips, again and again, under names of their own."""
+    at = np.arange(n) % len(c.test_fnames)
+    return replace(c, test_fnames=tuple(f"t{i}.wav" for i in range(n)), test=c.test[:, at])
+
+
+@pytest.mark.parametrize("method", ["arithmetic", "auto"])
+def test_what_is_expected_is_of_the_test_clips_as_they_are_now(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], method: str
+) -> None:
+    c = made(verified=0.7)
+    ensemble = make_ensemble(c, method)
+    save_ensemble(ensemble, tmp_path / "e", lambda partial: write_report(partial, ensemble, c))
+    more = with_test_clips(c, 11)
+    renewed(load_ensemble(tmp_path / "e"), more, tmp_path / "e")
+    found, anew = load_ensemble(tmp_path / "e"), make_ensemble(more, method)
+    assert found.comparison["expected"]["clips"] == 11 and is_current(found, more)
+    assert found.comparison["expected"]["score"] == anew.comparison["expected"]["score"]
+    assert found.comparison["expected"]["interval"] == pytest.approx(anew.comparison["expected"]["interval"], abs=1e-4)
+    assert found.comparison["expected"]["interval"] != ensemble.comparison["expected"]["interval"]
+    assert found.test.fnames == more.test_fnames and found.weights == ensemble.weights
+    assert "on 11 test clips" in (tmp_path / "e/report.html").read_text()
+    show(found)
+    assert "expected on 11 test clips" in capsys.readouterr().out
+    before = (tmp_path / "e/report.html").stat().st_mtime_ns
+    renewed(found, more, tmp_path / "e")
+    assert (tmp_path / "e/report.html").stat().st_mtime_ns == before, "nothing changed"

@@ -14,7 +14,8 @@ from configs.errors import UserError
 from configs.load import load_config
 from configs.paths import Paths
 from configs.schema import Config
-from models.fold_training import train_folds, training_data
+from models.fold_data import FoldData
+from models.fold_training import train_folds, training_data, warn_where_prior_is_better
 from models.preparation import Data, load_data, prepare
 from models.run_folder import CHECKPOINT, Predictions, file_sha256, read_run, save_predictions, unfinished
 from models.tagger import normalisation
@@ -219,3 +220,49 @@ def test_a_fold_that_is_done_again_goes_on_without_force(own: Paths, monkeypatch
     (final.with_name("fold0.partial") / CHECKPOINT).unlink()
     train_folds(longer, [0], own, force=True)
     assert read_run(final).config == longer
+
+
+# What is said of the score
+
+
+def test_the_score_of_all_folds_is_said_last(own: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    """Over clips, not over folds: the mean of each fold counts by its clips."""
+    runs = [read_run(own.run(VOTERS[0], fold)) for fold in (0, 1)]
+    cfg = runs[0].config
+    scores = train_folds(cfg, [0, 1], own)
+    n = np.array([len(run.oof.fnames) for run in runs])
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith(f"{VOTERS[0]} folds 0..1: out-of-fold MAP@3 {scores @ n / n.sum():.4f}, standard error 0.0")
+    assert last.endswith(f"(mean over the {n.sum()} clips of these folds)")
+    train_folds(cfg, [1], own)
+    assert "standard error" not in capsys.readouterr().out, "one fold has its own line"
+
+
+@pytest.mark.parametrize(
+    ("probs", "warns"),
+    [
+        ([[0.6, 0.3, 0.1], [0.2, 0.7, 0.1]], False),  # better in both
+        ([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]], True),  # the prior itself
+        ([[0.1, 0.8, 0.1], [0.1, 0.1, 0.8]], True),
+        ([[0.4, 0.3, 0.3], [1.0, 0.0, 0.0]], True),  # as good a score, a far worse loss
+        ([[0.9, 0.1, 0.0], [0.5, 0.4, 0.1]], True),  # a better loss, but no better score
+    ],
+)
+def test_what_is_no_better_than_the_class_prior_is_warned_of(
+    probs: list[list[float]], warns: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two clips, of the first and the second class; the prior puts them first and second: MAP@3 0.75, log loss 0.95."""
+    parts = FoldData(
+        train=np.arange(0), val=np.array([2, 0]), labels=np.array([1, -1, 0]), weights=np.ones(3),
+        verified=np.ones(3, bool), val_fnames=("a", "b"), val_verified=np.ones(2, bool),
+        prior=np.array([0.5, 0.3, 0.2]),
+    )  # fmt: skip
+    warn_where_prior_is_better("x fold 0", np.array(probs), parts)
+    err = capsys.readouterr().err
+    assert err.startswith("warning: x fold 0: no better than the class prior: out-of-fold MAP@3 ") == warns
+    assert not warns or "the prior has 0.7500 and 0.949: try another train.lr" in err
+
+
+def test_a_learning_rate_of_100_is_warned_of(own: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    train_folds(config(train={"lr": 100.0}), [0], own)
+    assert "warning: new fold 0: no better than the class prior" in capsys.readouterr().err

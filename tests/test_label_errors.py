@@ -135,8 +135,10 @@ def test_the_list_of_finished_runs(blended: Paths, tmp_path: Path, capsys: pytes
     assert all(Path(path).is_file() for path in table["path"])
     doubt = (found["p_given"] - found["p_suggested"]).tolist()
     assert doubt == sorted(doubt) and max(doubt) < 0
-    every = list_label_errors(blended, ["demo_vggish"], tmp_path / "all.csv", verified=True)
+    every = list_label_errors(blended, [], tmp_path / "all.csv", verified=True)
     assert every["verified"].any()
+    assert f"{every['verified'].sum()} verified ones, which --verified lists" in said
+    assert "--verified" not in capsys.readouterr().out
     assert [f.name for f in out.parent.iterdir()] == ["list.csv"]
 
 
@@ -157,7 +159,32 @@ def test_a_list_is_not_overwritten(blended: Paths, tmp_path: Path) -> None:
     assert list(tmp_path.parent.glob("*.part")) == []
 
 
-def test_what_was_corrected_is_not_listed_again(blended: Paths, tmp_path: Path) -> None:
+def test_where_every_label_is_verified_all_are_doubted(
+    candidates: Candidates,
+    blended: Paths,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So it is where the table has no column manually_verified: an empty list would look like clean labels."""
+    names = list(candidates.fnames)
+    competition = Competition(
+        Path(), CLASSES, pd.DataFrame({"fname": names, "path": names}), pd.DataFrame({"fname": []})
+    )
+    every = replace(candidates, verified=np.ones(5, bool))
+    monkeypatch.setattr("input.competition.load_competition", lambda *_, **__: competition)
+    monkeypatch.setattr("models.candidates.candidates_from_runs", lambda *_: every)
+    assert list_label_errors(blended, [], tmp_path / "list.csv")["fname"].tolist() == ["d.wav", "a.wav"]
+    said = capsys.readouterr().out
+    assert "every label counts as verified: all are doubted" in said and "2 of 5 labels are likely wrong" in said
+    monkeypatch.setattr("models.candidates.candidates_from_runs", lambda *_: replace(every, verified=~every.verified))
+    assert len(list_label_errors(blended, [], tmp_path / "list.csv", force=True)) == 2
+    assert "verified" not in capsys.readouterr().out
+
+
+def test_what_was_corrected_is_not_listed_again(
+    blended: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     first = list_label_errors(blended, [], tmp_path / "first.csv")
     heard = tmp_path / "corrections.csv"
     first.head(2)[["fname", "given"]].rename(columns={"given": "label"}).to_csv(heard, index=False)
@@ -165,6 +192,7 @@ def test_what_was_corrected_is_not_listed_again(blended: Paths, tmp_path: Path) 
     assert len(read_corrections(heard, train, tuple(sorted(set(train["label"]))))) == 2
     second = list_label_errors(blended, [], tmp_path / "second.csv", corrections=heard)
     assert second["fname"].tolist() == first["fname"].tolist()[2:]
+    assert "2 that are corrected already" in capsys.readouterr().out
 
 
 def test_without_a_finished_run_it_says_what_to_do(blended: Paths, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from configs.errors import UserError
-from configs.load import load_config, load_configs
+from configs.load import USUAL_NAMES, _known_keys, load_config, load_configs
 from configs.schema import Config
 
 BILLIONS = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
@@ -28,6 +28,32 @@ def refusal(path: Path | None, *overrides: str) -> str:
     text = str(caught.value)
     assert "\n" not in text
     return text
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("train.learning_rate", "train.lr"),
+        ("learning_rate", "train.lr"),
+        ("train.bs", "train.batch_size"),
+        ("batchsize", "train.batch_size"),
+        ("train.num_epochs", "train.epochs"),
+        ("n_epochs", "train.epochs"),
+        ("wd", "train.weight_decay"),
+        ("train.LR", "train.lr"),
+        ("sr", "features.sample_rate"),
+        ("model.arch", "model.name"),
+    ],
+)
+def test_the_usual_names_of_other_tools_lead_to_ours(key: str, meant: str) -> None:
+    with pytest.raises(UserError, match=rf"unknown key '{key}', did you mean '{meant}'\?"):
+        load_config(None, [f"{key}=1"])
+
+
+def test_usual_names_are_none_of_ours() -> None:
+    keys = _known_keys()
+    assert set(USUAL_NAMES) <= set(keys)
+    assert not {name for others in USUAL_NAMES.values() for name in others} & {key.rpartition(".")[2] for key in keys}
 
 
 def test_without_a_file_the_defaults():

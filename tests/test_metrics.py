@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from models.metrics import accuracy, average_precision_at_3, map_at_3, ranks, scores, top_3
+from models.metrics import (
+    accuracy,
+    average_precision_at_3,
+    log_loss,
+    map_at_3,
+    ranks,
+    scores,
+    standard_error,
+    top_3,
+)
 
 
 def slow_map_at_3(probs: np.ndarray, truth: np.ndarray) -> float:
@@ -115,3 +124,17 @@ def test_verified_score_counts_verified_clips_only() -> None:
         "map3_verified": pytest.approx(0.75),
     }
     assert "map3_verified" not in scores(probs, truth, np.zeros(3, bool))
+
+
+def test_log_loss_by_hand() -> None:
+    probs = np.array([[0.5, 0.25, 0.25], [0.0, 1.0, 0.0]])
+    assert log_loss(probs, np.array([1, 1])) == pytest.approx(np.log(4) / 2)
+    assert log_loss(probs, np.array([0, 0])) == pytest.approx((np.log(2) + 7 * np.log(10)) / 2), "no infinity"
+
+
+def test_standard_error_by_hand() -> None:
+    """Four clips off their mean by a half: 0.577 / 2. In two groups whose sums are 1 and -1: sqrt(2 * 2) / 4."""
+    gains = np.array([1.0, 1.0, 0.0, 0.0])
+    assert standard_error(gains, np.arange(4)) == pytest.approx(gains.std(ddof=1) / 2) == pytest.approx(0.288675)
+    assert standard_error(gains, np.array(["a", "a", "b", "b"])) == pytest.approx(0.5)
+    assert standard_error(gains, np.array([7, 8, 7, 8])) == pytest.approx(0)

@@ -1,5 +1,6 @@
 """Predictions from elsewhere: read, aligned, or refused with the file's name."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -86,8 +87,14 @@ def test_the_id_changes_with_the_file_and_with_the_tables(folder: Path) -> None:
         (OOF[:, :2], "oof has shape"),
         (np.log(OOF), "4 rows that are no probabilities"),
         (OOF * 2, "4 rows that are no probabilities"),
+        (OOF * [2.5, 1, -1], "rows that are no probabilities"),
+        (OOF * 1e300, "NaN or infinity in 4 rows"),
+        (OOF + 0j, "oof holds complex128, not numbers"),
+        (OOF.astype(str), "oof holds <U32, not numbers"),
+        (OOF.astype(object), "holds Python objects"),
+        (OOF[0, 0], r"oof has shape \(\)"),
     ],
-    ids=["nan", "rows missing", "columns missing", "logarithms", "not of sum 1"],
+    ids=["nan", "rows", "columns", "logarithms", "sum", "negative", "huge", "complex", "text", "objects", "scalar"],
 )
 def test_bad_probabilities_are_refused(folder: Path, oof: np.ndarray, told: str) -> None:
     np.savez(folder / "one.npz", oof=oof, test=TEST)
@@ -100,7 +107,10 @@ def test_bad_probabilities_are_refused(folder: Path, oof: np.ndarray, told: str)
     [
         ("train.csv", "b.wav", "a.wav", "more than once"),
         ("train.csv", ",bat,", ",dog,", "labels that classes.txt lacks"),
-        ("train.csv", ",0\n", ",x\n", "fold must be a number"),
+        *(
+            ("train.csv", ",0\n", f",{fold}\n", "fold must be a number from 0, found ")
+            for fold in ("x", "", "-1", "1.0", " 1", "1e0", "nan", "inf", "1_0", "\u00b2", "\u0661", "\uff11", "9" * 20)
+        ),
         ("train.csv", ",1,", ",yes,", "manually_verified must be 0 or 1"),
         ("train.csv", "fold", "part", "lacks the column"),
         ("classes.txt", "bat", "cat", "each once"),
@@ -126,3 +136,89 @@ def test_labels_that_are_no_text_are_told(folder: Path) -> None:
     (folder / "classes.txt").write_bytes(b"caf\xe9 b c")
     with pytest.raises(UserError, match=r"classes\.txt: cannot read the labels"):
         candidates_from_predictions(folder, [])
+
+
+def test_folds_are_told_apart_by_number(folder: Path) -> None:
+    rows = ["a.wav,cat,1,0", "b.wav,bat,0,00", "c.wav,ant,1,000", "d.wav,cat,1,0"]
+    (folder / "train.csv").write_text("\n".join(["fname,label,manually_verified,fold", *rows]))
+    with pytest.raises(UserError, match="all clips lie in one fold"):
+        candidates_from_predictions(folder)
+
+
+# Rows and columns in an order of the file's own
+
+TURN, TEST_TURN, CLASS_TURN = [2, 0, 3, 1], [1, 0], [2, 0, 1]
+FNAMES, TEST_FNAMES = np.array(["a.wav", "b.wav", "c.wav", "d.wav"]), np.array(["x.wav", "y.wav"])
+
+
+@pytest.mark.parametrize("key", ["fname", "fnames", "names", "ids", "oof_fname", "train_files", "whatever"])
+@pytest.mark.parametrize("test_key", ["fname_test", "test_fname", "test_ids", "x"])
+@pytest.mark.parametrize(
+    "as_written", [str, lambda n: f"sound/{n}", lambda n: n[:-4], str.encode], ids=["name", "path", "stem", "bytes"]
+)
+def test_named_rows_are_put_in_order(
+    folder: Path, key: str, test_key: str, as_written: Callable[[str], object]
+) -> None:
+    expected = candidates_from_predictions(folder, ["one"])
+    names = {
+        key: [as_written(n) for n in FNAMES[TURN].tolist()],
+        test_key: [as_written(n) for n in TEST_FNAMES[TEST_TURN].tolist()],
+    }
+    np.savez(folder / "one.npz", oof=OOF[TURN], test=TEST[TEST_TURN], **{k: np.array(v) for k, v in names.items()})
+    found = candidates_from_predictions(folder, ["one"])
+    np.testing.assert_array_equal(found.oof, expected.oof)
+    np.testing.assert_array_equal(found.test, expected.test)
+
+
+def test_named_columns_are_put_in_order(folder: Path) -> None:
+    """And a column of labels or row numbers beside them that agrees with the tables changes nothing."""
+    expected = candidates_from_predictions(folder, ["one"])
+    beside = {"fname": FNAMES[TURN], "label": np.array(["cat", "bat", "ant", "cat"])[TURN], "index": np.arange(4)}
+    told = {"classes": np.array(CLASSES)[CLASS_TURN], "title": np.array("mine"), "fold": np.array([3, 1, 0, 2])}
+    np.savez(folder / "one.npz", oof=OOF[TURN][:, CLASS_TURN], test=TEST[:, CLASS_TURN], **beside, **told)
+    found = candidates_from_predictions(folder, ["one"])
+    np.testing.assert_array_equal(found.oof, expected.oof)
+    np.testing.assert_array_equal(found.test, expected.test)
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "told"),
+    [
+        (
+            "fname",
+            ["a.wav", "b.wav", "c.wav", "e.wav"],
+            "fname names what neither the tables nor classes.txt do: e.wav",
+        ),
+        ("fname", ["a.wav", "b.wav", "c.wav"], "fname holds 3 names, not each clip or class of one table once"),
+        ("fname", ["a.wav", "b.wav", "c.wav", "c.wav"], "fname holds 4 names"),
+        ("fname", [*FNAMES, *TEST_FNAMES], "fname holds 6 names"),
+        ("classes", ["cat", "bat", "dog"], "classes names what neither .* do: dog"),
+        ("label", ["bat", "cat", "ant", "cat"], "label is not the label column of train.csv"),
+        ("remark", ["some", "words", "of", "mine"], "remark names what neither .* do: 4: some, words, of, mine"),
+        ("idx", TURN, "idx may be another order of rows"),
+        ("ids", [44, 45, 46, 47], "ids may be another order of rows"),
+        ("fname", np.array(FNAMES, object), "it holds Python objects"),
+        ("fname", FNAMES.astype([("x", "U5")]), "fname names what neither"),
+    ],
+)
+def test_an_order_that_is_not_understood_is_refused(folder: Path, key: str, values: object, told: str) -> None:
+    np.savez(folder / "one.npz", oof=OOF, test=TEST, **{key: values})  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=rf"one\.npz: .*{told}") as caught:
+        candidates_from_predictions(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_two_orders_of_one_table_are_refused(folder: Path) -> None:
+    np.savez(folder / "one.npz", oof=OOF, test=TEST, fname=FNAMES, names=FNAMES[TURN])
+    with pytest.raises(UserError, match="names and another array give two orders of oof"):
+        candidates_from_predictions(folder)
+
+
+def test_training_and_test_clips_of_the_same_names_need_a_key_that_tells(folder: Path) -> None:
+    (folder / "sample_submission.csv").write_text("fname\nd.wav\nc.wav\nb.wav\na.wav\n")
+    np.savez(folder / "one.npz", oof=OOF, test=OOF, fname=FNAMES)
+    with pytest.raises(UserError, match="fname holds 4 names"):
+        candidates_from_predictions(folder, ["one"])
+    np.savez(folder / "one.npz", oof=OOF, test=OOF, fname_train=FNAMES, fname_test=FNAMES)
+    found = candidates_from_predictions(folder, ["one"])
+    np.testing.assert_array_equal(found.test[0], found.oof[0][::-1])

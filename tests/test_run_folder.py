@@ -97,6 +97,24 @@ def test_predictions_have_the_same_bytes_each_time(tmp_path: Path) -> None:
     assert again.fnames == OOF.fnames and again.probs.dtype == np.float32
 
 
+@pytest.mark.parametrize("probs", [OOF.probs[:1], OOF.probs[0], OOF.probs[None]], ids=["rows", "flat", "cube"])
+def test_predictions_have_a_row_per_name(tmp_path: Path, probs: np.ndarray) -> None:
+    np.savez(tmp_path / "a.npz", fname=np.array(OOF.fnames), probs=probs)
+    with pytest.raises(UserError, match=r"a\.npz: cannot read the predictions: 2 names for probabilities of shape"):
+        load_predictions(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize(
+    ("fold", "n_folds"), [("0", 2), (2, 2), (-1, 2), (0.0, 2), (True, 2), (0, float("nan")), (0, None)]
+)
+def test_the_fold_of_a_manifest_is_a_number(final: Path, fold: object, n_folds: object) -> None:
+    train(final)
+    manifest = json.loads((final / "manifest.json").read_text())
+    (final / "manifest.json").write_text(json.dumps(manifest | {"fold": fold, "n_folds": n_folds}))
+    with pytest.raises(UserError, match=r"not a finished run of this kit .its manifest has fold .* train that fold"):
+        read_run(final)
+
+
 def test_an_unfinished_fold_is_visibly_so_and_goes_on(final: Path) -> None:
     with pytest.raises(KeyboardInterrupt), unfinished(final, CFG, FACTS, restart=False) as partial:
         (partial / CHECKPOINT).write_text("two epochs")

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -112,3 +113,9 @@ def test_the_schema_needs_the_standard_library_only():
     code = "import sys, configs.schema; print(*{'pydantic', 'yaml', 'numpy', 'torch'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("values", [[], None, "train", {"train": ["lr"]}, {"train": 3}, {"train": None}])
+def test_what_is_no_mapping_is_no_config(values: Any) -> None:
+    with pytest.raises(ValueError, match="settings are wanted"):
+        from_dict(values)

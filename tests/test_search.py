@@ -14,7 +14,19 @@ from optuna.trial import TrialState
 from configs.errors import UserError
 from configs.schema import Config, from_dict
 from configs.search_space import load_space
-from models.search import Hopeless, Objective, Plan, Report, best_trial, finished, open_study, search
+from models.search import (
+    Hopeless,
+    Objective,
+    Plan,
+    Report,
+    Sampler,
+    best_trial,
+    finished,
+    open_study,
+    outside_of_space,
+    search,
+    settings_of,
+)
 from models.study_locks import at_work, locked
 
 BASE = Path("configs/demo_resnetish.yaml")
@@ -170,7 +182,9 @@ def test_the_pruner_sees_the_mean_over_folds_so_far(tmp_path: Path, make_plan: M
 
 def test_a_step_is_the_same_epoch_of_the_same_fold_where_epochs_are_searched(make_plan: MakePlan) -> None:
     assert make_plan("train.epochs: {int: [2, 10]}").most_epochs() == 10
-    assert make_plan("train.epochs: {choice: [7, 3]}", overrides=("train.finetune_epochs=2",)).most_epochs() == 9
+    two = ("train.epochs=5", "train.finetune_epochs=2")
+    assert make_plan("train.epochs: {choice: [7, 3]}", overrides=two).most_epochs() == 9
+    assert make_plan("train.epochs: {choice: [4, 3]}", overrides=two).most_epochs() == 7, "of the base, the first trial"
 
 
 def test_trainings_without_hope_count_as_bad(tmp_path: Path, make_plan: MakePlan) -> None:
@@ -187,7 +201,7 @@ def test_trainings_without_hope_count_as_bad(tmp_path: Path, make_plan: MakePlan
 def test_settings_that_exclude_each_other_count_as_bad(tmp_path: Path, make_plan: MakePlan) -> None:
     text = "train.crop_seconds: {choice: [0.5, 1.0]}\ntrain.crop_seconds_min: {choice: [0.4, 0.8]}"
     study = run(tmp_path / "a", make_plan(text, trials=12))
-    for trial in study.trials:
+    for trial in study.trials[1:]:  # after the base config, which has no crop_seconds_min
         excluded = trial.params["train.crop_seconds"] < trial.params["train.crop_seconds_min"]
         assert (trial.state == TrialState.PRUNED) == excluded
         assert ("crop_seconds_min must lie in" in trial.user_attrs["note"]) == excluded
@@ -270,3 +284,52 @@ def test_two_at_once_wait_for_each_other(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(enter, range(40)))
     assert inside == ["in", "out"] * 40
+
+
+OUTSIDE = ("train.epochs=4", "model.dropout=0.7", "augment.roll=true")
+NARROW = SPACE + "train.crop_seconds_min: {uniform: [0.1, 0.9]}\nmodel.width: {choice: [24, 32]}\n"
+
+
+def test_a_base_config_outside_of_the_space_is_the_first_trial_all_the_same(
+    tmp_path: Path, make_plan: MakePlan, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = make_plan(NARROW, trials=14, overrides=OUTSIDE)
+    assert outside_of_space(plan) == [
+        'model.dropout: 0.7, not in {"uniform": [0.0, 0.5]}',
+        'train.crop_seconds_min: None, not in {"uniform": [0.1, 0.9]}',
+        'model.width: 16, not in {"choice": [24, 32]}',
+    ]
+    study = run(tmp_path / "a", plan)
+    first, *others = study.trials
+    assert from_dict(first.user_attrs["config"]) == plan.base() and first.value == pytest.approx(0.5)
+    assert first.params == {"train.lr": 4e-3, "augment.roll": True}
+    assert settings_of(first, ["model.dropout", "model.width"]) == {"model.dropout": 0.7, "model.width": 16}
+    told = capsys.readouterr().out.splitlines()[0]
+    assert "train.lr=0.004 model.dropout=0.7 augment.roll=True train.crop_seconds_min=None model.width=16" in told
+    assert all(set(trial.params) == {r.key for r in plan.space} for trial in others)
+    run(tmp_path / "b", replace(plan, trials=5))
+    assert draws(run(tmp_path / "b", plan)) == draws(study)
+
+
+def test_all_settings_are_drawn_together_though_the_first_trial_lacks_some(
+    tmp_path: Path, make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def alone(*_: Any) -> None:
+        raise AssertionError("drawn one by one")
+
+    plan = make_plan(NARROW, trials=14, overrides=OUTSIDE)
+    run(tmp_path / "a", replace(plan, trials=10))  # the first ten are random
+    monkeypatch.setattr(Sampler, "sample_independent", alone)
+    run(tmp_path / "a", plan)
+
+
+def test_a_killed_base_is_the_first_again(tmp_path: Path, make_plan: MakePlan) -> None:
+    plan = make_plan(NARROW, trials=2, overrides=OUTSIDE)
+
+    def killed(cfg: Config, fold: int, report: Report) -> float:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "a", plan, killed)
+    first, second = finished(run(tmp_path / "a", plan))
+    assert from_dict(first.user_attrs["config"]) == plan.base() != from_dict(second.user_attrs["config"])

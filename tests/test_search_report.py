@@ -20,10 +20,12 @@ features.trim_db: {choice: [null, 60]}
 """
 
 
-def study_of(tmp_path: Path, objective: Objective, trials: int) -> optuna.Study:
-    (tmp_path / "space.yaml").write_text(SPACE)
+def study_of(
+    tmp_path: Path, objective: Objective, trials: int, space: str = SPACE, changes: tuple[str, ...] = ()
+) -> optuna.Study:
+    (tmp_path / "space.yaml").write_text(space)
     base = Path("configs/demo_resnetish.yaml")
-    plan = Plan(base, (), load_space(tmp_path / "space.yaml", base, ()), (0, 1), trials)
+    plan = Plan(base, changes, load_space(tmp_path / "space.yaml", base, changes), (0, 1), trials)
     where = {"input": "in put", "work": "w"}
     study = open_study(tmp_path / "s", plan.facts() | {"fold_hash": "f", "sound_hash": "s", "where": where}, plan)
     search(tmp_path / "s", study, plan, objective)
@@ -117,3 +119,20 @@ def test_too_few_scores_have_no_importances(tmp_path: Path) -> None:
     assert parameter_importances(same) == {}
     write_report(tmp_path / "s", same)
     assert (tmp_path / "s/best.yaml").exists() and not (tmp_path / "s/importances.png").exists()
+
+
+def test_a_base_config_outside_of_the_space_is_reported_with_its_own_values(tmp_path: Path) -> None:
+    """Dropout 0.9 and a list that is no choice, the best of all; importances are those of what was searched."""
+    space = SPACE + "train.crop_seconds_min: {uniform: [0.1, 0.4]}\n"
+    changes = ("model.dropout=0.9", "train.speeds=[1.2]")
+    found = study_of(tmp_path, by_dropout, 12, space, changes)
+    write_report(tmp_path / "s", found)
+    best = best_trial(found)
+    assert best is not None and best.number == 0 and best.value == pytest.approx(1.35)
+    cfg = load_config(tmp_path / "s/best.yaml")
+    assert (cfg.model.dropout, cfg.train.speeds, cfg.train.crop_seconds_min) == (0.9, (1.2,), None)
+    table = pd.read_csv(tmp_path / "s/trials.csv")
+    assert table["model.dropout"][0] == 0.9 and table["train.speeds"][0] == "[1.2]"
+    assert table["train.crop_seconds_min"].isna().tolist() == [True] + [False] * 11
+    assert set(parameter_importances(found)) == {line.partition(":")[0] for line in space.splitlines()}
+    assert all((tmp_path / f"s/{name}.png").exists() for name in ("history", "slices", "importances"))

@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,6 +90,46 @@ def test_a_size_that_the_network_cannot_take_is_refused_without_computing(batch:
             refuse_size(tagger, batch, 3, training, "more")
         assert tagger.training is mode
     assert all(torch.equal(value, state[key]) for key, value in tagger.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (AssertionError(), r"\(AssertionError\)"),
+        (AssertionError("width\n 7"), r"\(width 7\)"),
+        *(
+            (kind("odd"), r"\(.*odd.*\)")
+            for kind in (IndexError, TypeError, KeyError, NotImplementedError, ZeroDivisionError)
+        ),
+    ],
+)
+def test_whatever_a_network_raises_is_one_line(error: Exception, told: str) -> None:
+    tagger = of_backbone(error)
+    with pytest.raises(UserError, match=rf"cannot take 4 x 2 mels x 3 frames {told}: more") as caught:
+        refuse_size(tagger, 4, 3, True, "more")
+    assert "\n" not in str(caught.value) and tagger.training
+
+
+def test_what_knows_no_shapes_is_tried_on_numbers() -> None:
+    refuse_size(of_backbone(lambda x: x.new_full((len(x), 3), float(x.sum()))), 4, 3, True, "more")  # no number on meta
+
+
+def test_an_answer_of_another_shape_is_refused() -> None:
+    for answer, told in ((lambda x: x[:, 0, :, :1], r"\(4, 2, 1\)"), (lambda x: (x, x), "tuple")):
+        with pytest.raises(UserError, match=rf"cannot take .*{told}"):
+            refuse_size(of_backbone(answer), 4, 3, True, "more")
+
+
+def of_backbone(answer: Any) -> Tagger:
+    """A tagger of two bands and three classes whose backbone answers so, or raises that."""
+
+    class Backbone(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> Any:
+            if isinstance(answer, Exception):
+                raise answer
+            return answer(x)
+
+    return Tagger(Backbone(), torch.zeros(2), torch.ones(2), torch.ones(3) / 3)
 
 
 def test_forward_normalises_each_band() -> None:

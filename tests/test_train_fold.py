@@ -31,8 +31,11 @@ def test_an_experiment_that_learns_from_others_waits_for_all_their_folds(monkeyp
     monkeypatch.setattr(Children, "run", run)
     monkeypatch.setattr("models.preparation.load_data", lambda cfg, folds, paths: seen.append(len(ended)))
     monkeypatch.setattr("models.preparation.prepare", lambda *_: None)
+    told: list[tuple[str, list[int]]] = []
+    monkeypatch.setattr("models.fold_training.say_all_folds", lambda cfg, some, *_: told.append((cfg.name, some)))
     several = [Config(name="a"), Config(name="b"), Config(name="c", pseudo=PseudoConfig(("a", "b")))]
     args = argparse.Namespace(input=Path("i"), work=Path("none"), jobs=2, force=False, config=None, overrides=[])
     train_at_once(several, [[0, 1]] * 3, args)
     assert seen[2] == 4 and {name for name, _ in ended[:4]} == {"a", "b"}
     assert sorted(ended[4:]) == [("c", "0"), ("c", "1")]
+    assert told == [(name, [0, 1]) for name in ("a", "b", "c")]

@@ -72,10 +72,18 @@ def test_done_is_done(tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[
     assert "going on after 1 of 2 trials" in capsys.readouterr().out
 
 
-def test_a_training_that_diverges_is_a_bad_trial(tmp_path: Path, tiny: Path) -> None:
+def test_a_training_that_diverges_is_a_bad_trial(
+    tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not so the base config, which is tried first though it is none of the choices."""
     paths = Paths(tiny, tmp_path / "work")
-    tune.tune(plan_of(tmp_path, "train.lr: {choice: [1e25, 1e30]}", trials=1), paths, "s")
-    (trial,) = finished(open_study(paths.studies / "s"))
+    tune.tune(plan_of(tmp_path, "train.lr: {choice: [1e25, 1e30]}", trials=2), paths, "s")
+    told = (
+        'the base config lies outside of the search space and is the first trial anyway: train.lr: 0.004, not in {"ch'
+    )
+    assert told in capsys.readouterr().out
+    base, trial = finished(open_study(paths.studies / "s"))
+    assert base.value is not None and base.user_attrs["config"]["train"]["lr"] == 4e-3
     assert trial.user_attrs["note"].startswith("diverged in epoch ")
 
 
@@ -83,8 +91,8 @@ def test_settings_that_make_no_network_together_are_a_bad_trial(tmp_path: Path, 
     """Each of them does, beside the other's base value."""
     paths = Paths(tiny, tmp_path / "work")
     space = "model.name: {choice: [alexnet, cnn14]}\nmodel.pooling: {choice: [attention, avg_max]}"
-    tune.tune(plan_of(tmp_path, space, trials=2), paths, "s")
-    for trial in finished(open_study(paths.studies / "s")):
+    tune.tune(plan_of(tmp_path, space, trials=3), paths, "s")
+    for trial in finished(open_study(paths.studies / "s"))[1:]:  # after the base config
         assert "has a pooling of its own" in trial.user_attrs["note"]
 
 
