@@ -5,7 +5,6 @@ key is a hash of the settings and of every file's name, size and modification ti
 <key>.partial and fills up with parts, so that an interrupted extraction goes on.
 """
 
-import fcntl
 import hashlib
 import io
 import json
@@ -30,6 +29,7 @@ import numpy as np
 
 from configs.console import progress, say, warn
 from configs.errors import UserError
+from configs.files import atomic, lock, write
 from configs.schema import FeatureConfig
 
 if TYPE_CHECKING:  # the workers of the pool must not wait for pandas
@@ -80,7 +80,7 @@ def open_features(cfg: FeatureConfig, clips: "pd.DataFrame", folder: Path, worke
     final = folder / key
     if not final.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        with _lock(folder / f"{key}.lock"):
+        with lock(final, on_wait=lambda: say(f"features: another process makes {final}: waiting for it")):
             if not final.exists():  # another process may have made it while this one waited
                 _make(cfg, fnames, files, final, workers or len(os.sched_getaffinity(0)))
     return _open(final, cfg)
@@ -205,7 +205,7 @@ def _extract_part(job: Job) -> int:
     cfg, clips, part = job
     log_mel = LogMel.from_config(cfg)
     lengths, faults, stats, crc = [], [], [], 0
-    with _whole(part.with_suffix(".f16")) as out, _blas().limit(limits=1):
+    with atomic(part.with_suffix(".f16")) as new, new.open("wb") as out, _blas().limit(limits=1):
         for stage in _in_stages(_extract_clip(log_mel, file, cfg) for _, file in clips):
             for frames, fault in stage:
                 packed = torch.from_numpy(frames).half().numpy().data  # a fifth of the time of NumPy's astype
@@ -214,7 +214,7 @@ def _extract_part(job: Job) -> int:
                 lengths.append(len(frames))
                 faults.append(fault)
             stats += [_mean_and_square(frames) for frames, _ in stage]
-    with _whole(part) as out:
+    with atomic(part) as new, new.open("wb") as out:
         np.savez(out, length=np.array(lengths, np.int64), fault=np.array(faults), stats=np.array(stats), crc=crc)
     return len(clips)
 
@@ -229,19 +229,6 @@ def _in_stages(clips: Iterable[Extracted]) -> Iterator[list[Extracted]]:
             stage = []
     if stage:
         yield stage
-
-
-@contextmanager
-def _whole(file: Path) -> Iterator[BinaryIO]:
-    """A file to write that appears whole or not at all."""
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as out:
-            yield out
-        temporary.replace(file)
-    except BaseException:
-        temporary.unlink(missing_ok=True)  # on a full disk it would be in the way
-        raise
 
 
 def _mean_and_square(frames: np.ndarray) -> np.ndarray:
@@ -301,14 +288,14 @@ def _assemble(parts: list[Path], clips: list[tuple[str, str | None]], cfg: Featu
                     values.append(np.atleast_1d(piece[name]))
             with part.with_suffix(".f16").open("rb") as frames:
                 shutil.copyfileobj(frames, out, 1 << 20)
-    for left in partial.glob("*.tmp"):  # by an extraction that was interrupted
+    for left in partial.glob(".*.part"):  # by an extraction that was interrupted
         left.unlink()
     length, fault, stats, crc = (np.concatenate(values) for values in found.values())
     fname, (mean, square) = np.array([fname for fname, _ in clips]), stats.swapaxes(0, 1)
     np.savez(partial / "index.npz", fname=fname, length=length, fault=fault, mean=mean, mean_square=square)
     sums = {"index.npz": zlib.crc32((partial / "index.npz").read_bytes()), "frames.f16": crc.tolist()}
     manifest = {"format": FORMAT, "settings": asdict(cfg), "clips_per_part": PART, "crc32": sums}
-    (partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    write(partial / "manifest.json", json.dumps(manifest, indent=1))
     for part in parts:
         part.unlink()
         part.with_suffix(".f16").unlink()
@@ -363,11 +350,3 @@ def _crc32(stream: BinaryIO, n_bytes: int) -> int:
         crc = zlib.crc32(block, crc)
         n_bytes -= len(block)
     return crc
-
-
-@contextmanager
-def _lock(file: Path) -> Iterator[None]:
-    """Folds trained in several terminals make the store once; a killed process leaves no lock behind."""
-    with file.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

@@ -1,6 +1,5 @@
 """Which file of a competition's folder is what: Kaggle's layout, its zips, or Zenodo's release of FSDKaggle2018."""
 
-import os
 import shutil
 import stat
 import zipfile
@@ -10,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from configs.console import progress, say
 from configs.errors import UserError, list_some
+from configs.files import atomic
 
 ZENODO = "FSDKaggle2018"
 
@@ -119,11 +119,5 @@ def _safe_target(archive: Path, folder: Path, name: PurePosixPath, member: zipfi
 
 def _extract(source: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
     """A file is there whole or not at all, even if two processes unpack the same zip."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
-    try:
-        with source.open(member) as packed, part.open("wb") as plain:
-            shutil.copyfileobj(packed, plain, 1 << 20)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    with source.open(member) as packed, atomic(target) as part, part.open("wb") as plain:
+        shutil.copyfileobj(packed, plain, 1 << 20)

@@ -13,6 +13,7 @@ from typing import Any
 
 from configs.console import run_command, say
 from configs.errors import UserError, list_some
+from configs.files import write
 from kernel.script import MANIFEST_NAME, folders_with
 
 SAMPLE = "sample_submission.csv"
@@ -62,7 +63,7 @@ def predict(bundle: Path, inputs: Path, slug: str, output: Path, scratch: Path) 
     heard = open_features(read_trained(folders[0]).config.features, clips, scratch / "features")
     report["clips_with_a_fault"] = heard.faults
     report |= {"seconds": round(time.monotonic() - started), **surroundings}
-    output.with_name("report.json").write_text(json.dumps(report, indent=1) + "\n")
+    write(output.with_name("report.json"), json.dumps(report, indent=1) + "\n")
     say(f"{len(clips)} clips in {report['seconds']} s -> {output}")
 
 

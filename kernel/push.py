@@ -13,6 +13,7 @@ from typing import Any
 
 from configs.console import run_command, say
 from configs.errors import UserError
+from configs.files import atomic, lock, new_folder
 from configs.paths import Paths
 from input.kaggle_client import Kaggle
 from kernel import script
@@ -42,6 +43,12 @@ def main() -> None:
 def push(paths: Paths, machine: str = MACHINE, submit: bool = False, message: str = "") -> Path:
     """Bundle -> dataset -> kernel -> <work>/kaggle/submission.csv, validated. Raises UserError where a step fails."""
     bundle = paths.work / "kaggle" / "dataset"
+    busy = f"{bundle}: another kernel.push is taking it to Kaggle: wait for it"
+    with lock(paths.work / "kaggle" / "push", busy):
+        return _push(paths, bundle, machine, submit, message)
+
+
+def _push(paths: Paths, bundle: Path, machine: str, submit: bool, message: str) -> Path:
     dataset, competition = check_bundle(bundle)
     kaggle = Kaggle()
     if kaggle.user.lower() != dataset.partition("/")[0].lower():
@@ -54,10 +61,12 @@ def push(paths: Paths, machine: str = MACHINE, submit: bool = False, message: st
     push_kernel(kaggle, folder, kernel)
     wait_for_kernel(kaggle, kernel)
     output = paths.work / "kaggle" / "output"
-    fetch_output(kaggle, kernel, output)
+    with new_folder(output) as fetched:
+        kaggle.call(f"fetching the output of {kernel}", kaggle.api.kernels_output, kernel, str(fetched), force=True)
     submission = paths.work / "kaggle" / "submission.csv"
     check_output(output, bundle, paths.input)
-    shutil.copyfile(output / "submission.csv", submission)
+    with atomic(submission) as part:
+        shutil.copyfile(output / "submission.csv", part)
     say(f"{kernel}: complete -> {submission}")
     if submit:
         submit_file(kaggle, competition, submission, message or f"{dataset} {digest_of(bundle)[:12]}")
@@ -147,13 +156,6 @@ def last_word(log: str) -> str:
         text = log
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return next((line for line in lines if line.startswith("error:")), lines[-1] if lines else "")
-
-
-def fetch_output(kaggle: Kaggle, kernel: str, output: Path) -> None:
-    """The kernel's output files, into an empty folder."""
-    shutil.rmtree(output, ignore_errors=True)
-    output.mkdir(parents=True)
-    kaggle.call(f"fetching the output of {kernel}", kaggle.api.kernels_output, kernel, str(output), force=True)
 
 
 def check_output(output: Path, bundle: Path, competition_folder: Path) -> None:

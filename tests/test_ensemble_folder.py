@@ -198,5 +198,5 @@ def test_a_folder_that_is_no_blend_is_neither_read_nor_replaced(tmp_path: Path) 
 def test_a_damaged_blend_is_told(tmp_path: Path, content: str) -> None:
     save_ensemble(make_ensemble(made(), "arithmetic"), tmp_path / "e")
     (tmp_path / "e" / "weights.json").write_text(content)
-    with pytest.raises(UserError, match=r"e: damaged .*ensemble\.py --force"):
+    with pytest.raises(UserError, match=r"e/weights\.json: .*make it again with ensemble\.py --force"):
         load_ensemble(tmp_path / "e")
