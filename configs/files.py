@@ -164,6 +164,15 @@ def _exchange(one: Path, other: Path) -> bool:
     return renameat2(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) == 0
 
 
+def name_in_utf8(folder: Path) -> str:
+    """A path to an open folder for a library that takes no other; one that is not UTF-8 goes through a number that the
+    system (Linux: others have no such paths) gives the folder until this process ends."""
+    try:
+        return str(folder).encode().decode()
+    except UnicodeEncodeError:
+        return f"/proc/self/fd/{os.open(folder, os.O_RDONLY)}"
+
+
 def read_steady(folder: Path, read: Callable[[], T]) -> T:
     """What read() finds in a folder that another process may replace: read again where that happened meanwhile."""
     for _ in range(10):

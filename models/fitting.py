@@ -15,7 +15,7 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 
 from configs.console import READER_LEFT, progress, say
 from configs.errors import UserError
-from configs.files import atomic
+from configs.files import atomic, name_in_utf8
 from models.lit_tagger import SAVED, LitTagger, Scores
 from models.memory import memory_kept
 from models.run_folder import CHECKPOINT
@@ -109,7 +109,7 @@ class RunKeeper(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.board = SummaryWriter(str(self.folder), purge_step=trainer.current_epoch + 1)
+        self.board = SummaryWriter(name_in_utf8(self.folder), purge_step=trainer.current_epoch + 1)
 
     def on_train_batch_end(self, trainer: pl.Trainer, lit: pl.LightningModule, out: Any, batch: Any, i: int) -> None:
         self.advance(len(batch))
@@ -166,7 +166,7 @@ def finished_epochs(checkpoint: Path) -> int:
     if not checkpoint.exists():
         return 0
     try:
-        found = torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)
+        found = torch.load(checkpoint, map_location="cpu", weights_only=True)
         if lacking := sorted(set(SAVED) - set(found)):  # of another version of the kit
             raise ValueError(f"it lacks {lacking[0]}")
         return len(found["history"])

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from configs.errors import UserError
@@ -95,7 +95,7 @@ def save_tagger(state: dict[str, Tensor], file: Path) -> None:
 def load_tagger(cfg: Config, file: Path) -> Tagger:
     """A trained tagger, on the CPU, ready to predict. Raises UserError where the file does not fit the config."""
     try:
-        state = load_file(file)
+        state = load(file.read_bytes())  # load_file takes no path that is not UTF-8
         prior, mean, std = (state[key].numpy() for key in ("prior", "mean", "std"))
         tagger = build_tagger(cfg, prior, mean, std, start=False)
         tagger.load_state_dict(state)
