@@ -12,7 +12,8 @@ LARGEST = sys.float_info.max
 
 
 def read_json(file: Path, hint: Any, remedy: str) -> Any:
-    """The values in a JSON file. Raises UserError where it cannot be read or they are not of the type `hint`."""
+    """The values in a JSON file. Raises UserError where it cannot be read or they are not of the type `hint`, see
+    `misfit`."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

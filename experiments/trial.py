@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.errors import UserError
 from configs.files import write
+from configs.forms import read_json
 from configs.paths import Paths
 from configs.schema import Config, to_dict
 
@@ -51,8 +52,8 @@ class Trial:
     def result(self) -> dict[str, Any] | None:
         """What was found, None where there is nothing or it was made with other settings or data."""
         try:
-            found: dict[str, Any] = json.loads(self.file.read_text())
-        except (OSError, ValueError):
+            found: dict[str, Any] = read_json(self.file, dict, "")
+        except UserError:
             return None
         return found if found.get("key") == self.key else None
 

@@ -23,13 +23,14 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypedDict
 
 import numpy as np
 
 from configs.console import progress, say, warn
 from configs.errors import UserError
 from configs.files import atomic, lock, write
+from configs.forms import read_json
 from configs.schema import FeatureConfig
 
 if TYPE_CHECKING:  # the workers of the pool must not wait for pandas
@@ -42,6 +43,14 @@ COLUMNS = ("length", "fault", "stats", "crc")  # of a part's .npz: three for eac
 PART = 64  # clips per part: small enough to lose little, large enough that the pool's overhead does not show
 STAGE, STAGE_FRAMES = 8, 24_000  # clips that are worked on together, and frames of them, 6 MB at 64 bands
 FORMAT = 2
+Sums = TypedDict("Sums", {"index.npz": int, "frames.f16": list[int]})
+
+
+class Manifest(TypedDict):
+    """What of a store's manifest.json is read again."""
+
+    clips_per_part: int
+    crc32: Sums  # of index.npz, and of the frames of each part
 
 
 @dataclass(frozen=True)
@@ -329,13 +338,13 @@ def _open(folder: Path, cfg: FeatureConfig) -> Store:
 
 def _checked_index(folder: Path, n_mels: int) -> dict[str, np.ndarray]:
     """The arrays of index.npz. Raises ValueError and others where a file is not what the manifest says."""
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = read_json(folder / "manifest.json", Manifest, "")
     packed = (folder / "index.npz").read_bytes()
     if zlib.crc32(packed) != manifest["crc32"]["index.npz"]:
         raise ValueError("index.npz changed")
     with np.load(io.BytesIO(packed)) as data:
         index = dict(data)
-    per_part = np.add.reduceat(index["length"], np.arange(0, len(index["length"]), manifest["clips_per_part"]))
+    per_part = np.add.reduceat(index["length"], np.arange(0, len(index["length"]), max(1, manifest["clips_per_part"])))
     with (folder / "frames.f16").open("rb") as frames:
         found = [_crc32(frames, int(n) * n_mels * 2) for n in per_part]
         if found != manifest["crc32"]["frames.f16"] or frames.read(1):

@@ -14,6 +14,7 @@ from typing import Any
 from configs.console import run_command, say
 from configs.errors import UserError, list_some
 from configs.files import write
+from configs.forms import read_json
 from kernel.script import MANIFEST_NAME, folders_with
 
 SAMPLE = "sample_submission.csv"
@@ -42,12 +43,12 @@ def predict(bundle: Path, inputs: Path, slug: str, output: Path, scratch: Path) 
 
     from features.store import open_features
     from input.competition import read_test_clips
-    from models.blending import apply_blend
+    from models.blending import Weights, apply_blend
     from models.predict import predict_test
     from models.run_folder import Predictions, file_sha256, mean_of_folds, read_trained
     from models.submission import write_submission
 
-    weights = json.loads((bundle / "weights.json").read_text())
+    weights = read_json(bundle / "weights.json", Weights, "make the bundle again with kernel.bundle")
     runs = {name: sorted((bundle / "weights" / name).glob("fold*")) for name in weights["models"]}
     folders = [folder for folds in runs.values() for folder in folds]
     skip_missing = any(read_trained(folder).config.input.skip_unreadable for folder in folders)

@@ -9,11 +9,12 @@ import json
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from configs.console import run_command, say
 from configs.errors import UserError
-from configs.files import atomic, lock, new_folder
+from configs.files import atomic, lock, new_folder, recover
+from configs.forms import read_json
 from configs.paths import Paths
 from input.kaggle_client import Kaggle
 from kernel import script
@@ -25,6 +26,21 @@ from kernel.upload import check_allowance, submit_file
 MACHINE = "NvidiaTeslaT4"  # two of them; the faster P100 is no longer offered
 POLL = 15.0  # seconds
 KERNEL_LIMIT = 13 * 3600.0  # seconds; Kaggle stops a kernel after 12 hours, and it may have to queue
+
+
+class File(TypedDict):
+    sha256: str
+
+
+class Manifest(TypedDict):
+    """What of kit_manifest.json is read again."""
+
+    competition: str
+    files: dict[str, File]
+
+
+class Metadata(TypedDict):
+    id: str  # owner/slug
 
 
 def main() -> None:
@@ -75,14 +91,17 @@ def _push(paths: Paths, bundle: Path, machine: str, submit: bool, message: str) 
 
 def check_bundle(bundle: Path) -> tuple[str, str]:
     """The dataset's owner/slug and the competition. Raises UserError where the bundle is absent or changed."""
+    recover(bundle)
     if not (bundle / MANIFEST_NAME).exists():
         raise UserError(f"{bundle}: no bundle: python -m kernel.bundle makes it")
+    again = "make the bundle again with kernel.bundle"
+    manifest = read_json(bundle / MANIFEST_NAME, Manifest, again)
+    metadata = read_json(bundle / METADATA, Metadata, again)
     try:
         script.check(bundle, bundle)
     except SystemExit as refusal:
         raise UserError(str(refusal).removeprefix("error: ")) from None
-    metadata = json.loads((bundle / METADATA).read_text())
-    return metadata["id"], json.loads((bundle / MANIFEST_NAME).read_text())["competition"]
+    return metadata["id"], manifest["competition"]
 
 
 def write_kernel(folder: Path, bundle: Path, dataset: str, competition: str, machine: str) -> str:

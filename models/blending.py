@@ -1,12 +1,31 @@
 """How a fitted blend is applied to probabilities: numbers in a weights.json, matrices in and out, numpy alone."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
 TINY = 1e-9  # under the logarithm of a plain geometric mean; a float32 probability can be 0
 FLOOR = 1e-3  # under a fitted logarithm: a confident 1e-20 is no evidence worth 46 nats
+
+
+class Model(TypedDict):
+    """An entry of `models` in weights.json."""
+
+    weight: float
+    ids: list[str]
+    temperature: NotRequired[float]
+    coefficients: NotRequired[list[list[float]]]  # (classes in, classes out)
+
+
+class Weights(TypedDict):
+    """What of a weights.json is read again."""
+
+    method: str
+    models: dict[str, Model]
+    classes: list[str]
+    by_default: bool
+    offsets: NotRequired[list[float]]
 
 
 def apply_blend(about: Mapping[str, Any], probs: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -14,7 +14,7 @@ from configs.errors import UserError
 from configs.files import lock, new_folder, read_steady, recover
 from configs.forms import read_json
 from folds.assign import fold_hash
-from models.blending import apply_blend
+from models.blending import Weights, apply_blend
 from models.candidates import Candidates
 from models.compare import compare, rows_that_decide
 from models.metrics import scores
@@ -22,25 +22,6 @@ from models.run_folder import Predictions, load_predictions, replace_predictions
 
 BLEND = "blend"  # its own name among the models' in scores.json
 AGAIN = "make it again with ensemble.py --force"
-
-
-class Model(TypedDict):
-    """An entry of `models` in weights.json."""
-
-    weight: float
-    ids: list[str]
-    temperature: NotRequired[float]
-    coefficients: NotRequired[list[list[float]]]  # (classes in, classes out)
-
-
-class Weights(TypedDict):
-    """What of a weights.json is read again."""
-
-    method: str
-    models: dict[str, Model]
-    classes: list[str]
-    by_default: bool
-    offsets: NotRequired[list[float]]
 
 
 class Scores(TypedDict):

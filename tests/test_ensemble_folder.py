@@ -12,7 +12,7 @@ from configs.paths import Paths
 from ensemble import blend, show
 from models.blending import apply_blend, softmax
 from models.candidates import Candidates
-from models.ensemble_folder import is_current, load_ensemble, make_ensemble, save_ensemble, was_asked
+from models.ensemble_folder import is_current, load_ensemble, make_ensemble, renewed, save_ensemble, was_asked
 from models.prediction_folder import candidates_from_predictions
 from models.report import CAPTIONS, most_confused, write_report
 from submit import submit
@@ -125,6 +125,40 @@ def test_auto_compares_all_and_writes_a_whole_report(
     assert html.count("src='data:image/png;base64,") == len(CAPTIONS)
     assert "http" not in html
     assert all((tmp_path / "e" / f"{name}.png").stat().st_size > 1000 for name in CAPTIONS)
+
+
+def test_a_blend_is_there_while_the_next_one_is_made_and_two_may_be_made_at_once(tmp_path: Path) -> None:
+    e, other = make_ensemble(made(), "arithmetic"), make_ensemble(made(), "geometric")
+    save_ensemble(e, tmp_path / "e")
+
+    def meanwhile(partial: Path) -> None:
+        assert load_ensemble(tmp_path / "e").weights == e.weights
+        save_ensemble(other, tmp_path / "e", lambda folder: (folder / "report.html").touch())
+        assert load_ensemble(tmp_path / "e").weights == other.weights
+        assert (partial / "weights.json").exists()
+
+    save_ensemble(e, tmp_path / "e", meanwhile)
+    assert load_ensemble(tmp_path / "e").weights == e.weights
+    assert [f.name for f in tmp_path.iterdir() if not f.name.endswith(".lock")] == ["e"]
+
+
+def test_new_answers_do_not_go_into_another_blend(tmp_path: Path) -> None:
+    """submit.py renews the test clips of the blend that it has read; ensemble.py has put another one there."""
+    e, other = make_ensemble(made(), "arithmetic"), make_ensemble(made(), "geometric")
+    save_ensemble(other, tmp_path / "e")
+    now = replace(made(), test=made().test[:, ::-1])
+    assert not np.array_equal(renewed(e, now, tmp_path / "e").test.probs, e.test.probs)
+    assert np.array_equal(load_ensemble(tmp_path / "e").test.probs, other.test.probs)
+    renewed(other, now, tmp_path / "e")
+    assert not np.array_equal(load_ensemble(tmp_path / "e").test.probs, other.test.probs)
+
+
+def test_a_mean_by_default_does_not_replace_a_chosen_blend(tmp_path: Path) -> None:
+    """ensemble.py ends between submit.py's look for a blend and its own."""
+    chosen, default = make_ensemble(made(), "geometric"), make_ensemble(made(), "arithmetic", by_default=True)
+    with pytest.raises(UserError, match="another command made this blend meanwhile: run the same command again"):
+        save_ensemble(default, tmp_path / "e", lambda partial: save_ensemble(chosen, tmp_path / "e"))
+    assert load_ensemble(tmp_path / "e").weights == chosen.weights
 
 
 def test_most_confused_by_hand() -> None:

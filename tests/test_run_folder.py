@@ -3,6 +3,7 @@
 import fcntl
 import json
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -301,6 +302,21 @@ def test_predictions_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     for name in ("oof.npz", "absent.npz"):
         with pytest.raises(UserError, match=f"{name}: cannot read the predictions"):
             load_predictions(tmp_path / name)
+
+
+def test_the_revision_is_that_of_the_kit_and_not_of_what_it_lies_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "a", "--allow-empty"]
+    for command in (["init", "-q"], commit):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    (tmp_path / "kit").mkdir()
+    whole = git_revision(tmp_path)
+    assert whole and len(whole) == 40 and git_revision(tmp_path / "kit") is None
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))  # as in a hook
+    assert git_revision(tmp_path / "kit") is None and git_revision(tmp_path) == whole
+    monkeypatch.setenv("PATH", str(tmp_path))  # no git
+    assert git_revision(tmp_path) is None
 
 
 def test_surroundings_name_the_code_and_the_libraries(tmp_path: Path) -> None:
