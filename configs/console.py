@@ -76,8 +76,6 @@ def run_command(main: Callable[[], None]) -> None:
     except OSError as error:
         if error.strerror is None:  # not the system's: a library's own
             raise
-        if isinstance(error, BrokenPipeError):
-            _flush()  # it ends here if it was standard output that broke, as a library printed
         where = f"{error.filename}: " if error.filename is not None else ""
         remedy = f": make room, {same} goes on" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
         _print(f"error: {where}{error.strerror}{remedy}", sys.stderr)

@@ -71,9 +71,12 @@ def _push(paths: Paths, bundle: Path, machine: str, submit: bool, message: str) 
         raise UserError(f"{bundle}: made for {dataset}, but you are {kaggle.user}: kernel.bundle --owner {kaggle.user}")
     if submit:
         check_allowance(kaggle, competition)  # before hours of work
+    digest = digest_of(bundle)
     push_dataset(kaggle, bundle, dataset)
     folder = paths.work / "kaggle" / "kernel"
     kernel = write_kernel(folder, bundle, dataset, competition, machine)
+    if digest_of(bundle) != digest:
+        raise UserError(f"{bundle}: kernel.bundle made another one while this was uploaded: run kernel.push again")
     push_kernel(kaggle, folder, kernel)
     wait_for_kernel(kaggle, kernel)
     output = paths.work / "kaggle" / "output"

@@ -89,12 +89,16 @@ def open_study(folder: Path, facts: dict[str, Any] | None = None, plan: Plan | N
                 load_if_exists=True,
                 pruner=choose_pruner(plan) if plan else None,
             )
-        except (ValueError, KeyError, AssertionError) as error:
-            raise UserError(f"{journal}: damaged ({error}): {ANEW}") from None
+        except (UserError, OSError, MemoryError):
+            raise
+        except Exception as error:  # Optuna checks no record
+            raise UserError(f"{journal}: damaged ({type(error).__name__} {error}): {ANEW}") from None
         if facts and "facts" not in study.user_attrs:
             study.set_user_attr("facts", facts)
         elif facts:
             _refuse_other(study.user_attrs["facts"], facts, folder)
+        elif "facts" not in study.user_attrs:  # killed as it was begun
+            raise UserError(f"{folder}: this study has no trials yet: go on with it without --report")
     return study
 
 
