@@ -65,7 +65,7 @@ def blend(
     predictions: a folder that stands for our runs and the competition; the others as in `make_ensemble`.
     """
     from configs.errors import UserError
-    from models.ensemble_folder import is_current, load_ensemble, make_ensemble, renewed, save_ensemble, was_asked
+    from models.ensemble_folder import find_ensemble, is_current, make_ensemble, renewed, save_ensemble, was_asked
     from models.new_clips import current_candidates
     from models.prediction_folder import candidates_from_predictions
     from models.report import write_report
@@ -76,13 +76,12 @@ def blend(
         raise UserError(f"--unverified-weight {unverified_weight}: must lie in 0 to 1")
     folder = paths.ensemble(name)
     candidates = candidates_from_predictions(predictions, runs) if predictions else current_candidates(paths, runs)
-    if folder.exists() and not force:
-        found = load_ensemble(folder)
-        if was_asked(found, method, decide, unverified_weight) and is_current(found, candidates):
-            found = renewed(found, candidates, folder)
-            say(f"{folder}: found, made from these predictions in this way; --force makes it again")
-            show(found, candidates.kept_best)
-            return found
+    found = None if force else find_ensemble(folder)
+    if found and was_asked(found, method, decide, unverified_weight) and is_current(found, candidates):
+        found = renewed(found, candidates, folder)
+        say(f"{folder}: found, made from these predictions in this way; --force makes it again")
+        show(found, candidates.kept_best)
+        return found
     ensemble = make_ensemble(candidates, method, decide=decide, unverified_weight=unverified_weight)
     save_ensemble(ensemble, folder, lambda partial: write_report(partial, ensemble, candidates))
     show(ensemble, candidates.kept_best)

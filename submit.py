@@ -74,7 +74,7 @@ def submit(
     competition; anew: nothing of the test clips that is stored counts. Raises UserError on a blend that does not fit.
     """
     from input.competition import read_truth
-    from models.ensemble_folder import load_ensemble, made_from, make_ensemble, renewed, save_ensemble
+    from models.ensemble_folder import find_ensemble, made_from, make_ensemble, renewed, save_ensemble
     from models.new_clips import current_candidates
     from models.prediction_folder import candidates_from_predictions
     from models.submission import refuse_no_submission, write_report, write_submission
@@ -83,7 +83,7 @@ def submit(
         raise UserError(f"{output}: is the competition's own: give another name with --output")
     refuse_no_submission(output)  # now, not after the clips are predicted
     folder = paths.ensemble(name)
-    ensemble = load_ensemble(folder) if folder.exists() else None
+    ensemble = find_ensemble(folder)
     if ensemble is None and name != "default":
         raise UserError(f"{folder}: no such blend: python ensemble.py --name {name}")
     by_default = ensemble is None or ensemble.weights["by_default"]

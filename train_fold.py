@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 
 from configs.console import run_command, say
 from configs.errors import UserError, list_some
@@ -79,7 +79,8 @@ def train_at_once(experiments: list[Config], folds: list[list[int]], args: argpa
                     command += ["--input", str(args.input), "--work", str(args.work), *["--force"] * args.force]
                     command += ["--config", str(args.config or DEFAULT_CONFIG), *args.overrides]
                     jobs[pool.submit(running.run, command)] = f"{cfg.name} fold {fold}"
-            wait(jobs)
+            for job in as_completed(jobs):
+                job.result()  # it raises where nobody reads what the children say any more
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             running.stop()
@@ -96,12 +97,13 @@ class Children:
 
     def __init__(self, threads: int) -> None:
         self.surroundings = {**os.environ, "OMP_NUM_THREADS": str(max(1, threads)), "PYTHONUNBUFFERED": "1"}
+        self.surroundings["PYTHONIOENCODING"] = "utf-8"  # as it is read in `run`, whatever the terminal's is
         self.alive: set[subprocess.Popen[str]] = set()
         self.stopped = False
 
     def run(self, command: list[str]) -> int:
         """The exit status."""
-        with subprocess.Popen(command, env=self.surroundings, stdout=subprocess.PIPE, text=True) as child:
+        with subprocess.Popen(command, env=self.surroundings, stdout=subprocess.PIPE, encoding="utf-8") as child:
             self.alive.add(child)
             if self.stopped:  # as it was starting
                 child.terminate()

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from configs.console import run_command, say
+from configs.console import READER_LEFT, run_command, say
 from configs.errors import UserError, list_some
 from configs.paths import DEFAULT_CONFIG, Paths, add_folders, as_path
 
@@ -237,8 +237,9 @@ def side_by_side(plan: "Plan", data: "Data", paths: Paths, name: str, workers: i
             process.join(PATIENCE)
             process.kill()  # whatever holds it up: a study survives that
             process.join()
-    if any(process.exitcode == 2 for process in processes):
-        sys.exit(2)  # it said why
+    for status in (2, READER_LEFT):  # it said why, or nobody listens
+        if any(process.exitcode == status for process in processes):
+            sys.exit(status)
     if (done := len(finished(open_study(paths.studies / name)))) < plan.trials:
         ends = ", ".join(str(process.exitcode) for process in processes)
         raise UserError(

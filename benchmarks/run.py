@@ -15,6 +15,7 @@ from benchmarks import growth, starting
 from benchmarks.machine import describe
 from benchmarks.measure import Row, in_child
 from configs.console import run_command, say, table
+from configs.files import atomic
 from configs.paths import as_path
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
@@ -85,9 +86,8 @@ def cells_of(row: Row) -> list[str]:
 
 def write(file: Path, about: str, cells: Sequence[Sequence[str]]) -> None:
     lines = ["| " + " | ".join(line) + " |" for line in (HEADER, ["---"] * len(HEADER), *cells)]
-    partial = file.with_suffix(".part")
-    partial.write_text(f"# Benchmark\n\n{about}\n\n{POINTS}\n\n" + "\n".join(lines) + "\n")
-    partial.replace(file)
+    with atomic(file) as part:
+        part.write_text(f"# Benchmark\n\n{about}\n\n{POINTS}\n\n" + "\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

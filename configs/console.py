@@ -1,24 +1,52 @@
 """How the kit speaks: lines, warnings, a progress bar on a terminal and plain lines elsewhere."""
 
 import errno
+import io
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
 
 from configs.errors import UserError
+
+READER_LEFT = 128 + signal.SIGPIPE  # the status of a command whose output nobody reads any more, as the shell has it
 
 Advance = Callable[[int], None]
 
 
 def say(line: str) -> None:
     """A line of progress or a result, to standard output."""
-    print(line, flush=True)
+    _print(line, sys.stdout)
 
 
 def warn(line: str) -> None:
     """Something the user should know but need not act on, to standard error."""
-    print(f"warning: {line}", file=sys.stderr, flush=True)
+    _print(f"warning: {line}", sys.stderr)
+
+
+def _print(line: str, stream: TextIO | None) -> None:
+    """stream: None where we were started without it (>&-). A character that its encoding lacks becomes an escape."""
+    if stream is None:
+        return
+    try:
+        print(_encodable(line, stream), file=stream, flush=True)
+    except BrokenPipeError:
+        _end_unread(stream)
+
+
+def _encodable(text: str, stream: TextIO) -> str:
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _end_unread(stream: TextIO) -> None:
+    """The reader has what it asked for (| head): end as quietly as other commands do, also in Python's last flush."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(READER_LEFT)
 
 
 def table(header: list[str], rows: list[list[str]]) -> None:
@@ -38,28 +66,55 @@ def run_command(main: Callable[[], None]) -> None:
     memory, on a GPU too.
     """
     same = "the same command without --force" if "--force" in sys.argv else "the same command"
+    _prepare_streams()
     try:
         main()
+        _flush()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _print(f"error: {error}", sys.stderr)
         sys.exit(2)
     except OSError as error:
         if error.strerror is None:  # not the system's: a library's own
             raise
         where = f"{error.filename}: " if error.filename is not None else ""
         remedy = f": make room, {same} goes on" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-        print(f"error: {where}{error.strerror}{remedy}", file=sys.stderr)
+        _print(f"error: {where}{error.strerror}{remedy}", sys.stderr)
         sys.exit(2)
     except (MemoryError, RuntimeError) as error:
         if not _wants_memory(error):
             raise
         fact = " ".join(str(error).split())[:200]
         less = "a smaller train.batch_size, predict.batch_size, crop or window needs less"
-        print(f"error: out of memory ({fact}): {less}", file=sys.stderr)
+        _print(f"error: out of memory ({fact}): {less}", sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print(f"interrupted: {same} goes on from here", file=sys.stderr)
+        _print(f"interrupted: {same} goes on from here", sys.stderr)
         sys.exit(130)
+    except SystemExit:
+        _flush()  # what argparse printed
+        raise
+
+
+def _prepare_streams() -> None:
+    """Where we were started without a standard stream, the next file to be opened would get its number, and with it
+    whatever a C library prints. An ASCII terminal must not stop what others print, such as argparse."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number is this one
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115  for good
+    sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _end_unread(sys.stdout)
 
 
 def _wants_memory(error: Exception) -> bool:
@@ -74,13 +129,13 @@ def progress(what: str, total: int, unit: str, every: float = 10.0) -> Iterator[
 
     On a terminal a rich bar shows rate and time left; elsewhere a plain line appears at most every `every` seconds.
     """
-    if sys.stdout.isatty():
+    if sys.stdout is not None and sys.stdout.isatty():
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         rate = TextColumn("{task.fields[rate]}")
         with Progress(*columns, rate, TimeRemainingColumn(), transient=True) as bar:
-            task = bar.add_task(what, total=total, rate="")
+            task = bar.add_task(_encodable(what, sys.stdout), total=total, rate="")
 
             def advance(n: int) -> None:
                 speed = bar.tasks[0].speed

@@ -8,6 +8,8 @@ import json
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, get_type_hints
 
+from configs.forms import misfit
+
 
 def _require(condition: bool, key: str, fact: str) -> None:
     if not condition:
@@ -246,15 +248,21 @@ def to_dict(cfg: Config) -> dict[str, Any]:
 
 
 def from_dict(values: dict[str, Any], kind: type = Config) -> Any:
-    """The inverse of `to_dict`; raises ValueError on an unknown key (a config of another version of the kit)."""
+    """The inverse of `to_dict`; raises ValueError on an unknown key (a config of another version of the kit) and on a
+    value of another type or out of bounds."""
     if not isinstance(values, dict):
-        raise ValueError(f"{kind.__name__} is {values!r}: settings are wanted")
+        raise ValueError(f"{kind.__name__} is {values!r}: settings are expected")
     hints = get_type_hints(kind)
     known = {f.name for f in fields(kind)}
     if extra := sorted(set(values) - known):
         raise ValueError(f"{kind.__name__} has no setting {extra[0]!r}: was it written by another version of the kit?")
     parts = {k: from_dict(v, hints[k]) if is_dataclass(hints[k]) else v for k, v in values.items()}
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in parts.items()})  # JSON knows no tuples
+    if wrong := [fault for k, v in parts.items() if not is_dataclass(hints[k]) and (fault := misfit(v, hints[k], k))]:
+        raise ValueError(f"{kind.__name__}: {wrong[0]}")
+    try:
+        return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in parts.items()})  # JSON knows no tuples
+    except ArithmeticError as error:  # of numbers that nobody means
+        raise ValueError(f"{kind.__name__}: {error}") from None
 
 
 def config_hash(part: Any) -> str:

@@ -4,14 +4,13 @@ python -m experiments.ablation --input ../shared/data/us8k-mini
 """
 
 import argparse
-import fcntl
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.console import run_command, say, table
 from configs.errors import UserError, list_some
+from configs.files import lock
 from configs.paths import Paths, as_path
 
 if TYPE_CHECKING:  # imported where they are used: --help must not wait for pydantic
@@ -64,7 +63,8 @@ def ablate(args: argparse.Namespace) -> None:
     plan, work = read_plan(args.techniques), args.work / "ablation"
     names = _chosen("--only", args.only, [c.name for c in plan.comparisons])
     conditions = _chosen("--conditions", args.conditions, CONDITIONS)
-    with _alone(work):
+    busy = f"{work}: another ablation runs there: wait for it, or use another --work"
+    with lock(work, busy):  # two commands on one folder would run everything twice
         data = open_data(args.input, work)
         failed = []
         if not args.report:
@@ -110,18 +110,6 @@ def _chosen(option: str, text: str | None, known: Sequence[str]) -> set[str]:
     if unknown := sorted(names - set(known)):
         raise UserError(f"{option}: no {list_some(unknown)}: there are {list_some(known, 60)}")
     return names
-
-
-@contextmanager
-def _alone(work: Path) -> Iterator[None]:
-    """Two commands on one folder would run everything twice. A killed one leaves no lock behind."""
-    work.mkdir(parents=True, exist_ok=True)
-    with (work / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"{work}: another ablation runs there: wait for it, or use another --work") from None
-        yield
 
 
 if __name__ == "__main__":

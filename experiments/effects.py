@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from configs.files import write
 from experiments.techniques import CONDITIONS, Comparison, Plan
 from experiments.trial import Id
 
@@ -82,6 +83,4 @@ def write_report(file: Path, about: str, tables: Mapping[str, Sequence[Sequence[
         if rows := tables.get(condition):
             lines = ["| " + " | ".join(line) + " |" for line in (HEADER, ["---"] * len(HEADER), *rows)]
             text += f"\n## {condition}\n\n" + "\n".join(lines) + "\n"
-    part = file.with_suffix(".part")
-    part.write_text(text)
-    part.replace(file)
+    write(file, text)

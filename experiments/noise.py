@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.errors import UserError
+from configs.files import write
 
 if TYPE_CHECKING:  # imported where it is used: --help must not wait for it
     import pandas as pd
@@ -66,7 +67,5 @@ def _draw(seed: int, what: str, fname: str) -> int:
 
 def _write(table: "pd.DataFrame", file: Path) -> None:
     text = table.to_csv(index=False, lineterminator="\n")
-    if not file.exists() or file.read_text() != text:
-        part = file.with_name(file.name + ".part")
-        part.write_text(text)
-        part.replace(file)
+    if not file.exists() or file.read_bytes() != text.encode():
+        write(file, text)

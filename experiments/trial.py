@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.errors import UserError
+from configs.files import write
+from configs.forms import read_json
 from configs.paths import Paths
 from configs.schema import Config, to_dict
 
@@ -50,8 +52,8 @@ class Trial:
     def result(self) -> dict[str, Any] | None:
         """What was found, None where there is nothing or it was made with other settings or data."""
         try:
-            found: dict[str, Any] = json.loads(self.file.read_text())
-        except (OSError, ValueError):
+            found: dict[str, Any] = read_json(self.file, dict, "")
+        except UserError:
             return None
         return found if found.get("key") == self.key else None
 
@@ -77,7 +79,8 @@ def run_trial(trial: Trial) -> str:
     beside the file, which stays where the run failed."""
     trial.file.parent.mkdir(parents=True, exist_ok=True)
     log = trial.file.with_suffix(".log")
-    with log.open("w", buffering=1) as out, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+    writing = log.open("w", buffering=1, encoding="utf-8", errors="backslashreplace")
+    with writing as out, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         try:
             _write(trial, _predict(trial) if trial.weights_of else _train(trial))
         except Exception as error:  # whatever it is, the other runs go on
@@ -151,6 +154,4 @@ def _scores(trial: Trial, run: "Run", probs: "np.ndarray") -> dict[str, Any]:
 
 def _write(trial: Trial, found: dict[str, Any]) -> None:
     names = dict(zip(("condition", "recipe", "fold", "seed"), trial.id, strict=True))
-    part = trial.file.with_suffix(".part")
-    part.write_text(json.dumps({"key": trial.key, **names, **found, "config": to_dict(trial.cfg)}, indent=1))
-    part.replace(trial.file)
+    write(trial.file, json.dumps({"key": trial.key, **names, **found, "config": to_dict(trial.cfg)}, indent=1))

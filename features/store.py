@@ -5,7 +5,6 @@ key is a hash of the settings and of every file's name, size and modification ti
 <key>.partial and fills up with parts, so that an interrupted extraction goes on.
 """
 
-import fcntl
 import hashlib
 import io
 import json
@@ -24,12 +23,14 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypedDict
 
 import numpy as np
 
 from configs.console import progress, say, warn
 from configs.errors import UserError
+from configs.files import atomic, lock, write
+from configs.forms import read_json
 from configs.schema import FeatureConfig
 
 if TYPE_CHECKING:  # the workers of the pool must not wait for pandas
@@ -42,6 +43,14 @@ COLUMNS = ("length", "fault", "stats", "crc")  # of a part's .npz: three for eac
 PART = 64  # clips per part: small enough to lose little, large enough that the pool's overhead does not show
 STAGE, STAGE_FRAMES = 8, 24_000  # clips that are worked on together, and frames of them, 6 MB at 64 bands
 FORMAT = 3  # counts what changes the stored numbers or faults: 3, all of a sound is read and its faults have names
+Sums = TypedDict("Sums", {"index.npz": int, "frames.f16": list[int]})
+
+
+class Manifest(TypedDict):
+    """What of a store's manifest.json is read again."""
+
+    clips_per_part: int
+    crc32: Sums  # of index.npz, and of the frames of each part
 
 
 @dataclass(frozen=True)
@@ -80,7 +89,7 @@ def open_features(cfg: FeatureConfig, clips: "pd.DataFrame", folder: Path, worke
     final = folder / key
     if not final.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        with _lock(folder / f"{key}.lock"):
+        with lock(final, on_wait=lambda: say(f"features: another process makes {final}: waiting for it")):
             if not final.exists():  # another process may have made it while this one waited
                 _make(cfg, fnames, files, final, workers or len(os.sched_getaffinity(0)))
     return _open(final, cfg)
@@ -205,7 +214,7 @@ def _extract_part(job: Job) -> int:
     cfg, clips, part = job
     log_mel = LogMel.from_config(cfg)
     lengths, faults, stats, crc = [], [], [], 0
-    with _whole(part.with_suffix(".f16")) as out, _blas().limit(limits=1):
+    with atomic(part.with_suffix(".f16")) as new, new.open("wb") as out, _blas().limit(limits=1):
         for stage in _in_stages(_extract_clip(log_mel, file, cfg) for _, file in clips):
             for frames, fault in stage:
                 packed = torch.from_numpy(frames).half().numpy().data  # a fifth of the time of NumPy's astype
@@ -214,7 +223,7 @@ def _extract_part(job: Job) -> int:
                 lengths.append(len(frames))
                 faults.append(fault)
             stats += [_mean_and_square(frames) for frames, _ in stage]
-    with _whole(part) as out:
+    with atomic(part) as new, new.open("wb") as out:
         np.savez(out, length=np.array(lengths, np.int64), fault=np.array(faults), stats=np.array(stats), crc=crc)
     return len(clips)
 
@@ -229,19 +238,6 @@ def _in_stages(clips: Iterable[Extracted]) -> Iterator[list[Extracted]]:
             stage = []
     if stage:
         yield stage
-
-
-@contextmanager
-def _whole(file: Path) -> Iterator[BinaryIO]:
-    """A file to write that appears whole or not at all."""
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as out:
-            yield out
-        temporary.replace(file)
-    except BaseException:
-        temporary.unlink(missing_ok=True)  # on a full disk it would be in the way
-        raise
 
 
 def _mean_and_square(frames: np.ndarray) -> np.ndarray:
@@ -301,14 +297,14 @@ def _assemble(parts: list[Path], clips: list[tuple[str, str | None]], cfg: Featu
                     values.append(np.atleast_1d(piece[name]))
             with part.with_suffix(".f16").open("rb") as frames:
                 shutil.copyfileobj(frames, out, 1 << 20)
-    for left in partial.glob("*.tmp"):  # by an extraction that was interrupted
+    for left in partial.glob(".*.part"):  # by an extraction that was interrupted
         left.unlink()
     length, fault, stats, crc = (np.concatenate(values) for values in found.values())
     fname, (mean, square) = np.array([fname for fname, _ in clips]), stats.swapaxes(0, 1)
     np.savez(partial / "index.npz", fname=fname, length=length, fault=fault, mean=mean, mean_square=square)
     sums = {"index.npz": zlib.crc32((partial / "index.npz").read_bytes()), "frames.f16": crc.tolist()}
     manifest = {"format": FORMAT, "settings": asdict(cfg), "clips_per_part": PART, "crc32": sums}
-    (partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    write(partial / "manifest.json", json.dumps(manifest, indent=1))
     for part in parts:
         part.unlink()
         part.with_suffix(".f16").unlink()
@@ -342,13 +338,13 @@ def _open(folder: Path, cfg: FeatureConfig) -> Store:
 
 def _checked_index(folder: Path, n_mels: int) -> dict[str, np.ndarray]:
     """The arrays of index.npz. Raises ValueError and others where a file is not what the manifest says."""
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = read_json(folder / "manifest.json", Manifest, "")
     packed = (folder / "index.npz").read_bytes()
     if zlib.crc32(packed) != manifest["crc32"]["index.npz"]:
         raise ValueError("index.npz changed")
     with np.load(io.BytesIO(packed)) as data:
         index = dict(data)
-    per_part = np.add.reduceat(index["length"], np.arange(0, len(index["length"]), manifest["clips_per_part"]))
+    per_part = np.add.reduceat(index["length"], np.arange(0, len(index["length"]), max(1, manifest["clips_per_part"])))
     with (folder / "frames.f16").open("rb") as frames:
         found = [_crc32(frames, int(n) * n_mels * 2) for n in per_part]
         if found != manifest["crc32"]["frames.f16"] or frames.read(1):
@@ -363,11 +359,3 @@ def _crc32(stream: BinaryIO, n_bytes: int) -> int:
         crc = zlib.crc32(block, crc)
         n_bytes -= len(block)
     return crc
-
-
-@contextmanager
-def _lock(file: Path) -> Iterator[None]:
-    """Folds trained in several terminals make the store once; a killed process leaves no lock behind."""
-    with file.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 from collections import Counter
 from dataclasses import asdict
@@ -13,6 +12,7 @@ import pandas as pd
 
 from configs.console import say, warn
 from configs.errors import UserError, list_some
+from configs.files import atomic
 from configs.schema import FoldConfig
 from input.competition import read_table
 
@@ -96,10 +96,8 @@ def _tie(seed: int, text: str) -> bytes:
 
 
 def _write(folds: pd.DataFrame, file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(f".{os.getpid()}.part")  # two processes may write it at once, the same bytes
-    folds.to_csv(temporary, index=False, lineterminator="\n")
-    temporary.replace(file)
+    with atomic(file) as part:  # two processes may write it at once, the same bytes
+        folds.to_csv(part, index=False, lineterminator="\n")
 
 
 def _read_folds(file: Path, table: pd.DataFrame, n_folds: int) -> np.ndarray:

@@ -4,12 +4,12 @@ python -m input.demo input/demo
 """
 
 import argparse
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.console import progress, run_command, say
 from configs.errors import UserError
+from configs.files import new_folder
 from configs.paths import as_path
 
 if TYPE_CHECKING:  # imported where they are used: --help must not wait for them
@@ -52,22 +52,19 @@ def make_demo(folder: Path, train_per_class: int, test_per_class: int, seed: int
     if (folder / MARKER).exists() and (folder / MARKER).read_text() == about:
         say(f"{folder}: found, {about.strip()}")
         return
-    if folder.exists() and not (folder / MARKER).exists():
-        raise UserError(f"{folder}: exists and is no demo competition: name a new folder")
-    folder = folder.absolute()  # '.' has no name of its own
-    partial = folder.with_name(folder.name + ".partial")
-    if partial.exists() and not (partial / MARKER).exists():
-        raise UserError(f"{partial}: exists and is not what a broken-off demo left: name a new folder")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    (partial / MARKER).touch()
-    rng = np.random.default_rng(seed)
-    train = _synthesise(partial / "audio_train", train_per_class, "training", rng)
-    test = _synthesise(partial / "audio_test", test_per_class, "test", rng)
-    _write_tables(partial, train, test, rng)
-    (partial / MARKER).write_text(about)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+
+    def check() -> None:
+        if folder.exists() and not (folder / MARKER).exists():
+            raise UserError(f"{folder}: exists and is no demo competition: name a new folder")
+
+    folder = folder.absolute()  # whatever becomes of the current folder, it may be that one
+    check()
+    with new_folder(folder, check) as partial:
+        rng = np.random.default_rng(seed)
+        train = _synthesise(partial / "audio_train", train_per_class, "training", rng)
+        test = _synthesise(partial / "audio_test", test_per_class, "test", rng)
+        _write_tables(partial, train, test, rng)
+        (partial / MARKER).write_text(about)
     say(f"{about.strip()} -> {folder}")
 
 

@@ -11,12 +11,14 @@ import re
 import shutil
 import urllib.request
 import zipfile
+from contextlib import AbstractContextManager
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 from configs.console import progress, run_command, say, warn
 from configs.errors import UserError, list_some
+from configs.files import lock
 from configs.paths import Paths, as_path
 from input.kaggle_client import Kaggle
 from input.layout import BROKEN, find_layout, unpack_zips
@@ -63,25 +65,28 @@ def download_competition(slug: str, folder: Path) -> None:
     kaggle = Kaggle()
     sizes = listed_sizes(kaggle, slug)
     say(f"{slug}: {len(sizes)} files, {sum(sizes.values()) / 1e6:.1f} MB")
-    if misfits(folder, sizes):
-        archive = folder / f"{slug}.zip"
-        folder.mkdir(parents=True, exist_ok=True)
-        remedy = "the same command goes on from here"
-        kaggle.call(
-            f"downloading {slug} ({remedy})",
-            kaggle.api.competition_download_files,
-            *(slug, str(folder)),
-            hints=hints_for(slug),
-            quiet=False,
-            tries=1,  # the client itself tries six times, and goes on where it stopped
-            bars=True,
-        )
-        unpack(archive, folder)
-    if wrong := misfits(folder, sizes):
-        raise UserError(f"{folder}: not as Kaggle lists them: {list_some(wrong)}: remove these and run it again")
-    (folder / f"{slug}.zip").unlink(missing_ok=True)  # its files are there, checked: it only doubles the space
+    with _alone(folder):
+        if misfits(folder, sizes):
+            remedy = "the same command goes on from here"
+            kaggle.call(
+                f"downloading {slug} ({remedy})",
+                kaggle.api.competition_download_files,
+                *(slug, str(folder)),
+                hints=hints_for(slug),
+                quiet=False,
+                tries=1,  # the client itself tries six times, and goes on where it stopped
+                bars=True,
+            )
+            unpack(folder / f"{slug}.zip", folder)
+        if wrong := misfits(folder, sizes):
+            raise UserError(f"{folder}: not as Kaggle lists them: {list_some(wrong)}: remove these and run it again")
+        (folder / f"{slug}.zip").unlink(missing_ok=True)  # its files are there, checked: it only doubles the space
     find_layout(folder)
     say(f"complete -> {folder}")
+
+
+def _alone(folder: Path) -> AbstractContextManager[None]:
+    return lock(folder / "download", on_wait=lambda: say(f"{folder}: another process downloads there: waiting for it"))
 
 
 def hints_for(slug: str) -> dict[int, str]:
@@ -143,11 +148,11 @@ def download_zenodo(folder: Path, record: str = ZENODO_RECORD) -> None:
     """
     files = [file for file in _zenodo_json(record)["files"] if file["key"].endswith(".zip")]
     say(f"{record}: {len(files)} zips, {sum(file['size'] for file in files) / 1e6:.1f} MB")
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in files:
-        target = folder / file["key"]
-        if not _has_size(target, file["size"]):
-            fetch(file["links"]["self"], target, file["size"], file["checksum"].removeprefix("md5:"))
+    with _alone(folder):
+        for file in files:
+            target = folder / file["key"]
+            if not _has_size(target, file["size"]):
+                fetch(file["links"]["self"], target, file["size"], file["checksum"].removeprefix("md5:"))
     find_layout(folder)  # unpacks
     say(f"complete -> {folder}")
 

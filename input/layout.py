@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from configs.console import progress, say
 from configs.errors import UserError, list_some
+from configs.files import atomic
 from input.names import likely_files
 
 ZENODO = "FSDKaggle2018"
@@ -181,11 +182,5 @@ def _safe_target(archive: Path, folder: Path, prefix: PurePosixPath, name: str, 
 
 def _extract(source: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
     """A file is there whole or not at all, even if two processes unpack the same zip."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
-    try:
-        with source.open(member) as packed, part.open("wb") as plain:
-            shutil.copyfileobj(packed, plain, 1 << 20)
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    with source.open(member) as packed, atomic(target) as part, part.open("wb") as plain:
+        shutil.copyfileobj(packed, plain, 1 << 20)

@@ -8,13 +8,14 @@ import json
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Sequence
+from modulefinder import ModuleFinder
 from pathlib import Path
 from typing import Any
 
 from configs.console import run_command, say
 from configs.errors import UserError, list_some
+from configs.files import new_folder, recover
 from configs.paths import Paths, add_folders, as_path
 from kernel.script import MANIFEST_NAME
 
@@ -63,24 +64,22 @@ def bundle(
         raise UserError(f"{competition}: is no competition's address: give its last part with --competition SLUG")
     metadata = dataset_metadata(owner, slug or f"{competition[:46].strip('-')}-kit")
     folder = paths.ensemble(ensemble)
+    recover(folder)
     if not folder.exists():
         raise UserError(f"{folder}: no such blend: python ensemble.py makes it")
     weights = load_ensemble(folder).weights
     used = {name: model for name, model in weights["models"].items() if model["weight"] > 0} or weights["models"]
     weights = {**weights, "models": used}  # a greedy blend leaves models out; so does the bundle
     final = paths.work / "kaggle" / "dataset"
-    partial = final.with_name("dataset.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    (partial / "weights.json").write_text(json.dumps(weights, indent=1))
-    copy_runs(paths.runs, weights, partial / "weights")
-    copy_code(partial / "code")
-    copy_wheels(wheels, partial / "wheels")
-    about = {"competition": competition, "ensemble": ensemble, "git_revision": git_revision(ROOT)}
-    size = write_manifest(partial, about)
-    (partial / METADATA).write_text(json.dumps(metadata, indent=1))
-    shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)
+    with new_folder(final) as partial:
+        (partial / "weights.json").write_text(json.dumps(weights, indent=1))
+        copy_runs(paths.runs, weights, partial / "weights")
+        copy_code(partial / "code")
+        check_code(partial / "code")
+        copy_wheels(wheels, partial / "wheels")
+        about = {"competition": competition, "ensemble": ensemble, "git_revision": git_revision(ROOT)}
+        size = write_manifest(partial, about)
+        (partial / METADATA).write_text(json.dumps(metadata, indent=1))
     say(f"{metadata['id']}: {len(weights['models'])} experiments, {size / 1e6:.1f} MB -> {final}")
     return final
 
@@ -102,17 +101,19 @@ def title_of(slug: str) -> str:
 
 def copy_runs(runs: Path, weights: dict[str, Any], target: Path) -> None:
     """The trained part of every run of the blend. Raises UserError where a run is not the one that was blended."""
-    from models.run_folder import TRAINED, read_run, read_trained
+    from models.run_folder import TRAINED, finished_folds, read_run, read_trained
 
     for name, model in weights["models"].items():
-        folds = [f for f in sorted((runs / name).glob("fold*")) if f.suffix not in (".partial", ".old")]
-        if [read_run(fold).id for fold in folds] != model["ids"]:
+        folds, ids = finished_folds(runs / name), []
+        if not folds or [read_run(fold).id for fold in folds] != model["ids"]:
             raise UserError(f"{runs / name}: its runs changed since they were blended: python ensemble.py blends again")
         for fold in folds:
-            read_trained(fold)  # the weights are what the run's manifest says
             (target / name / fold.name).mkdir(parents=True)
             for file in (*TRAINED, "manifest.json"):
                 shutil.copyfile(fold / file, target / name / fold.name / file)
+            ids.append(read_trained(target / name / fold.name).id)  # another process may have replaced it meanwhile
+        if ids != model["ids"]:
+            raise UserError(f"{runs / name}: its runs changed since they were blended: python ensemble.py blends again")
 
 
 def copy_code(target: Path) -> None:
@@ -123,12 +124,29 @@ def copy_code(target: Path) -> None:
 
 
 def code_files(root: Path) -> list[Path]:
-    """Modules of the packages, relative to `root`; those that lie deeper are not ours (input/<slug>/ is raw data)."""
+    """Modules of the packages, relative to `root`; those that lie deeper are not ours (input/<slug>/ is raw data). Only
+    a repository of the kit's own may leave some out, not one that the kit was unpacked in."""
+    from models.run_folder import ask_git
+
     there = [file.relative_to(root) for package in PACKAGES for file in sorted((root / package).glob("*.py"))]
-    command = ["git", "-C", str(root), "check-ignore", "--stdin"]
-    asked = subprocess.run(command, input="\n".join(map(str, there)), capture_output=True, text=True)
-    ignored = set(asked.stdout.splitlines())  # empty outside of git, too
+    ignored = set(ask_git(root, "check-ignore", "-z", "--stdin", told="\0".join(map(str, there))).split("\0"))
     return [file for file in there if str(file) not in ignored]
+
+
+def check_code(code: Path) -> None:
+    """Raises UserError where a module of ours is not there that kernel.predict imports, at whatever depth."""
+    main = code / "kernel" / "predict.py"
+    lacking = [] if main.is_file() else ["kernel.predict"]
+    if not lacking:
+        finder = ModuleFinder([str(code)])
+        finder.run_script(str(main))
+        ours = {file.parent.name for file in ROOT.glob("*/__init__.py")}
+        lacking = [name for name in finder.any_missing() if name.partition(".")[0] in ours]
+    if lacking:
+        raise UserError(
+            f"{ROOT}: modules that predict on Kaggle would not be packed: {list_some(sorted(lacking))}: unpack the kit "
+            f"again, and see that its own .gitignore does not name them"
+        )
 
 
 def copy_wheels(wheels: Sequence[Path], target: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from configs.console import run_command, say, warn
 from configs.errors import UserError, list_faults, list_some
+from configs.files import write
 from configs.paths import as_path
 from kernel.script import MANIFEST_NAME, folders_with
 
@@ -50,7 +51,7 @@ def predict(bundle: Path, inputs: Path, slug: str, output: Path, scratch: Path) 
     from models.run_folder import Predictions, file_sha256, mean_of_folds, read_trained
     from models.submission import write_submission
 
-    weights = read_weights(bundle / "weights.json")
+    weights = read_weights(bundle / "weights.json", "make the bundle again with kernel.bundle")
     runs = {name: sorted((bundle / "weights" / name).glob("fold*")) for name in weights["models"]}
     folders = [folder for folds in runs.values() for folder in folds]
     skip_missing = any(read_trained(folder).config.input.skip_unreadable for folder in folders)
@@ -69,7 +70,7 @@ def predict(bundle: Path, inputs: Path, slug: str, output: Path, scratch: Path) 
         what = "test clips with a fault, predicted from what can be read of them, else by the class prior"
         warn(f"{what}: {list_faults(heard.faults)}")
     report |= {"seconds": round(time.monotonic() - started), **surroundings}
-    output.with_name("report.json").write_text(json.dumps(report, indent=1) + "\n")
+    write(output.with_name("report.json"), json.dumps(report, indent=1) + "\n")
     say(f"{len(clips)} clips in {report['seconds']} s -> {output}")
 
 

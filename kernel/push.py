@@ -9,10 +9,12 @@ import json
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from configs.console import run_command, say
 from configs.errors import UserError
+from configs.files import atomic, lock, new_folder, recover
+from configs.forms import read_json
 from configs.paths import Paths, add_folders
 from input.kaggle_client import Kaggle
 from kernel import script
@@ -24,6 +26,21 @@ from kernel.upload import check_allowance, submit_file
 MACHINE = "NvidiaTeslaT4"  # two of them; the faster P100 is no longer offered
 POLL = 15.0  # seconds
 KERNEL_LIMIT = 13 * 3600.0  # seconds; Kaggle stops a kernel after 12 hours, and it may have to queue
+
+
+class File(TypedDict):
+    sha256: str
+
+
+class Manifest(TypedDict):
+    """What of kit_manifest.json is read again."""
+
+    competition: str
+    files: dict[str, File]
+
+
+class Metadata(TypedDict):
+    id: str  # owner/slug
 
 
 def main() -> None:
@@ -41,22 +58,33 @@ def main() -> None:
 def push(paths: Paths, machine: str = MACHINE, submit: bool = False, message: str = "") -> Path:
     """Bundle -> dataset -> kernel -> <work>/kaggle/submission.csv, validated. Raises UserError where a step fails."""
     bundle = paths.work / "kaggle" / "dataset"
+    busy = f"{bundle}: another kernel.push is taking it to Kaggle: wait for it"
+    with lock(paths.work / "kaggle" / "push", busy):
+        return _push(paths, bundle, machine, submit, message)
+
+
+def _push(paths: Paths, bundle: Path, machine: str, submit: bool, message: str) -> Path:
     dataset, competition = check_bundle(bundle)
     kaggle = Kaggle()
     if kaggle.user.lower() != dataset.partition("/")[0].lower():
         raise UserError(f"{bundle}: made for {dataset}, but you are {kaggle.user}: kernel.bundle --owner {kaggle.user}")
     if submit:
         check_allowance(kaggle, competition)  # before hours of work
+    digest = digest_of(bundle)
     push_dataset(kaggle, bundle, dataset)
     folder = paths.work / "kaggle" / "kernel"
     kernel = write_kernel(folder, bundle, dataset, competition, machine)
+    if digest_of(bundle) != digest:
+        raise UserError(f"{bundle}: kernel.bundle made another one while this was uploaded: run kernel.push again")
     push_kernel(kaggle, folder, kernel)
     wait_for_kernel(kaggle, kernel)
     output = paths.work / "kaggle" / "output"
-    fetch_output(kaggle, kernel, output)
+    with new_folder(output) as fetched:
+        kaggle.call(f"fetching the output of {kernel}", kaggle.api.kernels_output, kernel, str(fetched), force=True)
     submission = paths.work / "kaggle" / "submission.csv"
     check_output(output, bundle, paths.input)
-    shutil.copyfile(output / "submission.csv", submission)
+    with atomic(submission) as part:
+        shutil.copyfile(output / "submission.csv", part)
     say(f"{kernel}: complete -> {submission}")
     if submit:
         submit_file(kaggle, competition, submission, message or f"{dataset} {digest_of(bundle)[:12]}")
@@ -65,14 +93,17 @@ def push(paths: Paths, machine: str = MACHINE, submit: bool = False, message: st
 
 def check_bundle(bundle: Path) -> tuple[str, str]:
     """The dataset's owner/slug and the competition. Raises UserError where the bundle is absent or changed."""
+    recover(bundle)
     if not (bundle / MANIFEST_NAME).exists():
         raise UserError(f"{bundle}: no bundle: python -m kernel.bundle makes it")
+    again = "make the bundle again with kernel.bundle"
+    manifest = read_json(bundle / MANIFEST_NAME, Manifest, again)
+    metadata = read_json(bundle / METADATA, Metadata, again)
     try:
         script.check(bundle, bundle)
     except SystemExit as refusal:
         raise UserError(str(refusal).removeprefix("error: ")) from None
-    metadata = json.loads((bundle / METADATA).read_bytes())
-    return metadata["id"], json.loads((bundle / MANIFEST_NAME).read_bytes())["competition"]
+    return metadata["id"], manifest["competition"]
 
 
 def write_kernel(folder: Path, bundle: Path, dataset: str, competition: str, machine: str) -> str:
@@ -146,13 +177,6 @@ def last_word(log: str) -> str:
         text = log
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return next((line for line in lines if line.startswith("error:")), lines[-1] if lines else "")
-
-
-def fetch_output(kaggle: Kaggle, kernel: str, output: Path) -> None:
-    """The kernel's output files, into an empty folder."""
-    shutil.rmtree(output, ignore_errors=True)
-    output.mkdir(parents=True)
-    kaggle.call(f"fetching the output of {kernel}", kaggle.api.kernels_output, kernel, str(output), force=True)
 
 
 def check_output(output: Path, bundle: Path, competition_folder: Path) -> None:

@@ -1,41 +1,53 @@
 """How a fitted blend is applied to probabilities: numbers in a weights.json, matrices in and out, numpy alone."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
 from configs.errors import UserError
+from configs.forms import read_json
 
 TINY = 1e-9  # under the logarithm of a plain geometric mean; a float32 probability can be 0
 FLOOR = 1e-3  # under a fitted logarithm: a confident 1e-20 is no evidence worth 46 nats
 MEANS = ("single", "arithmetic", "geometric", "rank", "temperature", "greedy", "weights")  # none without a weight
 
 
-def read_weights(file: Path) -> dict[str, Any]:
+class Model(TypedDict):
+    """An entry of `models` in weights.json."""
+
+    weight: float
+    ids: list[str]
+    temperature: NotRequired[float]
+    coefficients: NotRequired[list[list[float]]]  # (classes in, classes out)
+
+
+class Weights(TypedDict):
+    """What of a weights.json is read again."""
+
+    method: str
+    models: dict[str, Model]
+    classes: list[str]
+    by_default: bool
+    offsets: NotRequired[list[float]]
+
+
+def read_weights(file: Path, remedy: str) -> Weights:
     """The content of a weights.json. Raises UserError where it is damaged, or a number in it is none that can be."""
+    about: Weights = read_json(file, Weights, remedy)
     try:
-        about = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(about, dict):
-            raise ValueError("it holds no settings")
-        if lacking := sorted({"by_default", "classes", "method", "models"} - set(about)):
-            raise ValueError(f"it lacks {lacking[0]}")
         _check_weights(about)
-    except (OSError, ValueError, RecursionError) as error:
-        fact = f"{file.name}: {' '.join(str(error).split())}"
-        raise UserError(f"{file.parent}: damaged ({fact}): make it again with ensemble.py --force") from None
+    except ValueError as error:
+        raise UserError(f"{file}: {' '.join(str(error).split())}: {remedy}") from None
     return about
 
 
-def _check_weights(about: dict[str, Any]) -> None:
+def _check_weights(about: Weights) -> None:
     """Raises ValueError where `apply_blend` would not compute a blend from this."""
     classes, models, method = about["classes"], about["models"], about["method"]
-    if not (isinstance(classes, list) and classes and all(isinstance(name, str) for name in classes)):
-        raise ValueError("its classes are no list of labels")
-    if not (isinstance(models, dict) and models and all(isinstance(model, dict) for model in models.values())):
-        raise ValueError("its models are no mapping of names to weights")
+    if not (classes and models):
+        raise ValueError("it has no classes or no models")
     if method not in (*MEANS, "log_linear", "stack"):
         raise ValueError(f"no blending method {method!r}")
     weights = [_numbers(model.get("weight"), (), f"the weight of {name}") for name, model in models.items()]

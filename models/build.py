@@ -179,9 +179,9 @@ def read_state(file: Path) -> State:
     """
     try:
         if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
+            from safetensors.torch import load
 
-            state: Any = load_file(file)
+            state: Any = load(file.read_bytes())  # load_file takes no path that is not UTF-8
         else:
             with torch.serialization.safe_globals(ARRAYS):
                 state = torch.load(file, map_location="cpu", weights_only=True)

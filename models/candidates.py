@@ -11,10 +11,10 @@ from configs.console import warn
 from configs.errors import UserError, list_some
 from configs.schema import differences
 from features.store import sound_hash, sound_sizes
-from folds.assign import fold_hash, fold_number
+from folds.assign import fold_hash
 from input.competition import Competition
 from input.names import respell
-from models.run_folder import Predictions, Run, mean_of_folds, read_run
+from models.run_folder import Predictions, Run, finished_folds, mean_of_folds, read_run
 
 Faults = dict[str, str]  # fname -> reason
 Predict = Callable[[Sequence[Run], Sequence[str]], tuple[list[Predictions], Faults]]
@@ -82,7 +82,7 @@ def _folders(runs: Path, names: Sequence[str]) -> list[Path]:
 
 def _experiment(folder: Path) -> tuple[list[Run], str]:
     """The finished folds of an experiment, and why they cannot be used ('' if they can)."""
-    runs = [read_run(f) for f in sorted(folder.glob("fold*")) if fold_number(f.name[4:]) is not None]
+    runs = [read_run(f) for f in finished_folds(folder)]
     n_folds = runs[0].manifest["n_folds"] if runs else 0
     if lacking := sorted(set(range(n_folds)) - {run.fold for run in runs}):
         begun = [k for k in lacking if (folder / f"fold{k}.partial").exists()]

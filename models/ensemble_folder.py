@@ -2,18 +2,19 @@
 or not at all."""
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import pandas as pd
 
 from configs.errors import UserError
+from configs.files import lock, new_folder, read_steady, recover
+from configs.forms import read_json
 from folds.assign import fold_hash
-from models.blending import apply_blend, read_weights
+from models.blending import apply_blend
 from models.candidates import Candidates
 from models.compare import compare, rows_that_decide
 from models.metrics import average_precision_at_3, scores
@@ -21,6 +22,43 @@ from models.nested import expected_on
 from models.run_folder import Predictions, load_predictions, replace_predictions, save_predictions
 
 BLEND = "blend"  # its own name among the models' in scores.json
+AGAIN = "make it again with ensemble.py --force"
+
+
+class Scores(TypedDict):
+    map3: float
+    map3_verified: NotRequired[float]  # absent where no row is verified
+
+
+class Difference(TypedDict):
+    difference: float
+    interval: tuple[float, float]
+
+
+class Method(TypedDict):
+    fitted: float
+    score: float
+    se: float
+    nested_all: float
+    to_single: Difference
+    to_mean: Difference
+
+
+class Expected(TypedDict):
+    clips: int
+    score: float
+    interval: tuple[float, float]
+
+
+class Comparison(TypedDict):
+    """What of a comparison.json is shown again."""
+
+    chosen: str
+    decide: str
+    rows: int
+    methods: dict[str, Method]
+    expected: Expected
+    unverified_weight: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -89,15 +127,18 @@ def renewed(ensemble: Ensemble, candidates: Candidates, folder: Path) -> Ensembl
     written anew, with its report, where their number is another: so is what to expect of them."""
     test = apply_blend(ensemble.weights, dict(zip(candidates.names, candidates.test, strict=True)))
     found = replace(ensemble, test=_predictions(candidates.test_fnames, test))
-    before, expected = ensemble.test, ensemble.comparison.get("expected")
-    if expected and expected["clips"] != len(candidates.test_fnames):
+    before, expected = ensemble.test, ensemble.comparison["expected"]
+    if expected["clips"] != len(candidates.test_fnames):
         from models.report import write_report  # here, since it knows this module, and for the sake of its pictures
 
         found = replace(found, comparison={**ensemble.comparison, "expected": _expected(found, candidates)})
         has_report = (folder / "report.html").exists()
-        save_ensemble(found, folder, (lambda partial: write_report(partial, found, candidates)) if has_report else None)
+        illustrate = (lambda partial: write_report(partial, found, candidates)) if has_report else None
+        save_ensemble(found, folder, illustrate, over=ensemble)
     elif before.fnames != found.test.fnames or not np.allclose(before.probs, found.test.probs, rtol=0, atol=1e-6):
-        replace_predictions(folder / "test.npz", found.test)
+        with lock(folder):
+            if _read_weights(folder) == ensemble.weights:  # another command may have put another blend there
+                replace_predictions(folder / "test.npz", found.test)
     return found
 
 
@@ -117,48 +158,77 @@ def was_asked(ensemble: Ensemble, method: str, decide: str, unverified_weight: f
     return [ensemble.weights.get(key) for key in keys] == [method, decide, unverified_weight, False]
 
 
-def save_ensemble(ensemble: Ensemble, folder: Path, illustrate: Callable[[Path], None] | None = None) -> None:
+def save_ensemble(
+    ensemble: Ensemble,
+    folder: Path,
+    illustrate: Callable[[Path], None] | None = None,
+    over: Ensemble | None = None,
+) -> None:
     """Write the folder; an older one of that name goes only when the new one is whole. illustrate: adds more files to
-    the folder that it gets, before that. Raises UserError where the folder is there and holds something else."""
-    refuse_no_blend(folder)
-    partial, old = folder.with_name(folder.name + ".partial"), folder.with_name(folder.name + ".old")
-    for left_over in (partial, old):
-        shutil.rmtree(left_over, ignore_errors=True)
-    partial.mkdir(parents=True)
-    (partial / "weights.json").write_text(readable_json(ensemble.weights))
-    (partial / "scores.json").write_text(json.dumps(ensemble.scores, indent=1))
-    (partial / "comparison.json").write_text(json.dumps(ensemble.comparison, indent=1))
-    save_predictions(partial / "oof.npz", ensemble.oof)
-    save_predictions(partial / "test.npz", ensemble.test)
-    if illustrate:
-        illustrate(partial)
-    if folder.exists():
-        folder.rename(old)
-    partial.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    the folder that it gets, before that. over: the blend that it may replace, no other. Raises UserError where the
+    folder is there and holds something else, or another command made a blend there meanwhile: any other than `over`, a
+    chosen one where this is one by default."""
+
+    def check() -> None:
+        check_is_blend(folder)
+        there = _read_weights(folder) if folder.exists() else None
+        chosen_meanwhile = ensemble.weights["by_default"] and there and not there["by_default"]
+        if chosen_meanwhile or (over and there != over.weights):
+            raise UserError(f"{folder}: another command made this blend meanwhile: run the same command again")
+
+    check()
+    with new_folder(folder, check) as partial:
+        (partial / "weights.json").write_text(readable_json(ensemble.weights))
+        (partial / "scores.json").write_text(json.dumps(ensemble.scores, indent=1))
+        (partial / "comparison.json").write_text(json.dumps(ensemble.comparison, indent=1))
+        save_predictions(partial / "oof.npz", ensemble.oof)
+        save_predictions(partial / "test.npz", ensemble.test)
+        if illustrate:
+            illustrate(partial)
 
 
-def refuse_no_blend(folder: Path) -> None:
+def check_is_blend(folder: Path) -> None:
     """Raises UserError where the folder is there, and not one of `save_ensemble`: nothing of it may be replaced."""
     if folder.exists() and not (folder / "weights.json").is_file():
         raise UserError(f"{folder}: exists and is no blend (it has no weights.json): give another name, or delete it")
 
 
+def find_ensemble(folder: Path) -> Ensemble | None:
+    """`load_ensemble` of a folder that is there; None where it is not."""
+    recover(folder)
+    return load_ensemble(folder) if folder.exists() else None
+
+
 def load_ensemble(folder: Path) -> Ensemble:
     """The inverse of `save_ensemble`. Raises UserError where the folder is damaged, or no blend."""
-    refuse_no_blend(folder)
-    weights = read_weights(folder / "weights.json")
-    try:
-        found, comparison = (json.loads((folder / f"{name}.json").read_text()) for name in ("scores", "comparison"))
-        if not (isinstance(found, dict) and isinstance(comparison, dict)):
-            raise ValueError("scores.json or comparison.json is no mapping")
-    except (OSError, TypeError, ValueError) as error:
-        raise UserError(f"{folder}: damaged ({error}): make it again with ensemble.py --force") from None
+    check_is_blend(folder)
+    return read_steady(folder, lambda: _load(folder))
+
+
+def _load(folder: Path) -> Ensemble:
+    weights = _read_weights(folder)
+    found = read_json(folder / "scores.json", dict[str, Scores], AGAIN)
+    comparison = read_json(folder / "comparison.json", Comparison, AGAIN)
     try:
         oof, test = load_predictions(folder / "oof.npz"), load_predictions(folder / "test.npz")
     except UserError as error:
         raise UserError(f"{error}: make the blend again with ensemble.py --force") from None
+    models = weights["models"]
+    uniform = np.full((1, len(weights["classes"])), 1 / max(1, len(weights["classes"])))
+    try:
+        if {*models, BLEND} - set(found) or not models:
+            raise ValueError("a model lacks its scores")
+        with np.errstate(all="ignore"):
+            tried = apply_blend(weights, dict.fromkeys(models, uniform))  # all the numbers that it needs are there
+        if not np.isfinite(tried).all() or {tried.shape[1]} != {oof.probs.shape[1], test.probs.shape[1]}:
+            raise ValueError("its numbers give no probabilities of these classes")
+    except (ArithmeticError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder}: damaged ({error}): {AGAIN}") from None
     return Ensemble(weights, oof, test, found, comparison)
+
+
+def _read_weights(folder: Path) -> dict[str, Any]:
+    return dict(read_weights(folder / "weights.json", AGAIN))
 
 
 def readable_json(about: dict[str, Any]) -> str:

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.environments import LightningEnvironment
 
-from configs.console import progress, say
+from configs.console import READER_LEFT, progress, say
 from configs.errors import UserError
+from configs.files import atomic, name_in_utf8
 from models.lit_tagger import SAVED, LitTagger, Scores
 from models.memory import memory_kept
 from models.run_folder import CHECKPOINT
@@ -42,7 +44,9 @@ def run_epochs(lit: LitTagger, precision: str, keeper: pl.Callback, checkpoint: 
     with quiet(), memory_kept():
         try:
             build_trainer(lit, precision, keeper, lit.epochs).fit(lit, ckpt_path=checkpoint, weights_only=True)
-        except SystemExit:
+        except SystemExit as end:
+            if end.code == READER_LEFT:
+                raise
             raise KeyboardInterrupt from None
 
 
@@ -52,6 +56,7 @@ def build_trainer(lit: LitTagger, precision: str, keeper: pl.Callback, epochs: i
         max_epochs=epochs,
         accelerator="gpu" if lit.batches.device.type == "cuda" else "cpu",
         devices=1,
+        plugins=[OneProcess()],
         precision=PRECISIONS[precision],  # type: ignore[arg-type]  # its Literal is not exported
         reload_dataloaders_every_n_epochs=1,
         limit_val_batches=0,
@@ -61,6 +66,22 @@ def build_trainer(lit: LitTagger, precision: str, keeper: pl.Callback, epochs: i
         enable_model_summary=False,
         callbacks=[keeper],
     )
+
+
+class OneProcess(LightningEnvironment):
+    """We train on one device in one process, whatever a scheduler (Slurm, LSF, MPI) or a launcher (torchrun) says in
+    the environment: each of its processes is a command of its own."""
+
+    creates_processes_externally = False
+
+    def local_rank(self) -> int:
+        return 0
+
+    def node_rank(self) -> int:
+        return 0
+
+    def teardown(self) -> None:
+        """The environment is as it was."""
 
 
 def reporter(what: str, epochs: int, done: int) -> Callable[[dict[str, float]], None]:
@@ -88,7 +109,7 @@ class RunKeeper(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.board = SummaryWriter(str(self.folder), purge_step=trainer.current_epoch + 1)
+        self.board = SummaryWriter(name_in_utf8(self.folder), purge_step=trainer.current_epoch + 1)
 
     def on_train_batch_end(self, trainer: pl.Trainer, lit: pl.LightningModule, out: Any, batch: Any, i: int) -> None:
         self.advance(len(batch))
@@ -102,13 +123,13 @@ class RunKeeper(pl.Callback):
         lines = [",".join(last), *(",".join(f"{v:.6g}" for v in row.values()) for row in lit.history)]
         (self.folder / "metrics.csv").write_text("\n".join(lines) + "\n")
         try:
-            trainer.save_checkpoint(self.folder / "next.ckpt")
+            with atomic(self.folder / CHECKPOINT) as part:
+                trainer.save_checkpoint(part)
         except OSError as error:
             if error.strerror is None:
                 raise
             way = f"{self.folder / CHECKPOINT} (by way of {tempfile.gettempdir()})"  # as Lightning writes it
             raise OSError(error.errno, error.strerror, way) from None
-        (self.folder / "next.ckpt").replace(self.folder / CHECKPOINT)
         self.report(last)
 
     def on_train_end(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
@@ -145,7 +166,7 @@ def finished_epochs(checkpoint: Path) -> int:
     if not checkpoint.exists():
         return 0
     try:
-        found = torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)
+        found = torch.load(checkpoint, map_location="cpu", weights_only=True)
         if lacking := sorted(set(SAVED) - set(found)):  # of another version of the kit
             raise ValueError(f"it lacks {lacking[0]}")
         return len(found["history"])

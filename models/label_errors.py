@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from configs.console import run_command, say
 from configs.errors import UserError
+from configs.files import atomic
 from configs.paths import Paths, add_folders, as_path
 
 if TYPE_CHECKING:  # imported where they are used: --help must not wait for them
@@ -151,10 +152,8 @@ def likely_errors(probs: "np.ndarray", given: "np.ndarray") -> "np.ndarray":
 
 def write_list(found: "pd.DataFrame", out: Path) -> None:
     """A CSV, there whole or not at all."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(out.name + ".part")
-    found.to_csv(part, index=False, float_format="%.4f", lineterminator="\n")
-    part.replace(out)
+    with atomic(out) as part:  # a path that is no UTF-8 keeps its bytes
+        found.to_csv(part, index=False, float_format="%.4f", lineterminator="\n", errors="surrogateescape")
 
 
 if __name__ == "__main__":

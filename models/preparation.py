@@ -1,6 +1,5 @@
 """What the folds of an experiment share before training: competition, folds, labels, features, device."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ import pandas as pd
 
 from configs.console import say, warn
 from configs.errors import UserError, list_faults, list_some
+from configs.forms import read_json
 from configs.paths import Paths
 from configs.schema import Config, config_hash
 from features.store import Store, open_features, sound_hash, sound_sizes
@@ -19,7 +19,7 @@ from input.competition import Competition, load_competition
 from input.corrections import correct, corrections_hash, read_corrections
 from models.fold_data import refuse_finetuning_on_nothing
 from models.pseudo_labels import PseudoLabels, read_pseudo_labels
-from models.run_folder import file_sha256
+from models.run_folder import Manifest, file_sha256
 
 if TYPE_CHECKING:  # a finished fold is found without it
     import torch
@@ -120,17 +120,17 @@ def runs_with(weights: Path, runs: Path) -> Iterator[dict[str, Any]]:
     digest = file_sha256(weights) if weights.is_file() else None
     for file in {weights.parent / "manifest.json", *runs.glob("*/fold*/manifest.json")}:
         try:
-            made = json.loads(file.read_bytes())
-            if file.parent == weights.parent or made["files"]["model.safetensors"] == digest:
-                yield made
-        except (OSError, ValueError, KeyError, TypeError):
+            made = read_json(file, Manifest, "")
+        except UserError:
             continue  # of something else
+        if file.parent == weights.parent or made["files"].get("model.safetensors") == digest:
+            yield made
 
 
-def refuse_weights_that_know(weights: str, made: Any, fold: int, data: Data) -> None:
+def refuse_weights_that_know(weights: str, made: dict[str, Any], fold: int, data: Data) -> None:
     """Raises UserError where a model learned from clips that this fold is scored on: one of another fold, or of other
     folds of the same training sound. made: the manifest of its fold."""
-    if not isinstance(made, dict) or made.get("sound_hash", {}).get("train") != data.facts["sound_hash"]["train"]:
+    if made.get("sound_hash", {}).get("train") != data.facts["sound_hash"]["train"]:
         return
     used = data.folds[~data.folds["fname"].isin(made.get("skipped", ()))]
     if (made.get("fold"), made.get("fold_hash")) != (fold, fold_hash(used)):

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from configs.errors import UserError, list_some
+from configs.files import recover
 from configs.schema import PseudoConfig
 from features.store import Store
 from folds.assign import fold_hash
@@ -93,6 +94,7 @@ def add_pseudo_labels(parts: FoldData, pseudo: PseudoLabels, weight: float, test
 
 
 def _read_voter(folder: Path) -> Run:
+    recover(folder)
     if not folder.exists():
         there = sorted(run.parent.name for run in folder.parent.parent.glob(f"*/{folder.name}"))
         begun = " (begun)" if partial_of(folder).exists() else ""

@@ -4,7 +4,6 @@ config.json, classes.txt, model.safetensors, oof.npz, test.npz, scores.json, met
 them with their sha256 and says what they were made from. Probabilities are keyed by fname.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -12,20 +11,23 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
+from configs import files
 from configs.errors import UserError, list_some
+from configs.files import atomic, lock, read_steady, swap, write
+from configs.forms import misfit, read_json
 from configs.schema import Config, differences, from_dict, to_dict
+from folds.assign import fold_number
 
 FILES = ("config.json", "classes.txt", "model.safetensors", "oof.npz", "test.npz", "scores.json", "metrics.csv")
 TRAINED = ("config.json", "classes.txt", "model.safetensors")  # what prediction needs of them, beside the manifest
-NEEDED = {"experiment", "fold", "n_folds", "fold_hash", "skipped", "test_faults", "files"}  # of a manifest
 MADE_FROM = {  # facts that a run must share with who asks for it; the last two are absent where they are not used
     "fold_hash": "folds",
     "sound_hash": "sound files",
@@ -33,7 +35,22 @@ MADE_FROM = {  # facts that a run must share with who asks for it; the last two 
     "pseudo_runs": "pseudo-labels (a run that they come from changed)",
 }
 ANEW = "choose a name=NEW, or train it again with --force"
+AGAIN = "train that fold with --force"
 CHECKPOINT = "last.ckpt"  # the last whole epoch of an unfinished fold
+BEGUN = "begun.json"  # what it is made from; gone once it has its name
+
+
+class Manifest(TypedDict):
+    """What of a manifest.json is read again, beside facts that are only compared."""
+
+    experiment: str
+    fold: int
+    n_folds: int
+    fold_hash: str
+    skipped: dict[str, str]  # training clips that were left out, with the reason
+    test_faults: dict[str, str]
+    files: dict[str, str]  # sha256
+    sound_hash: NotRequired[dict[str, str]]  # absent in those of an older version
 
 
 @dataclass(frozen=True)
@@ -104,21 +121,28 @@ def save_predictions(file: Path, predictions: Predictions) -> None:
 
 def replace_predictions(file: Path, predictions: Predictions) -> None:
     """As `save_predictions` in a folder that is in use: the file is there whole or not at all."""
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
-    save_predictions(part, predictions)
-    part.replace(file)
+    with atomic(file) as part:
+        save_predictions(part, predictions)
 
 
 def load_predictions(file: Path) -> Predictions:
     """The inverse of `save_predictions`. Raises UserError where the file is damaged."""
     try:
         with np.load(file) as data:
-            fnames, probs = tuple(data["fname"].tolist()), data["probs"]
-            if probs.ndim != 2 or len(probs) != len(fnames):
-                raise ValueError(f"{len(fnames)} names for probabilities of shape {probs.shape}")
-            return Predictions(fnames, probs, data.get("size"))
+            fnames, probs, size = data["fname"], data["probs"], data.get("size")
+        _check_predictions(fnames, probs, size)
+        return Predictions(tuple(fnames.tolist()), probs, size)
     except Exception as error:  # a damaged npz fails as OSError, ValueError, KeyError or BadZipFile
         raise UserError(f"{file}: cannot read the predictions: {error}") from None
+
+
+def _check_predictions(fnames: np.ndarray, probs: np.ndarray, size: np.ndarray | None) -> None:
+    """Raises ValueError where the arrays are not what `save_predictions` writes."""
+    shapes = [fnames.shape, probs.shape[:1], *([] if size is None else [size.shape])]
+    if fnames.dtype.kind != "U" or probs.dtype != np.float32 or probs.ndim != 2 or len({(len(fnames),), *shapes}) > 1:
+        raise ValueError(f"fname {fnames.dtype} {fnames.shape}, probs {probs.dtype} {probs.shape} do not match")
+    if size is not None and size.dtype.kind != "i":
+        raise ValueError(f"size is {size.dtype}")
 
 
 def kept_answers(folder: Path, run_id: str, store_key: str) -> Path:
@@ -135,14 +159,14 @@ def unfinished(final: Path, config: Config, facts: dict[str, Any], restart: bool
     other settings or from other data.
     """
     partial = partial_of(final)
-    with _lock(final):
+    with _alone(final):
         if restart or not (partial / CHECKPOINT).exists():
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
             _write_json(partial / "config.json", to_dict(config))
-            _write_json(partial / "begun.json", facts)
+            _write_json(partial / BEGUN, facts)
         refuse_other_settings(partial / "config.json", config, f"{partial} was begun")
-        refuse_other_data(_read_json(partial / "begun.json"), facts, f"{partial} was begun")
+        refuse_other_data(_read_json(partial / BEGUN), facts, f"{partial} was begun")
         yield partial
 
 
@@ -156,11 +180,15 @@ def is_begun(final: Path, config: Config) -> bool:
 
 
 def recover(final: Path) -> None:
-    """Let a fold take its name that was killed when it was whole but for that."""
-    if (partial_of(final) / "manifest.json").exists():
-        with _lock(final):
-            if (partial_of(final) / "manifest.json").exists():  # another process may just have finished it
-                _publish(partial_of(final), final)
+    """Let a fold take its name that was killed when it was whole but for that, or give an older one its name back."""
+    files.recover(final)
+    partial = partial_of(final)
+    if (partial / "manifest.json").exists():
+        with _alone(final):
+            if (partial / BEGUN).exists() or not final.exists():
+                _publish(partial, final)
+            else:  # it was replaced, and the process killed before it had removed it
+                shutil.rmtree(partial)
 
 
 def partial_of(final: Path) -> Path:
@@ -168,16 +196,8 @@ def partial_of(final: Path) -> Path:
     return final.with_name(final.name + ".partial")
 
 
-@contextmanager
-def _lock(final: Path) -> Iterator[None]:
-    """A killed process leaves no lock behind, only an empty file. Raises UserError where another process holds it."""
-    final.parent.mkdir(parents=True, exist_ok=True)
-    with final.with_name(f".{final.name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"{final}: another process is training this fold: wait for it, or stop it") from None
-        yield
+def _alone(final: Path) -> AbstractContextManager[None]:
+    return lock(final, f"{final}: another process is training this fold: wait for it, or stop it")
 
 
 def refuse_other_settings(file: Path, config: Config, fact: str) -> None:
@@ -216,12 +236,20 @@ def library_versions() -> dict[str, str | None]:
 
 
 def git_revision(folder: Path) -> str | None:
-    """The commit of the code in `folder`, with '-dirty' where it was changed since; None outside of git."""
+    """The commit of the code in `folder`, with '-dirty' where it was changed since; None where that is not the top of a
+    repository: one that it was unpacked in is somebody else's."""
+    return ask_git(folder, "describe", "--always", "--abbrev=40", "--dirty").strip() or None
+
+
+def ask_git(folder: Path, *command: str, told: str = "") -> str:
+    """What git says of the repository whose top is `folder`, given `told`; '' where it is none or git is not there."""
+    here = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}  # a hook names another one
+    here["GIT_CEILING_DIRECTORIES"] = str(folder.resolve().parent)
     try:
-        command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
+        asked = subprocess.run(["git", "-C", folder, *command], input=os.fsencode(told), capture_output=True, env=here)
+    except OSError:
+        return ""
+    return os.fsdecode(asked.stdout) if asked.returncode == 0 else ""
 
 
 def _version(name: str) -> str | None:
@@ -246,7 +274,7 @@ def finish_run(
     facts go into the manifest: experiment, fold, n_folds, fold_hash, skipped, test_faults and whatever else the run was
     made from. An older folder of that name goes only when the new one is whole.
     """
-    (partial / "classes.txt").write_text("\n".join(classes) + "\n")
+    write(partial / "classes.txt", "\n".join(classes) + "\n")
     save_predictions(partial / "oof.npz", oof)
     save_predictions(partial / "test.npz", test)
     _write_json(partial / "config.json", to_dict(config))
@@ -258,14 +286,18 @@ def finish_run(
 def _publish(partial: Path, final: Path) -> None:
     """A folder with a manifest is whole: it takes the name `final`, and an older one of that name goes."""
     for file in partial.iterdir():
-        if file.is_file() and file.name not in (*FILES, "manifest.json") and not file.name.startswith("events."):
+        if file.is_file() and file.name not in (*FILES, "manifest.json", BEGUN) and not file.name.startswith("events."):
             file.unlink()
-    old = final.with_name(final.name + ".old")
-    if final.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        final.rename(old)
-    partial.rename(final)
-    shutil.rmtree(old, ignore_errors=True)
+    swap(partial, final)
+    (final / BEGUN).unlink(missing_ok=True)  # last: it tells a new folder from a replaced one, see `recover`
+
+
+def finished_folds(experiment: Path) -> list[Path]:
+    """The folders of an experiment's finished folds, in order of their numbers."""
+    for left in experiment.glob("fold*.old"):
+        files.recover(left.with_suffix(""))
+    found = {fold_number(folder.name[4:]): folder for folder in experiment.glob("fold*")}
+    return [found[k] for k in sorted(k for k in found if k is not None)]
 
 
 def read_run(folder: Path) -> Run:
@@ -273,10 +305,20 @@ def read_run(folder: Path) -> Run:
 
     Raises UserError where it is unfinished, damaged or written by another version of the kit.
     """
-    small = [name for name in FILES if name != "model.safetensors"]
-    trained = _read_checked(folder, small)
-    scores = _read_json(folder / "scores.json")
+    return read_steady(folder, lambda: _read_run(folder))
+
+
+def _read_run(folder: Path) -> Run:
+    trained = _read_checked(folder, [name for name in FILES if name != "model.safetensors"])
+    scores = read_json(folder / "scores.json", dict[str, float], AGAIN)
     oof, test = load_predictions(folder / "oof.npz"), load_predictions(folder / "test.npz")
+    for name, one in (("oof", oof), ("test", test)):
+        if one.probs.shape[1] != len(trained.classes):
+            raise UserError(
+                f"{folder / name}.npz: {one.probs.shape[1]} columns, {len(trained.classes)} classes: {AGAIN}"
+            )
+    if "map3" not in scores:
+        raise UserError(f"{folder / 'scores.json'}: lacks map3: {AGAIN}")
     return Run(folder, trained.id, trained.config, trained.classes, oof, test, scores, trained.manifest)
 
 
@@ -285,7 +327,7 @@ def read_trained(folder: Path) -> Trained:
 
     Raises UserError where it is unfinished, damaged or written by another version of the kit.
     """
-    return _read_checked(folder, TRAINED)
+    return read_steady(folder, lambda: _read_checked(folder, TRAINED))
 
 
 def _read_checked(folder: Path, names: Sequence[str]) -> Trained:
@@ -293,18 +335,17 @@ def _read_checked(folder: Path, names: Sequence[str]) -> Trained:
     try:
         raw = (folder / "manifest.json").read_bytes()
         manifest = json.loads(raw)
-        if lacking := sorted(NEEDED - set(manifest)):
-            raise ValueError(f"its manifest lacks {list_some(lacking)}")
-        fold, n_folds = manifest["fold"], manifest["n_folds"]
-        if not (type(fold) is type(n_folds) is int and 0 <= fold < n_folds):
-            raise ValueError(f"its manifest has fold {fold!r} of {n_folds!r}")
+        if fault := misfit(manifest, Manifest, "its manifest"):
+            raise ValueError(fault)
         check_files(folder, manifest, names)
         config = from_dict(_read_json(folder / "config.json"))
-        classes = tuple((folder / "classes.txt").read_text().split())
+        classes = tuple((folder / "classes.txt").read_text(encoding="utf-8").split())
+        if not 0 <= manifest["fold"] < manifest["n_folds"] <= 10_000:
+            raise ValueError(f"fold {manifest['fold']} of {manifest['n_folds']} in its manifest")
     except UserError:
         raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder}: not a finished run of this kit ({error}): train that fold with --force") from None
+    except (OSError, ValueError, KeyError, RecursionError) as error:
+        raise UserError(f"{folder}: not a finished run of this kit ({error}): {AGAIN}") from None
     return Trained(folder, hashlib.sha256(raw).hexdigest()[:12], config, classes, manifest)
 
 
@@ -317,20 +358,12 @@ def check_files(folder: Path, manifest: dict[str, Any], names: Sequence[str]) ->
 
 
 def _write_json(file: Path, values: dict[str, Any]) -> None:
-    part = file.with_name(file.name + ".part")
-    part.write_text(json.dumps(values, indent=1, sort_keys=True))
-    part.replace(file)  # there whole or not at all
+    write(file, json.dumps(values, indent=1, sort_keys=True))
 
 
 def _read_json(file: Path) -> dict[str, Any]:
     """Raises UserError where the file is absent or damaged."""
-    try:
-        values = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: cannot read ({error}): {ANEW}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{file}: holds no settings: {ANEW}")
-    return values
+    return dict(read_json(file, dict, ANEW))
 
 
 def file_sha256(file: Path) -> str:

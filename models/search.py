@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from configs.console import say
@@ -22,7 +21,7 @@ from configs.errors import UserError, list_some
 from configs.load import Setting, load_config
 from configs.schema import Config, differences, from_dict, to_dict
 from configs.search_space import Range, value_of
-from models.study_locks import JournalLock, at_work, is_alive, locked
+from models.study_locks import Journal, at_work, forget_the_dead, is_alive, locked
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 ANEW = "choose another --name, or delete that folder"
@@ -84,21 +83,23 @@ def open_study(folder: Path, facts: dict[str, Any] | None = None, plan: Plan | N
         raise UserError(f"{folder}: no study here: name the one to report with --name, or begin it without --report")
     with locked(folder):
         try:
-            lock: Any = JournalLock(journal)  # Optuna's type is private
-            backend = JournalFileBackend(str(journal), lock)
             study = optuna.create_study(
-                storage=optuna.storages.JournalStorage(backend),
+                storage=optuna.storages.JournalStorage(Journal(journal)),
                 study_name=folder.name,
                 direction="maximize",
                 load_if_exists=True,
                 pruner=choose_pruner(plan) if plan else None,
             )
-        except (ValueError, KeyError, AssertionError) as error:
-            raise UserError(f"{journal}: damaged ({error}): {ANEW}") from None
+        except (UserError, OSError, MemoryError):
+            raise
+        except Exception as error:  # Optuna checks no record
+            raise UserError(f"{journal}: damaged ({type(error).__name__} {error}): {ANEW}") from None
         if facts and "facts" not in study.user_attrs:
             study.set_user_attr("facts", facts)
         elif facts:
             _refuse_other(study.user_attrs["facts"], facts, folder)
+        elif "facts" not in study.user_attrs:  # killed as it was begun
+            raise UserError(f"{folder}: this study has no trials yet: go on with it without --report")
     return study
 
 
@@ -158,9 +159,7 @@ def fail_abandoned(folder: Path, study: optuna.Study) -> None:
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if not is_alive(folder, trial.user_attrs.get("worker")):
             study.tell(trial.number, state=TrialState.FAIL)
-    for file in (folder / "workers").glob("*.lock"):
-        if not is_alive(folder, file.stem):
-            file.unlink()
+    forget_the_dead(folder)
 
 
 class Sampler(optuna.samplers.TPESampler):

@@ -12,6 +12,7 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from configs.console import say, table
+from configs.files import write
 from configs.schema import Config, from_dict, to_dict
 from models.search import best_trial, finished, settings_of
 from models.search_pictures import history_picture, importances_picture, slices_picture
@@ -22,12 +23,12 @@ FEWEST = 4  # whole trials, of different scores, from which importances are esti
 def write_report(folder: Path, study: optuna.Study) -> None:
     """Write the files and say the best trial. Call it in `locked`. Without a whole trial: only trials.csv."""
     trials, best = finished(study), best_trial(study)
-    _write(folder / "trials.csv", _csv(trials, study.user_attrs["facts"]["folds"], searched(study)).encode())
+    write(folder / "trials.csv", _csv(trials, study.user_attrs["facts"]["folds"], searched(study)))
     if best is None:
         say(f"{folder}: {len(trials)} trials finished, none of them whole: nothing to report yet")
         return
     file = folder / "best.yaml"
-    _write(file, best_yaml(file, study, best).encode())
+    write(file, best_yaml(file, study, best).encode("utf-8", "backslashreplace"))  # YAML must be UTF-8, a path need not
     importances = parameter_importances(study)
     pictures = {"history": history_picture(trials), "slices": slices_picture(trials, searched(study))}
     if importances:
@@ -36,7 +37,7 @@ def write_report(folder: Path, study: optuna.Study) -> None:
     for name, picture in pictures.items():
         image = io.BytesIO()
         picture.savefig(image, format="png")
-        _write(folder / f"{name}.png", image.getvalue())
+        write(folder / f"{name}.png", image.getvalue())
     pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
     say(
         f"best of {len(trials)} trials ({pruned} pruned): trial {best.number}, out-of-fold MAP@3 {best.value:.4f}, "
@@ -104,9 +105,3 @@ def parameter_importances(study: optuna.Study) -> dict[str, float]:
         return {}
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     return optuna.importance.get_param_importances(study, evaluator=evaluator, params=keys)
-
-
-def _write(file: Path, content: bytes) -> None:
-    part = file.with_name(file.name + ".part")
-    part.write_bytes(content)
-    part.replace(file)  # there whole or not at all

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from configs.errors import UserError, list_some
+from configs.files import atomic, write
 from models.metrics import average_precision_at_3, top_3
 from models.run_folder import Predictions
 
@@ -19,16 +20,10 @@ def write_submission(file: Path, predictions: Predictions, classes: tuple[str, .
     Raises UserError where `file` exists and is no submission, or what was written does not read back as it should.
     """
     refuse_no_submission(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(file.name + ".part")
     table = pd.DataFrame({"fname": predictions.fnames, "label": top_3(predictions.probs, classes)})
-    table.to_csv(part, index=False, lineterminator="\n")
-    try:
+    with atomic(file) as part:
+        table.to_csv(part, index=False, lineterminator="\n")
         validate_submission(part, predictions.fnames, classes)
-    except UserError:
-        part.unlink()
-        raise
-    part.replace(file)
 
 
 def refuse_no_submission(file: Path) -> None:
@@ -63,9 +58,7 @@ def validate_submission(file: Path, fnames: tuple[str, ...], classes: tuple[str,
 def write_report(file: Path, ensemble_folder: Path, faults: dict[str, str], n_clips: int) -> None:
     """Beside the submission: what it was made from, and which clips had a fault, with the reason."""
     report = {"ensemble": str(ensemble_folder), "clips": n_clips, "clips_with_a_fault": faults}
-    part = file.with_name(file.name + ".part")
-    part.write_text(json.dumps(report, indent=1) + "\n")
-    part.replace(file)
+    write(file, json.dumps(report, indent=1) + "\n")
 
 
 def score_by_usage(predictions: Predictions, truth: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, float]:

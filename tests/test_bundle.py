@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,6 +66,65 @@ def test_code_leaves_out_what_git_ignores_and_what_lies_deeper(tmp_path: Path) -
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     (tmp_path / ".gitignore").write_text("secret*\n")
     assert list(map(str, code_files(tmp_path))) == ["input/read.py", "models/net.py"]
+
+
+@pytest.mark.parametrize("where", ["outer repository", "no git"])
+def test_code_is_packed_wherever_the_kit_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    (tmp_path / ".gitignore").write_text("kit/\n*.py\n")
+    (tmp_path / "kit" / "models").mkdir(parents=True)
+    (tmp_path / "kit" / "models" / "net.py").touch()
+    if where == "no git":
+        monkeypatch.setenv("PATH", str(tmp_path))
+    assert list(map(str, code_files(tmp_path / "kit"))) == ["models/net.py"]
+
+
+@pytest.mark.parametrize(
+    "lost", ["models/log_linear.py", "models/blending.py", "kernel/predict.py", "configs/files.py"]
+)
+def test_a_bundle_without_a_module_that_predicts_is_not_finished(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    """Blending is imported at the top of a module three imports away from kernel.predict; a fit is not needed."""
+    monkeypatch.setattr(module, "code_files", lambda root: [f for f in code_files(root) if str(f) != lost])
+    if lost == "models/log_linear.py":
+        bundle(paths, "default", "me")
+        return
+    with pytest.raises(UserError, match=lost.removesuffix(".py").replace("/", r"\.")):
+        bundle(paths, "default", "me")
+    assert not (paths.work / "kaggle" / "dataset").exists()
+
+
+def test_a_bundle_is_there_while_the_next_one_is_made_and_two_may_be_made_at_once(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = bundle(paths, "default", "me")
+    copy_wheels = module.copy_wheels
+
+    def meanwhile(*given: Any) -> None:
+        assert (first / "kit_manifest.json").exists()
+        monkeypatch.setattr(module, "copy_wheels", copy_wheels)
+        bundle(paths, "default", "you")
+        assert "you/" in (first / "dataset-metadata.json").read_text()
+
+    monkeypatch.setattr(module, "copy_wheels", meanwhile)
+    bundle(paths, "default", "me")
+    assert "me/" in (first / "dataset-metadata.json").read_text()
+    assert [f.name for f in first.parent.iterdir() if not f.name.endswith(".lock")] == ["dataset"]
+
+
+def test_a_run_that_is_replaced_while_it_is_packed_is_refused(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = paths.runs / "demo_vggish" / "fold1" / "manifest.json"
+    copyfile = shutil.copyfile
+
+    def meanwhile(source: Path, target: Path) -> None:
+        if source == manifest:
+            manifest.write_text(manifest.read_text() + "\n")
+        copyfile(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", meanwhile)
+    with pytest.raises(UserError, match="demo_vggish: its runs changed since they were blended"):
+        bundle(paths, "default", "me")
 
 
 def test_wheels_go_along_when_asked_for(paths: Paths, tmp_path: Path) -> None:

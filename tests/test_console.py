@@ -2,6 +2,7 @@
 
 import errno
 import io
+import os
 import subprocess
 import sys
 
@@ -186,3 +187,71 @@ def test_speaking_costs_no_heavy_import():
     code = f"import sys, configs.console, configs.paths; print(*{heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def run_python(code: str, shell: str = "", **variables: str) -> "subprocess.CompletedProcess[bytes]":
+    """`code` in a process of its own, with a redirection or a pipe behind it as the shell has it."""
+    command = f'"$PYTHON" -c "$CODE" {shell}'
+    env = {**os.environ, "PYTHON": sys.executable, "CODE": code, **variables}
+    return subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, env=env)
+
+
+MANY = "from configs.console import *\nrun_command(lambda: [say('x' * 99) for _ in range(10_000)])"
+
+
+def test_a_reader_that_leaves_has_what_it_asked_for():
+    done = run_python(MANY, "| head -n 1")
+    assert (done.returncode, done.stdout, done.stderr) == (141, b"x" * 99 + b"\n", b"")  # as of any command
+    done = run_python(MANY, "2>&1 | head -n 1")
+    assert (done.returncode, done.stdout) == (141, b"x" * 99 + b"\n")
+    code = "import argparse, time\nfrom configs.console import *\ntime.sleep(0.2)\n"
+    done = run_python(
+        code + "run_command(lambda: argparse.ArgumentParser().parse_args(['-h']))", "| true", PYTHONUNBUFFERED=""
+    )
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_a_broken_pipe_of_something_else_is_told(capsys):
+    with pytest.raises(SystemExit):
+        run_command(lambda: throw(BrokenPipeError(errno.EPIPE, "Broken pipe")))
+    assert capsys.readouterr().err == "error: Broken pipe\n"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", ">&- 2>&- <&-"])
+def test_without_standard_streams_nothing_is_said_and_no_file_takes_their_place(tmp_path, closed):
+    code = f"""
+import os, sys
+from configs.console import *
+say("before"); warn("before")
+def main():
+    with open({str(tmp_path / "file")!r}, "w") as file:
+        assert file.fileno() > 2
+        say("hello"); warn("careful"); table(["a"], [["b"]])
+        with progress("features", 2, "clips", every=0) as advance:
+            advance(1)
+        os.write(1, b"of a C library"); os.write(2, b"of a C library")
+        file.write("mine")
+    raise UserError("the end")
+run_command(main)
+"""
+    done = run_python(code, closed)
+    assert done.returncode == 2
+    assert (tmp_path / "file").read_text() == "mine"
+    assert (b"hello" in done.stdout) == (">&-" not in closed.split())
+    assert (b"error: the end" in done.stderr) == ("2>&-" not in closed)
+    assert b"careful" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"), [("ascii", rb"G\xe4nse"), ("latin-1", b"G\xe4nse"), ("utf-8", b"G\xc3\xa4nse")]
+)
+def test_a_terminal_of_another_encoding_stops_nothing(encoding, shown):
+    code = """
+import argparse
+from configs.console import *
+say("G\\xe4nse \\udcff"); table(["G\\xe4nse"], [["1"]])
+run_command(lambda: argparse.ArgumentParser(prog="G\\xe4nse").parse_args(["--help"]))
+"""
+    done = run_python(code, PYTHONIOENCODING=encoding)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.count(shown) == 3 and rb"\udcff" in done.stdout

@@ -133,13 +133,11 @@ def test_a_second_run_leaves_it_alone(demo, capsys):
 
 def test_other_numbers_replace_a_demo(tmp_path):
     make_demo(tmp_path / "demo", 2, 1)
-    (tmp_path / "demo.partial").mkdir()
-    (tmp_path / "demo.partial" / "demo.txt").touch()  # of a demo that was broken off
-    (tmp_path / "demo.partial" / "left over").touch()
+    (tmp_path / "demo.0123.partial").mkdir()  # of a demo that was killed
+    (tmp_path / ".demo.0123.partial.lock").touch()
     make_demo(tmp_path / "demo", 1, 1)
     assert len(list((tmp_path / "demo" / "audio_train").iterdir())) == len(SOUNDS)
-    assert [path.name for path in tmp_path.iterdir()] == ["demo"]
-    assert not (tmp_path / "demo" / "left over").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".demo.lock", "demo"]
 
 
 @pytest.mark.parametrize("kind", ["competition", "file"])
@@ -176,17 +174,11 @@ def test_its_help_waits_for_no_heavy_import():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == []
 
 
-def test_what_lies_where_it_would_be_made_is_left_alone(tmp_path):
-    """But what a broken-off demo left there goes."""
-    folder, partial = tmp_path / "mine", tmp_path / "mine.partial"
-    partial.mkdir()
-    (partial / "x").write_text("hi")
-    with pytest.raises(UserError, match=r"mine\.partial: exists"):
-        make_demo(folder, 1, 1)
-    assert (partial / "x").read_text() == "hi" and not folder.exists()
-    (partial / "demo.txt").touch()
-    make_demo(folder, 1, 1)
-    assert (folder / "train.csv").exists() and not partial.exists()
+def test_what_lies_beside_it_is_left_alone(tmp_path):
+    (tmp_path / "mine.partial").mkdir()
+    (tmp_path / "mine.partial" / "x").write_text("hi")
+    make_demo(tmp_path / "mine", 1, 1)
+    assert (tmp_path / "mine.partial" / "x").read_text() == "hi" and (tmp_path / "mine" / "train.csv").exists()
 
 
 def test_the_current_folder_has_a_name_too(tmp_path, monkeypatch):

@@ -127,6 +127,40 @@ def test_auto_compares_all_and_writes_a_whole_report(
     assert all((tmp_path / "e" / f"{name}.png").stat().st_size > 1000 for name in CAPTIONS)
 
 
+def test_a_blend_is_there_while_the_next_one_is_made_and_two_may_be_made_at_once(tmp_path: Path) -> None:
+    e, other = make_ensemble(made(), "arithmetic"), make_ensemble(made(), "geometric")
+    save_ensemble(e, tmp_path / "e")
+
+    def meanwhile(partial: Path) -> None:
+        assert load_ensemble(tmp_path / "e").weights == e.weights
+        save_ensemble(other, tmp_path / "e", lambda folder: (folder / "report.html").touch())
+        assert load_ensemble(tmp_path / "e").weights == other.weights
+        assert (partial / "weights.json").exists()
+
+    save_ensemble(e, tmp_path / "e", meanwhile)
+    assert load_ensemble(tmp_path / "e").weights == e.weights
+    assert [f.name for f in tmp_path.iterdir() if not f.name.endswith(".lock")] == ["e"]
+
+
+def test_new_answers_do_not_go_into_another_blend(tmp_path: Path) -> None:
+    """submit.py renews the test clips of the blend that it has read; ensemble.py has put another one there."""
+    e, other = make_ensemble(made(), "arithmetic"), make_ensemble(made(), "geometric")
+    save_ensemble(other, tmp_path / "e")
+    now = replace(made(), test=made().test[:, ::-1])
+    assert not np.array_equal(renewed(e, now, tmp_path / "e").test.probs, e.test.probs)
+    assert np.array_equal(load_ensemble(tmp_path / "e").test.probs, other.test.probs)
+    renewed(other, now, tmp_path / "e")
+    assert not np.array_equal(load_ensemble(tmp_path / "e").test.probs, other.test.probs)
+
+
+def test_a_mean_by_default_does_not_replace_a_chosen_blend(tmp_path: Path) -> None:
+    """ensemble.py ends between submit.py's look for a blend and its own."""
+    chosen, default = make_ensemble(made(), "geometric"), make_ensemble(made(), "arithmetic", by_default=True)
+    with pytest.raises(UserError, match="another command made this blend meanwhile: run the same command again"):
+        save_ensemble(default, tmp_path / "e", lambda partial: save_ensemble(chosen, tmp_path / "e"))
+    assert load_ensemble(tmp_path / "e").weights == chosen.weights
+
+
 def test_most_confused_by_hand() -> None:
     counts = np.array([[5, 2, 0], [1, 3, 0], [2, 0, 4]])
     assert most_confused(("a", "b", "c"), counts) == [("a", "b", 2, 7), ("c", "a", 2, 6), ("b", "a", 1, 4)]
@@ -198,7 +232,7 @@ def test_a_folder_that_is_no_blend_is_neither_read_nor_replaced(tmp_path: Path) 
 def test_a_damaged_blend_is_told(tmp_path: Path, content: str) -> None:
     save_ensemble(make_ensemble(made(), "arithmetic"), tmp_path / "e")
     (tmp_path / "e" / "weights.json").write_text(content)
-    with pytest.raises(UserError, match=r"e: damaged .*ensemble\.py --force"):
+    with pytest.raises(UserError, match=r"e/weights\.json: .*make it again with ensemble\.py --force"):
         load_ensemble(tmp_path / "e")
 
 

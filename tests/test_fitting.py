@@ -9,6 +9,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 import torch
+from pytorch_lightning.utilities import rank_zero_only
 
 from configs.schema import TrainConfig
 from models import fitting
@@ -21,6 +22,38 @@ from tests.test_lit_tagger import EVERYTHING, equal, lit_of, same, train_config
 
 def test_every_precision_of_the_config_has_lightnings_name() -> None:
     assert {"auto", *PRECISIONS} == set(get_args(get_type_hints(TrainConfig)["precision"]))
+
+
+SCHEDULERS = {
+    "slurm": {
+        "SLURM_JOB_ID": "1",
+        "SLURM_JOB_NAME": "job",
+        "SLURM_NTASKS": "2",
+        "SLURM_PROCID": "1",
+        "SLURM_NODEID": "1",
+    }
+    | {"SLURM_LOCALID": "1", "SLURM_NODELIST": "n[1-2]"},
+    "torchrun": {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "GROUP_RANK": "1", "MASTER_ADDR": "nowhere"}
+    | {"MASTER_PORT": "none", "TORCHELASTIC_RUN_ID": "1", "NODE_RANK": "first"},
+    "lsf": {"LSB_JOBID": "1", "LSB_DJOB_RANKFILE": "/nope", "JSM_NAMESPACE_LOCAL_RANK": "1", "JSM_NAMESPACE_SIZE": "2"},
+    "mpi": {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2", "PMI_RANK": "1", "PBS_JOBID": "1"},
+}
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_a_scheduler_around_us_changes_nothing(
+    make_store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheduler: str
+) -> None:
+    one, other = (lit_of(make_store, train_config(epochs=1)) for _ in range(2))
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    fit(one, tmp_path / "a", "exp fold 0", "fp32")
+    for name, value in SCHEDULERS[scheduler].items():
+        monkeypatch.setenv(name, value)
+    fit(other, tmp_path / "b", "exp fold 0", "fp32")
+    assert same(one, other) and finished_epochs(tmp_path / "b" / CHECKPOINT) == 1
+    assert {name: os.environ[name] for name in SCHEDULERS[scheduler]} == SCHEDULERS[scheduler]
+    assert rank_zero_only.rank == 0
 
 
 def test_the_report_of_an_epoch(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,16 @@
 
 import fcntl
 import json
+import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from configs import files
 from configs.errors import UserError
 from configs.schema import Config, ModelConfig, TrainConfig, to_dict
 from models import run_folder
@@ -191,11 +195,14 @@ def interrupt(*_: object) -> None:
 
 
 @pytest.mark.parametrize("older", [False, True])
-@pytest.mark.parametrize("moment", range(8))
+@pytest.mark.parametrize("exchange", [True, False])
+@pytest.mark.parametrize("moment", range(13))
 def test_a_kill_while_it_finishes_loses_nothing(
-    final: Path, monkeypatch: pytest.MonkeyPatch, older: bool, moment: int
+    final: Path, monkeypatch: pytest.MonkeyPatch, older: bool, exchange: bool, moment: int
 ) -> None:
-    """Every file operation after the last epoch is a moment to be killed at."""
+    """Every file operation is a moment to be killed at, also where two names cannot be exchanged."""
+    if not exchange:
+        monkeypatch.setattr(files, "_exchange", lambda *_: False)
     if older:
         train(final, score=0.1)
     kill_at_operation(monkeypatch, moment)
@@ -205,38 +212,48 @@ def test_a_kill_while_it_finishes_loses_nothing(
     except SystemExit:
         killed = True
     monkeypatch.undo()
-    if final.exists():
-        assert read_run(final).scores == {"map3": 0.1 if killed and partial_of(final).exists() else 0.9}
+    if exchange and older:
+        assert final.exists(), "at no moment is it gone"
+    before = read_run(final).scores["map3"] if final.exists() else None
+    whole = (partial_of(final) / "manifest.json").exists()
     recover(final)
-    assert final.exists() or not older
-    if not final.exists():
-        assert (partial_of(final) / CHECKPOINT).exists() or moment < 2  # it goes on, or had no epoch yet
-        train(final, score=0.9)
-    assert read_run(final).scores == {"map3": 0.1 if older and partial_of(final).exists() else 0.9}
+    assert final.exists() or not (older or whole)
+    if final.exists():
+        assert read_run(final).scores["map3"] in ((0.9,) if whole or not killed or before == 0.9 else (0.1,))
+    elif moment > 2:  # it goes on from its epoch
+        assert (partial_of(final) / CHECKPOINT).exists()
+    train(final, score=0.9, restart=True)
+    assert read_run(final).scores == {"map3": 0.9}
+    assert sorted(f.name for f in final.parent.iterdir()) == [".fold0.lock", "fold0"]
 
 
-def kill_at_operation(monkeypatch: pytest.MonkeyPatch, moment: int) -> None:
-    """The process ends before the `moment`-th rename or removal."""
+def kill_at_operation(monkeypatch: pytest.MonkeyPatch, moment: int) -> Iterator[int]:
+    """The process ends before the `moment`-th rename, exchange or removal; what counts them."""
     count = iter(range(1000))
-    for name in ("rename", "replace", "unlink"):
-        monkeypatch.setattr(Path, name, _killing(getattr(Path, name), count, moment))
+    operations = [(Path, "rename"), (Path, "replace"), (Path, "unlink"), (files, "_exchange"), (shutil, "rmtree")]
+    for where, name in operations:
+        monkeypatch.setattr(where, name, _killing(getattr(where, name), count, moment))
+    return count
 
 
 def _killing(operation: Any, count: Any, moment: int) -> Any:
-    def killed(*given: Any) -> Any:
-        if next(count) == moment:
+    def killed(*given: Any, **more: Any) -> Any:
+        if (now := next(count)) == moment:
             raise SystemExit
-        return operation(*given)
+        if now > moment >= 0:
+            return False  # nothing more is done by a process that is gone
+        return operation(*given, **more)
 
     return killed
 
 
 def test_the_moments_above_cover_all_operations(final: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    count = iter(range(1000))
-    for name in ("rename", "replace", "unlink"):
-        monkeypatch.setattr(Path, name, _killing(getattr(Path, name), count, -1))
-    train(final)
-    assert next(count) == 8  # five small files, two removals, the folder's name
+    for older in (False, True):
+        with monkeypatch.context() as patch:
+            count = kill_at_operation(patch, -1)
+            train(final, restart=older)
+        # an old attempt, six small files, the checkpoint, the folder's name, two folders that may be left, begun.json
+        assert next(count) == 12
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name != "model.safetensors"])
@@ -303,6 +320,21 @@ def test_predictions_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     for name in ("oof.npz", "absent.npz"):
         with pytest.raises(UserError, match=f"{name}: cannot read the predictions"):
             load_predictions(tmp_path / name)
+
+
+def test_the_revision_is_that_of_the_kit_and_not_of_what_it_lies_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "a", "--allow-empty"]
+    for command in (["init", "-q"], commit):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    (tmp_path / "kit").mkdir()
+    whole = git_revision(tmp_path)
+    assert whole and len(whole) == 40 and git_revision(tmp_path / "kit") is None
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))  # as in a hook
+    assert git_revision(tmp_path / "kit") is None and git_revision(tmp_path) == whole
+    monkeypatch.setenv("PATH", str(tmp_path))  # no git
+    assert git_revision(tmp_path) is None
 
 
 def test_surroundings_name_the_code_and_the_libraries(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_what_a_killed_process_left_running_is_done_again(
     lost = study.ask()
     if worker:
         lost.set_user_attr("worker", worker)
-        (tmp_path / "b/workers" / f"{worker}.lock").touch()  # nobody holds it
+        (tmp_path / "b/workers" / f".{worker}.lock").touch()  # nobody holds it
     study = run(tmp_path / "b", make_plan(trials=4))
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2 + [TrialState.FAIL] + [
         TrialState.COMPLETE
@@ -265,10 +265,21 @@ def test_half_a_line_of_a_killed_process_is_cut_off(tmp_path: Path, make_plan: M
     assert draws(run(tmp_path / "b", make_plan(trials=4))) == draws(whole)
 
 
+def test_a_line_that_is_no_record_costs_nothing_wherever_it_is(tmp_path: Path, make_plan: MakePlan) -> None:
+    whole = run(tmp_path / "a", make_plan(trials=4))
+    run(tmp_path / "b", make_plan(trials=2))
+    journal = tmp_path / "b/journal.log"
+    lines = journal.read_text().splitlines()
+    for at in (len(lines), len(lines) // 2, 0):
+        lines[at:at] = ["", '{"op_code":4,"worker', "\0\0\0", "[]", 'er_id":"w"}']
+    journal.write_text("\n".join(lines) + "\n")
+    assert draws(run(tmp_path / "b", make_plan(trials=4))) == draws(whole)
+
+
 def test_a_damaged_journal_is_named(tmp_path: Path, make_plan: MakePlan) -> None:
     run(tmp_path / "a", make_plan(trials=2))
     journal = tmp_path / "a/journal.log"
-    journal.write_text("no journal\n" + journal.read_text())
+    journal.write_text('{"op_code":99,"worker_id":"w"}\n' + journal.read_text())
     with pytest.raises(UserError, match=r"journal\.log: damaged \(.*another --name, or delete that folder"):
         open_study(tmp_path / "a")
 

@@ -109,9 +109,11 @@ def test_without_a_whole_trial_there_is_only_the_table(tmp_path: Path, capsys: p
 
     write_report(tmp_path / "s", study_of(tmp_path, hopeless, 2))
     assert "2 trials finished, none of them whole" in capsys.readouterr().out
-    assert {file.name for file in (tmp_path / "s").glob("*.*")} - {"journal.log", "journal.log.lock", "study.lock"} == {
-        "trials.csv"
-    }
+    assert {file.name for file in (tmp_path / "s").glob("*.*")} - {
+        "journal.log",
+        ".journal.log.lock",
+        ".study.lock",
+    } == {"trials.csv"}
 
 
 def test_too_few_scores_have_no_importances(tmp_path: Path) -> None:

@@ -1,0 +1,72 @@
+"""Plain values against the types that are expected of them."""
+
+from pathlib import Path
+from typing import Any, Literal, NotRequired, TypedDict
+
+import pytest
+
+from configs.errors import UserError
+from configs.forms import misfit, read_json
+
+
+class Inner(TypedDict):
+    weight: float
+
+
+class Outer(TypedDict):
+    name: str
+    models: dict[str, Inner]
+    more: NotRequired[list[int]]
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        *[(1, int), (1, float), (1.5, float), ("a", str), (True, bool), (None, None), ({}, dict), ([1], Any)],
+        *[(None, int | None), (3, int | None), ("a", Literal["a", "b"]), ([], list[int]), ([1, 2], list[float])],
+        *[
+            ([1.0, 2], tuple[float, float]),
+            ([], tuple[float, ...]),
+            ((1, 2, 3), tuple[int, ...]),
+            ({"a": 1}, dict[str, int]),
+        ],
+        ({"name": "a", "models": {"m": {"weight": 1, "also": []}}, "also": 3}, Outer),
+    ],
+)
+def test_what_fits(value: object, hint: object) -> None:
+    assert misfit(value, hint) == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "told"),
+    [
+        (True, int, "it is True"),
+        (True, float, "it is True"),
+        (1, bool, "it is 1"),
+        (1.0, int, "it is 1.0"),
+        (float("nan"), float, "it is nan"),
+        (10**400, float, "it is 1000"),
+        ("c", Literal["a", "b"], "it is 'c'"),
+        (1, Literal[True], "it is 1"),
+        ("1", int | None, "it is '1'"),
+        ([1, "2"], list[int], "it[1] is '2'"),
+        ([1.0], tuple[float, float], "it has 1 entries"),
+        ("ab", list[str], "it is 'ab'"),
+        ({"a": {"weight": []}}, dict[str, Inner], "weight is []"),
+        ([], Outer, "it is []"),
+        ({"name": "a"}, Outer, "it lacks models"),
+        ({"name": "a", "models": [], "more": 3}, Outer, "models is []"),
+        ({"name": "a", "models": {}, "more": 3}, Outer, "more is 3"),
+    ],
+)
+def test_what_does_not_fit_is_named(value: object, hint: object, told: str) -> None:
+    assert misfit(value, hint).startswith(told)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000, b"[]", b'{"name": 1, "models": {}}'])
+def test_a_file_that_is_something_else_is_named_with_the_remedy(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.json: .*: make it again"):
+        read_json(tmp_path / "a.json", Outer, "make it again")
+    with pytest.raises(UserError, match=r"none\.json: .*: make it again"):
+        read_json(tmp_path / "none.json", Outer, "make it again")
