@@ -78,7 +78,7 @@ def blend(
     candidates = candidates_from_predictions(predictions, runs) if predictions else current_candidates(paths, runs)
     found = None if force else find_ensemble(folder)
     if found and was_asked(found, method, decide, unverified_weight) and is_current(found, candidates):
-        found = renewed(found, candidates, folder)
+        found = renewed(found, candidates, folder, write_report)
         say(f"{folder}: found, made from these predictions in this way; --force makes it again")
         show(found, candidates.kept_best)
         return found

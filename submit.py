@@ -101,7 +101,9 @@ def submit(
     if truth is not None and (gone := sorted(set(truth["fname"]) - set(candidates.test_fnames))):
         raise UserError(f"{truth_file}: scored clips that the submission would lack: {list_some(gone)}")
     if ensemble is not None and made_from(ensemble, candidates):
-        ensemble = renewed(ensemble, candidates, folder)  # the test clips may be others than when it was blended
+        ensemble = renewed(
+            ensemble, candidates, folder, illustrate
+        )  # the test clips may be others than when it was blended
         say(f"{folder}: found, {ensemble.weights['method']} blend of {', '.join(ensemble.weights['models'])}")
     elif not by_default:
         raise UserError(f"{folder}: {CHANGED}")
@@ -118,6 +120,12 @@ def submit(
     if truth is not None:
         show_scores(ensemble, candidates, truth)
     say(f"{len(ensemble.test.fnames)} clips -> {output}")
+
+
+def illustrate(folder: Path, ensemble: "Ensemble", candidates: "Candidates") -> None:
+    from models.report import write_report as write_page  # here: few submissions wait for its pictures
+
+    write_page(folder, ensemble, candidates)
 
 
 def refuse_other_runs(ensemble: "Ensemble", folder: Path, runs: "Sequence[Run]") -> None:

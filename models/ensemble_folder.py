@@ -74,6 +74,9 @@ class Ensemble:
     comparison: dict[str, Any] = field(default_factory=dict)
 
 
+Report = Callable[[Path, Ensemble, Candidates], None]  # writes pictures and a page into a folder
+
+
 def make_ensemble(
     candidates: Candidates,
     method: str,
@@ -122,18 +125,17 @@ def _truth_hash(candidates: Candidates) -> str:
     return fold_hash(pd.DataFrame({"fname": c.fnames, "label": labels, "verified": c.verified, "fold": c.fold}))
 
 
-def renewed(ensemble: Ensemble, candidates: Candidates, folder: Path) -> Ensemble:
+def renewed(ensemble: Ensemble, candidates: Candidates, folder: Path, report: Report) -> Ensemble:
     """The same blend of these test clips; its folder gets another test.npz where their answers are others, and is
-    written anew, with its report, where their number is another: so is what to expect of them."""
+    written anew, with the report that it has (made by `report`), where their number is another: so is what to expect
+    of them."""
     test = apply_blend(ensemble.weights, dict(zip(candidates.names, candidates.test, strict=True)))
     found = replace(ensemble, test=_predictions(candidates.test_fnames, test))
     before, expected = ensemble.test, ensemble.comparison["expected"]
     if expected["clips"] != len(candidates.test_fnames):
-        from models.report import write_report  # here, since it knows this module, and for the sake of its pictures
-
         found = replace(found, comparison={**ensemble.comparison, "expected": _expected(found, candidates)})
         has_report = (folder / "report.html").exists()
-        illustrate = (lambda partial: write_report(partial, found, candidates)) if has_report else None
+        illustrate = (lambda partial: report(partial, found, candidates)) if has_report else None
         save_ensemble(found, folder, illustrate, over=ensemble)
     elif before.fnames != found.test.fnames or not np.allclose(before.probs, found.test.probs, rtol=0, atol=1e-6):
         with lock(folder):

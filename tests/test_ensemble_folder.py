@@ -147,9 +147,9 @@ def test_new_answers_do_not_go_into_another_blend(tmp_path: Path) -> None:
     e, other = make_ensemble(made(), "arithmetic"), make_ensemble(made(), "geometric")
     save_ensemble(other, tmp_path / "e")
     now = replace(made(), test=made().test[:, ::-1])
-    assert not np.array_equal(renewed(e, now, tmp_path / "e").test.probs, e.test.probs)
+    assert not np.array_equal(renewed(e, now, tmp_path / "e", write_report).test.probs, e.test.probs)
     assert np.array_equal(load_ensemble(tmp_path / "e").test.probs, other.test.probs)
-    renewed(other, now, tmp_path / "e")
+    renewed(other, now, tmp_path / "e", write_report)
     assert not np.array_equal(load_ensemble(tmp_path / "e").test.probs, other.test.probs)
 
 
@@ -287,7 +287,7 @@ def test_what_is_expected_is_of_the_test_clips_as_they_are_now(
     ensemble = make_ensemble(c, method)
     save_ensemble(ensemble, tmp_path / "e", lambda partial: write_report(partial, ensemble, c))
     more = with_test_clips(c, 11)
-    renewed(load_ensemble(tmp_path / "e"), more, tmp_path / "e")
+    renewed(load_ensemble(tmp_path / "e"), more, tmp_path / "e", write_report)
     found, anew = load_ensemble(tmp_path / "e"), make_ensemble(more, method)
     assert found.comparison["expected"]["clips"] == 11 and is_current(found, more)
     assert found.comparison["expected"]["score"] == anew.comparison["expected"]["score"]
@@ -298,5 +298,5 @@ def test_what_is_expected_is_of_the_test_clips_as_they_are_now(
     show(found)
     assert "expected on 11 test clips" in capsys.readouterr().out
     before = (tmp_path / "e/report.html").stat().st_mtime_ns
-    renewed(found, more, tmp_path / "e")
+    renewed(found, more, tmp_path / "e", write_report)
     assert (tmp_path / "e/report.html").stat().st_mtime_ns == before, "nothing changed"
