@@ -103,7 +103,7 @@ def submit(
     if ensemble is not None and made_from(ensemble, candidates):
         ensemble = renewed(
             ensemble, candidates, folder, illustrate
-        )  # the test clips may be others than when it was blended
+        )  # test clips may have changed since
         say(f"{folder}: found, {ensemble.weights['method']} blend of {', '.join(ensemble.weights['models'])}")
     elif not by_default:
         raise UserError(f"{folder}: {CHANGED}")
