@@ -127,7 +127,7 @@ def test_other_clips_renew_the_answers_of_a_blend(paths: Paths, tmp_path: Path, 
     second = load_predictions(paths.ensemble("default") / "test.npz")
     changed = (first.probs != second.probs).any(axis=1)
     assert second.fnames == first.fnames and changed[0]
-    assert not changed[1:].any() and [f.name for f in paths.ensembles.iterdir()] == ["default"]
+    assert not changed[1:].any() and [f.name for f in paths.ensembles.glob("[!.]*")] == ["default"]
 
 
 def test_same_sized_files_are_predicted_again_by_force(paths: Paths, tmp_path: Path) -> None:
