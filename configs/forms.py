@@ -15,7 +15,7 @@ def read_json(file: Path, hint: Any, remedy: str) -> Any:
     """The values in a JSON file. Raises UserError where it cannot be read or they are not of the type `hint`, see
     `misfit`."""
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = json.loads(file.read_bytes())  # bytes: a byte order mark does no harm
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file}: cannot read ({error}): {remedy}") from None
     if fault := misfit(values, hint):

@@ -20,7 +20,7 @@ from configs.paths import Paths, add_folders, as_path
 from kernel.script import MANIFEST_NAME
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("configs", "input", "features", "models", "kernel")  # what prediction imports
+PACKAGES = ("configs", "input", "features", "folds", "models", "kernel")  # what prediction imports
 METADATA = "dataset-metadata.json"
 LIMIT = 100 * 10**9  # bytes; Kaggle takes no larger dataset
 SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")

@@ -33,7 +33,7 @@ class Weights(TypedDict):
     offsets: NotRequired[list[float]]
 
 
-def read_weights(file: Path, remedy: str) -> Weights:
+def read_weights(file: Path, remedy: str = "make it again with ensemble.py --force") -> Weights:
     """The content of a weights.json. Raises UserError where it is damaged, or a number in it is none that can be."""
     about: Weights = read_json(file, Weights, remedy)
     try:

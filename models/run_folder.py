@@ -339,7 +339,7 @@ def _read_checked(folder: Path, names: Sequence[str]) -> Trained:
             raise ValueError(fault)
         check_files(folder, manifest, names)
         config = from_dict(_read_json(folder / "config.json"))
-        classes = tuple((folder / "classes.txt").read_text(encoding="utf-8").split())
+        classes = tuple((folder / "classes.txt").read_text(encoding="utf-8-sig").split())
         if not 0 <= manifest["fold"] < manifest["n_folds"] <= 10_000:
             raise ValueError(f"fold {manifest['fold']} of {manifest['n_folds']} in its manifest")
     except UserError:
