@@ -104,7 +104,7 @@ def test_predictions_have_the_same_bytes_each_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize("probs", [OOF.probs[:1], OOF.probs[0], OOF.probs[None]], ids=["rows", "flat", "cube"])
 def test_predictions_have_a_row_per_name(tmp_path: Path, probs: np.ndarray) -> None:
     np.savez(tmp_path / "a.npz", fname=np.array(OOF.fnames), probs=probs)
-    with pytest.raises(UserError, match=r"a\.npz: cannot read the predictions: 2 names for probabilities of shape"):
+    with pytest.raises(UserError, match=r"a\.npz: cannot read the predictions: fname .* do not match"):
         load_predictions(tmp_path / "a.npz")
 
 
@@ -115,7 +115,7 @@ def test_the_fold_of_a_manifest_is_a_number(final: Path, fold: object, n_folds: 
     train(final)
     manifest = json.loads((final / "manifest.json").read_text())
     (final / "manifest.json").write_text(json.dumps(manifest | {"fold": fold, "n_folds": n_folds}))
-    with pytest.raises(UserError, match=r"not a finished run of this kit .its manifest has fold .* train that fold"):
+    with pytest.raises(UserError, match=r"not a finished run of this kit .*fold.* train that fold"):
         read_run(final)
 
 

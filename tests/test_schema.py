@@ -117,5 +117,5 @@ def test_the_schema_needs_the_standard_library_only():
 
 @pytest.mark.parametrize("values", [[], None, "train", {"train": ["lr"]}, {"train": 3}, {"train": None}])
 def test_what_is_no_mapping_is_no_config(values: Any) -> None:
-    with pytest.raises(ValueError, match="settings are wanted"):
+    with pytest.raises(ValueError, match="settings are expected"):
         from_dict(values)
