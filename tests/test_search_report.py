@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 
+from configs.errors import UserError
 from configs.load import load_config
 from configs.schema import Config, from_dict
 from configs.search_space import load_space
@@ -119,3 +120,10 @@ def test_too_few_scores_have_no_importances(tmp_path: Path) -> None:
     assert parameter_importances(same) == {}
     write_report(tmp_path / "s", same)
     assert (tmp_path / "s/best.yaml").exists() and not (tmp_path / "s/importances.png").exists()
+
+
+def test_a_study_that_was_killed_as_it_was_begun_has_nothing_to_report(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "journal.log").touch()
+    with pytest.raises(UserError, match="has no trials yet"):
+        write_report(tmp_path / "s", open_study(tmp_path / "s"))
