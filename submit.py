@@ -101,9 +101,7 @@ def submit(
     if truth is not None and (gone := sorted(set(truth["fname"]) - set(candidates.test_fnames))):
         raise UserError(f"{truth_file}: scored clips that the submission would lack: {list_some(gone)}")
     if ensemble is not None and made_from(ensemble, candidates):
-        ensemble = renewed(
-            ensemble, candidates, folder, illustrate
-        )  # test clips may have changed since
+        ensemble = renewed(ensemble, candidates, folder, illustrate)  # test clips may have changed since
         say(f"{folder}: found, {ensemble.weights['method']} blend of {', '.join(ensemble.weights['models'])}")
     elif not by_default:
         raise UserError(f"{folder}: {CHANGED}")

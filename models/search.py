@@ -98,8 +98,6 @@ def open_study(folder: Path, facts: dict[str, Any] | None = None, plan: Plan | N
             study.set_user_attr("facts", facts)
         elif facts:
             _refuse_other(study.user_attrs["facts"], facts, folder)
-        elif "facts" not in study.user_attrs:  # killed as it was begun
-            raise UserError(f"{folder}: this study has no trials yet: go on with it without --report")
     return study
 
 

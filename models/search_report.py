@@ -12,6 +12,7 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from configs.console import say, table
+from configs.errors import UserError
 from configs.files import write
 from configs.schema import Config, from_dict, to_dict
 from models.search import best_trial, finished, settings_of
@@ -22,6 +23,8 @@ FEWEST = 4  # whole trials, of different scores, from which importances are esti
 
 def write_report(folder: Path, study: optuna.Study) -> None:
     """Write the files and say the best trial. Call it in `locked`. Without a whole trial: only trials.csv."""
+    if "facts" not in study.user_attrs:  # killed as it was begun
+        raise UserError(f"{folder}: this study has no trials yet: go on with it without --report")
     trials, best = finished(study), best_trial(study)
     write(folder / "trials.csv", _csv(trials, study.user_attrs["facts"]["folds"], searched(study)))
     if best is None:

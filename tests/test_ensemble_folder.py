@@ -249,7 +249,12 @@ def test_a_damaged_table_of_a_blend_is_told(tmp_path: Path, name: str) -> None:
     ("method", "old", "new", "told"),
     [
         *(
-            ("arithmetic", '"weight": 0.333333', f'"weight": {value}', "weight is |weight of x: .* instead of a finite number")
+            (
+                "arithmetic",
+                '"weight": 0.333333',
+                f'"weight": {value}',
+                "weight is |weight of x: .* instead of a finite number",
+            )
             for value in ("NaN", "Infinity", '"0.3"', "true", "null", "[1]", "1e999", "9" * 25)
         ),
         ("arithmetic", '"weight": 0.333333', '"weight": -0.5', "weights are below 0"),

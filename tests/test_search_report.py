@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 
+from configs.errors import UserError
 from configs.load import load_config
 from configs.schema import Config, from_dict
 from configs.search_space import load_space
@@ -138,3 +139,10 @@ def test_a_base_config_outside_of_the_space_is_reported_with_its_own_values(tmp_
     assert table["train.crop_seconds_min"].isna().tolist() == [True] + [False] * 11
     assert set(parameter_importances(found)) == {line.partition(":")[0] for line in space.splitlines()}
     assert all((tmp_path / f"s/{name}.png").exists() for name in ("history", "slices", "importances"))
+
+
+def test_a_study_that_was_killed_as_it_was_begun_has_nothing_to_report(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "journal.log").touch()
+    with pytest.raises(UserError, match="has no trials yet"):
+        write_report(tmp_path / "s", open_study(tmp_path / "s"))
