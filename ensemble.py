@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from configs.console import run_command, say, table
+from blending.apply import AUTO, DECIDE, METHODS
 from configs.paths import Paths, add_folders, as_path
-from models.methods import AUTO, DECIDE, METHODS
+from console.command_line import run_command
+from console.output import say, table
 
 if TYPE_CHECKING:
-    from models.ensemble_folder import Ensemble
+    from blending.ensemble_folder import Ensemble
 
 EXAMPLES = f"""methods, the simplest first:
 {chr(10).join(f"  {name:12} {what}" for name, what in METHODS.items())}
@@ -64,11 +65,18 @@ def blend(
 
     predictions: a folder that stands for our runs and the competition; the others as in `make_ensemble`.
     """
-    from configs.errors import UserError
-    from models.ensemble_folder import find_ensemble, is_current, make_ensemble, renewed, save_ensemble, was_asked
-    from models.new_clips import current_candidates
-    from models.prediction_folder import candidates_from_predictions
-    from models.report import write_report
+    from blending.candidates import current_candidates
+    from blending.ensemble_folder import (
+        find_ensemble,
+        is_up_to_date,
+        make_ensemble,
+        same_options,
+        save_ensemble,
+        with_current_test,
+    )
+    from blending.external_predictions import candidates_from_predictions
+    from blending.report import write_report
+    from console.errors import UserError
 
     if method not in (*METHODS, AUTO):
         raise UserError(f"--method {method}: known are {', '.join((*METHODS, AUTO))}")
@@ -77,22 +85,22 @@ def blend(
     folder = paths.ensemble(name)
     candidates = candidates_from_predictions(predictions, runs) if predictions else current_candidates(paths, runs)
     found = None if force else find_ensemble(folder)
-    if found and was_asked(found, method, decide, unverified_weight) and is_current(found, candidates):
-        found = renewed(found, candidates, folder, write_report)
+    if found and same_options(found, method, decide, unverified_weight) and is_up_to_date(found, candidates):
+        found = with_current_test(found, candidates, folder, write_report)
         say(f"{folder}: found, made from these predictions in this way; --force makes it again")
-        show(found, candidates.kept_best)
+        show(found, candidates.selected_on_oof)
         return found
     ensemble = make_ensemble(candidates, method, decide=decide, unverified_weight=unverified_weight)
     save_ensemble(ensemble, folder, lambda partial: write_report(partial, ensemble, candidates))
-    show(ensemble, candidates.kept_best)
+    show(ensemble, candidates.selected_on_oof)
     say(f"{ensemble.weights['method']} blend of {len(candidates.names)} models -> {folder} (look at report.html)")
     return ensemble
 
 
-def show(ensemble: "Ensemble", kept_best: Sequence[str] = ()) -> None:
+def show(ensemble: "Ensemble", selected_on_oof: Sequence[str] = ()) -> None:
     """Out-of-fold MAP@3 of every model and, nested, of every method, and what to expect of the chosen one.
 
-    kept_best: the models whose epoch was chosen by its score on the out-of-fold clips.
+    selected_on_oof: the models whose epoch was chosen by its score on the out-of-fold clips.
     """
     known = ensemble.weights["models"]
     rows = [
@@ -113,9 +121,9 @@ def show(ensemble: "Ensemble", kept_best: Sequence[str] = ()) -> None:
         f"expected on {expected['clips']} test clips, if like the rows that decide: {expected['score']:.4f}, "
         f"with 95 % between {low:.4f} and {high:.4f}"
     )
-    if kept_best:
+    if selected_on_oof:
         what = "its epoch was the one that scored best on its own out-of-fold clips (train.keep=best)"
-        say(f"a little flattered by each of {', '.join(kept_best)}: {what}")
+        say(f"a little flattered by each of {', '.join(selected_on_oof)}: {what}")
 
 
 def _oof(found: dict[str, float]) -> list[str]:

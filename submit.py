@@ -4,18 +4,19 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configs.console import run_command, say, table, warn
-from configs.errors import UserError, list_faults, list_some
 from configs.paths import Paths, add_folders, as_path
+from console.command_line import run_command
+from console.errors import UserError, list_faults, list_some
+from console.output import say, table, warn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pandas as pd
 
-    from models.candidates import Candidates
-    from models.ensemble_folder import Ensemble
-    from models.run_folder import Run
+    from blending.candidates import Candidates
+    from blending.ensemble_folder import Ensemble
+    from runs.run_folder import Run
 
 CHANGED = "its runs or their labels changed since: python ensemble.py makes it again"
 EXAMPLES = """examples:
@@ -57,7 +58,7 @@ def main() -> None:
 def upload(slug: str, file: Path, message: str) -> None:
     """Submit the file and print its score. Raises UserError where Kaggle does not take it."""
     from input.kaggle_client import Kaggle
-    from kernel.upload import submit_file
+    from submission.upload import submit_file
 
     submit_file(Kaggle(), slug, file, message)
 
@@ -73,15 +74,15 @@ def submit(
     """Write and validate the submission; with a truth, score it. predictions: a folder that stands for our runs and the
     competition; anew: nothing of the test clips that is stored counts. Raises UserError on a blend that does not fit.
     """
+    from blending.candidates import current_candidates
+    from blending.ensemble_folder import find_ensemble, make_ensemble, same_runs, save_ensemble, with_current_test
+    from blending.external_predictions import candidates_from_predictions
     from input.competition import read_truth
-    from models.ensemble_folder import find_ensemble, made_from, make_ensemble, renewed, save_ensemble
-    from models.new_clips import current_candidates
-    from models.prediction_folder import candidates_from_predictions
-    from models.submission import refuse_no_submission, write_report, write_submission
+    from submission.submission_file import check_overwritable, write_report, write_submission
 
     if output.resolve() == ((predictions or paths.input) / "sample_submission.csv").resolve():
         raise UserError(f"{output}: is the competition's own: give another name with --output")
-    refuse_no_submission(output)  # now, not after the clips are predicted
+    check_overwritable(output)  # now, not after the clips are predicted
     folder = paths.ensemble(name)
     ensemble = find_ensemble(folder)
     if ensemble is None and name != "default":
@@ -94,14 +95,14 @@ def submit(
 
         def check(runs: "Sequence[Run]") -> None:
             if ensemble and not by_default:
-                refuse_other_runs(ensemble, folder, runs)
+                check_same_runs(ensemble, folder, runs)
 
         candidates = current_candidates(paths, chosen, anew, check)
     truth = read_truth(truth_file, candidates.classes, candidates.test_fnames) if truth_file else None
     if truth is not None and (gone := sorted(set(truth["fname"]) - set(candidates.test_fnames))):
         raise UserError(f"{truth_file}: scored clips that the submission would lack: {list_some(gone)}")
-    if ensemble is not None and made_from(ensemble, candidates):
-        ensemble = renewed(ensemble, candidates, folder, illustrate)  # test clips may have changed since
+    if ensemble is not None and same_runs(ensemble, candidates):
+        ensemble = with_current_test(ensemble, candidates, folder, illustrate)  # test clips may have changed since
         say(f"{folder}: found, {ensemble.weights['method']} blend of {', '.join(ensemble.weights['models'])}")
     elif not by_default:
         raise UserError(f"{folder}: {CHANGED}")
@@ -121,12 +122,12 @@ def submit(
 
 
 def illustrate(folder: Path, ensemble: "Ensemble", candidates: "Candidates") -> None:
-    from models.report import write_report as write_page  # here: few submissions wait for its pictures
+    from blending.report import write_report as write_page
 
     write_page(folder, ensemble, candidates)
 
 
-def refuse_other_runs(ensemble: "Ensemble", folder: Path, runs: "Sequence[Run]") -> None:
+def check_same_runs(ensemble: "Ensemble", folder: Path, runs: "Sequence[Run]") -> None:
     """Raises UserError where a chosen blend was made from other runs of an experiment, before these predict."""
     if ensemble.weights["models"][runs[0].folder.parent.name]["ids"] != [run.id for run in runs]:
         raise UserError(f"{folder}: {CHANGED}")
@@ -134,9 +135,9 @@ def refuse_other_runs(ensemble: "Ensemble", folder: Path, runs: "Sequence[Run]")
 
 def show_scores(ensemble: "Ensemble", candidates: "Candidates", truth: "pd.DataFrame") -> None:
     """MAP@3 per experiment and for the blend: out-of-fold, and on the test clips by usage."""
-    from models.ensemble_folder import BLEND
-    from models.run_folder import Predictions
-    from models.submission import score_by_usage
+    from blending.ensemble_folder import BLEND
+    from runs.predictions import Predictions
+    from submission.submission_file import score_by_usage
 
     test = {n: Predictions(candidates.test_fnames, p) for n, p in zip(candidates.names, candidates.test, strict=True)}
     test[BLEND] = ensemble.test

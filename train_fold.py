@@ -1,16 +1,13 @@
 """Train folds of an experiment: out-of-fold and test probabilities in work/runs/<experiment>/fold<k>/."""
 
 import argparse
-import os
 import signal
-import subprocess
-import sys
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 
-from configs.console import run_command, say
-from configs.errors import UserError, list_some
 from configs.paths import DEFAULT_CONFIG, Paths, add_folders, as_path
 from configs.schema import Config
+from console.command_line import run_command
+from console.errors import UserError, list_some
+from training.parallel import train_at_once
 
 EXAMPLES = """examples:
   python train_fold.py --fold 0..4
@@ -39,7 +36,7 @@ def main() -> None:
 
     from configs.load import load_configs
     from folds.assign import parse_folds
-    from models.fold_training import train_folds
+    from training.train import train_folds
 
     experiments = load_configs(args.config or DEFAULT_CONFIG, args.overrides)
     experiments = experiments if args.only is None else chosen(experiments, args.only)
@@ -52,71 +49,6 @@ def main() -> None:
         return
     for cfg, some in zip(experiments, folds, strict=True):
         train_folds(cfg, some, Paths(args.input, args.work), args.force)
-
-
-def train_at_once(experiments: list[Config], folds: list[list[int]], args: argparse.Namespace) -> None:
-    """Each fold in a process of its own, args.jobs of them at a time. Raises UserError that lists those that failed.
-
-    Small networks gain little from a second thread, much from a second process. Input is checked and features are made
-    here, so that a fault is told once; an experiment that learns from others waits for them.
-    """
-    from models.fold_training import say_all_folds
-    from models.preparation import Data, load_data, prepare
-
-    paths, running = Paths(args.input, args.work), Children(len(os.sched_getaffinity(0)) // args.jobs)
-    jobs: dict[Future[int], str] = {}
-    loaded: list[Data] = []
-    with ThreadPoolExecutor(args.jobs) as pool:
-        try:
-            for cfg, some in zip(experiments, folds, strict=True):
-                if cfg.pseudo.runs:
-                    wait(jobs)
-                loaded.append(load_data(cfg, some, paths))
-                if not all(paths.run(cfg.name, fold).exists() for fold in some) or args.force:
-                    prepare(cfg, loaded[-1], paths, some)
-                for fold in some:
-                    command = [sys.executable, __file__, "--fold", str(fold), "--only", cfg.name]
-                    command += ["--input", str(args.input), "--work", str(args.work), *["--force"] * args.force]
-                    command += ["--config", str(args.config or DEFAULT_CONFIG), *args.overrides]
-                    jobs[pool.submit(running.run, command)] = f"{cfg.name} fold {fold}"
-            for job in as_completed(jobs):
-                job.result()  # it raises where nobody reads what the children say any more
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            running.stop()
-            raise
-    if failed := [what for job, what in jobs.items() if job.result()]:
-        raise UserError(f"not finished: {list_some(failed)}; the reason stands above, the same command goes on")
-    for cfg, some, data in zip(experiments, folds, loaded, strict=True):
-        if len(some) > 1:
-            say_all_folds(cfg, some, data, paths)
-
-
-class Children:
-    """Processes with so many threads each; what they say is passed on line by line, so that no bar spoils another."""
-
-    def __init__(self, threads: int) -> None:
-        self.surroundings = {**os.environ, "OMP_NUM_THREADS": str(max(1, threads)), "PYTHONUNBUFFERED": "1"}
-        self.surroundings["PYTHONIOENCODING"] = "utf-8"  # as it is read in `run`, whatever the terminal's is
-        self.alive: set[subprocess.Popen[str]] = set()
-        self.stopped = False
-
-    def run(self, command: list[str]) -> int:
-        """The exit status."""
-        with subprocess.Popen(command, env=self.surroundings, stdout=subprocess.PIPE, encoding="utf-8") as child:
-            self.alive.add(child)
-            if self.stopped:  # as it was starting
-                child.terminate()
-            for line in child.stdout or ():
-                say(line.rstrip("\n"))
-        self.alive.discard(child)
-        return child.returncode
-
-    def stop(self) -> None:
-        """As Ctrl-C does, which reaches them in a terminal anyway: each keeps its last whole epoch."""
-        self.stopped = True
-        for child in tuple(self.alive):
-            child.terminate()
 
 
 def chosen(experiments: list[Config], names: str) -> list[Config]:

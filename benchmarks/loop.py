@@ -16,13 +16,13 @@ from benchmarks.measure import median
 from benchmarks.synthetic import N_CLASSES, N_MELS, make_fold, make_store
 from configs.schema import Config, ModelConfig, TrainConfig
 from features.augment import Augment
-from features.batches import Batches
-from features.sources import Sources
-from models.fitting import fit
-from models.lit_tagger import LitTagger
-from models.losses import soft_cross_entropy
-from models.stages import Stage
-from models.tagger import Tagger, autocast, build_tagger
+from features.batches import Batches, Sources
+from models.device import autocast
+from models.tagger import Tagger, build_tagger
+from training.lit_tagger import LitTagger
+from training.losses import soft_cross_entropy
+from training.schedule import Stage
+from training.trainer import fit
 
 CPU = torch.device("cpu")
 

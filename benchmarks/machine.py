@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from models.run_folder import git_revision
+from runs.provenance import git_revision
 
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 LIBRARIES = ("torch", "torchaudio", "librosa", "numpy", "soundfile", "pytorch-lightning")

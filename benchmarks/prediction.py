@@ -8,9 +8,8 @@ from benchmarks.measure import Row, by_turns, median, quotient
 from benchmarks.synthetic import N_MELS, make_store
 from configs.schema import PredictConfig
 from features.batches import Batches, windows
-from models.memory import memory_kept
-from models.predict import predict_clips
-from models.tagger import autocast, choose_precision
+from models.device import autocast, choose_precision, memory_kept
+from models.inference import predict_clips
 
 N_FRAMES = 128
 TEST_CLIPS = 9_400  # of FSDKaggle2018

@@ -14,9 +14,10 @@ from typing import Any
 from benchmarks import growth, starting
 from benchmarks.machine import describe
 from benchmarks.measure import Row, in_child
-from configs.console import run_command, say, table
 from configs.files import atomic
 from configs.paths import as_path
+from console.command_line import run_command
+from console.output import say, table
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 HEADER = ["point", "what", "ours", "peer", "ratio", "goal", "met"]

@@ -3,8 +3,8 @@
 import numpy as np
 
 from benchmarks.measure import Row, by_turns, median, quotient
-from models.greedy import greedy_weights
-from models.metrics import map_at_3
+from blending.greedy import greedy_weights
+from metrics.map_at_3 import map_at_3
 
 CLIPS, CLASSES, MODELS = 9_473, 41, 20
 

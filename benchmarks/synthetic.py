@@ -8,7 +8,7 @@ import pandas as pd
 import soundfile
 
 from features.store import Store
-from models.fold_data import FoldData
+from training.fold_data import FoldData
 
 RATE = 44_100  # Hz
 SECONDS = 5.0

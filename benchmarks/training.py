@@ -14,9 +14,8 @@ from benchmarks.measure import Apart, Row, Work, by_turns, median, quotient
 from benchmarks.synthetic import N_MELS
 from configs.load import load_config
 from configs.paths import Paths
-from models.fold_training import train_folds
-from models.memory import memory_kept
-from models.tagger import choose_precision
+from models.device import choose_precision, memory_kept
+from training.train import train_folds
 
 MATRIX = 2048  # rows of the product that measures the processor
 PRODUCTS = 20  # at a time: about a second

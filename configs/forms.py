@@ -6,7 +6,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
-from configs.errors import UserError
+from console.errors import UserError
 
 LARGEST = sys.float_info.max
 

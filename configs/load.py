@@ -12,10 +12,10 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from configs import schema
-from configs.errors import UserError
 from configs.paths import expand_home
 from configs.schema import Config
 from configs.text import read_text
+from console.errors import UserError
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 MOST_VALUES = 10_000  # in a YAML file, aliases counted each time: a few lines of them can stand for billions
@@ -98,7 +98,7 @@ def _build(values: dict[str, Any], changes: Sequence[Setting], places: Places, p
         (cfg,) = TypeAdapter(tuple[Config], config=STRICT).validate_python((values,))
     except ValidationError as error:
         raise UserError(_explain(error, places, path)) from None
-    _refuse_truth_values(values, cfg, (), places, path)
+    _check_no_booleans(values, cfg, (), places, path)
     return _with_home(cfg, places, path)
 
 
@@ -249,14 +249,14 @@ def _place(loc: tuple[str, ...], places: Places, path: Path | None) -> str:
     )
 
 
-def _refuse_truth_values(
+def _check_no_booleans(
     given: dict[str, Any], part: Any, at: tuple[str, ...], places: Places, path: Path | None
 ) -> None:
     """pydantic reads true as 1; `epochs: yes` is a slip."""
     for key, value in given.items():
         here, got = (*at, key), getattr(part, key)
         if isinstance(value, dict):
-            _refuse_truth_values(value, got, here, places, path)
+            _check_no_booleans(value, got, here, places, path)
         elif (isinstance(value, bool) and not isinstance(got, bool)) or _holds_truth_values(value):
             raise UserError(f"{_place(here, places, path)}: '{'.'.join(here)}' is {value!r}: a number is wanted")
 

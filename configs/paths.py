@@ -5,8 +5,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs.errors import UserError
 from configs.schema import require_plain
+from console.errors import UserError
 
 DEFAULT_CONFIG = Path(__file__).parent / "resnetish18.yaml"  # the experiment of a command that names none
 

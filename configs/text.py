@@ -3,7 +3,7 @@
 import codecs
 from pathlib import Path
 
-from configs.errors import UserError
+from console.errors import UserError
 
 UTF16 = "it is UTF-16 text: save it as UTF-8"
 

@@ -97,7 +97,7 @@ def mel_filters(
     return filters.astype(np.float32)
 
 
-def deaf_bands(cfg: FeatureConfig) -> list[int]:
+def empty_mel_bands(cfg: FeatureConfig) -> list[int]:
     """The mel bands that lie between two bins of the FFT, and hear nothing."""
     filters = mel_filters(cfg.sample_rate, cfg.n_fft, cfg.n_mels, cfg.f_min, cfg.f_max, cfg.mel_scale)
     return [int(band) for band in np.flatnonzero(~filters.any(axis=0))]

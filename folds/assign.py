@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from configs.console import say, warn
-from configs.errors import UserError, list_some
 from configs.files import atomic
 from configs.schema import FoldConfig
+from console.errors import UserError, list_some
+from console.output import say, warn
 from input.competition import read_table
 
 
@@ -145,3 +145,11 @@ def _warn_of_gaps(folds: pd.DataFrame, n_folds: int) -> None:
     short = folds["label"].value_counts()
     if few := sorted(short[short < n_folds].index):
         warn(f"classes with fewer clips than folds: {list_some(few)}")
+
+
+def group_numbers(train: pd.DataFrame, column: str | None) -> np.ndarray:
+    """The number of each clip's group, (clips,); a clip without one is its own, as when the folds were dealt."""
+    if column is None or column not in train:
+        return np.arange(len(train))
+    named = train[column].where(train[column] != "", "clip " + train["fname"])
+    return np.asarray(pd.factorize(named)[0])

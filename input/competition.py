@@ -1,16 +1,18 @@
 """The competition as one table of training clips and one of test clips, checked before any work starts."""
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from configs.console import say, warn
-from configs.errors import UserError, list_some
 from configs.text import UTF16, is_utf16
+from console.errors import UserError, list_some
+from console.output import say, warn
 from input.layout import find_layout, is_dropping, is_file
 from input.names import likely_files, match_files, nfc, respell
 
@@ -246,3 +248,17 @@ def _compare_labels(sample: Path, labels: pd.Series, classes: tuple[str, ...]) -
     words = {word for text in set(labels) for word in str(text).split()}
     if strange := sorted(w for w in words if nfc(w).lower() not in known):
         warn(f"{sample}: names labels that no training clip has: {list_some(strange)}")
+
+
+def sound_hash(clips: "pd.DataFrame") -> str:
+    """Twelve hex digits: name and size of every file (fname, path). Unlike the key of a store it survives a copy of the
+    files, so that runs made from one copy are at home with another."""
+    lines = [f"{fname}\0{size}\n" for fname, size in zip(clips["fname"], sound_sizes(clips), strict=True)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:12]
+
+
+def sound_sizes(clips: "pd.DataFrame") -> np.ndarray:
+    """(clips,) int64: the bytes of every file (path), -1 where it is missing."""
+    paths = clips["path"] if "path" in clips else [None] * len(clips)
+    found = [os.stat(path).st_size if isinstance(path, str) else -1 for path in paths]  # noqa: PTH116  20,000 times
+    return np.array(found, np.int64)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from configs.errors import UserError, list_some
+from console.errors import UserError, list_some
 from input.competition import read_names
 from input.names import respell
 

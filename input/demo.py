@@ -7,10 +7,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configs.console import progress, run_command, say
-from configs.errors import UserError
 from configs.files import new_folder
 from configs.paths import as_path
+from console.command_line import run_command
+from console.errors import UserError
+from console.output import progress, say
 
 if TYPE_CHECKING:  # imported where they are used: --help must not wait for them
     import numpy as np

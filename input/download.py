@@ -16,10 +16,11 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from configs.console import progress, run_command, say, warn
-from configs.errors import UserError, list_some
 from configs.files import lock
 from configs.paths import Paths, as_path
+from console.command_line import run_command
+from console.errors import UserError, list_some
+from console.output import progress, say, warn
 from input.kaggle_client import Kaggle
 from input.layout import BROKEN, find_layout, unpack_zips
 from input.names import nfc

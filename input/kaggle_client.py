@@ -10,7 +10,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TextIO, TypeVar
 
-from configs.errors import UserError
+from console.errors import UserError
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ class Kaggle:
         config = self.api.config_values
         self._secrets += [config[key] for key in ("key", "token") if config.get(key)]
         self._secrets += [b64encode(f"{self.user}:{key}".encode()).decode() for key in self._secrets]  # as it is sent
-        self._refuse_lost_uploads()
+        self._check_uploads()
 
     def call(
         self,
@@ -122,7 +122,7 @@ class Kaggle:
             text = text.replace(secret, "***")
         return text
 
-    def _refuse_lost_uploads(self) -> None:
+    def _check_uploads(self) -> None:
         """The client leaves a file that it could not upload out of a dataset, and goes on."""
         upload = self.api._upload_blob
 

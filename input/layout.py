@@ -11,9 +11,9 @@ import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from configs.console import progress, say
-from configs.errors import UserError, list_some
 from configs.files import atomic
+from console.errors import UserError, list_some
+from console.output import progress, say
 from input.names import likely_files
 
 ZENODO = "FSDKaggle2018"

@@ -1,46 +1,19 @@
 """A network by name, and its starting weights."""
 
-import argparse
-import re
-from collections import Counter
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import nn
 
-from configs.console import warn
-from configs.errors import UserError, list_some
 from configs.schema import Config
-from models.cnn14 import FRONT_END, Cnn14, front_end_differences
-from models.narrow_input import widen_narrow_inputs
+from console.errors import UserError
+from models.cnn14 import Cnn14, front_end_differences
+from models.onednn_workarounds import widen_narrow_inputs
 from models.resnetish import STAGES, ResNetish
+from models.starting_weights import _warn_once, load_weights, read_state
 from models.vggish import AlexNet, VGGish
 
 NAMES = (*(f"resnetish{depth}" for depth in STAGES), "vggish", "alexnet", "cnn14", "timm:<network>")
-_array = np.empty(0).__reduce__()[0]  # the function that a pickled array names
-_scalar: Any = np.float64(0).__reduce__()[0]
-ARRAYS: list[Any] = [  # read too, since some checkpoints hold arrays beside their weights: PANNs' of 16 kHz, for one
-    *((_array, "numpy.core.multiarray._reconstruct"), _array),  # the first is its name before NumPy 2
-    *((_scalar, "numpy.core.multiarray.scalar"), _scalar),  # a score that was the best, for one
-    *(np.ndarray, np.dtype, np.dtypes.Int64DType, np.dtypes.Float32DType, np.dtypes.Float64DType, argparse.Namespace),
-]
-STATE_KEYS = (
-    "state_dict",
-    "model_state_dict",
-    "model_state",
-    "model",
-    "network",
-    "net",
-    "module",
-    "weights",
-    "checkpoint",
-)
-WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}  # PyTorch's, within names
-AVERAGED = "n_averaged"  # beside a network in torch.optim.swa_utils.AveragedModel
-State = dict[str, torch.Tensor]
 
 
 def build_model(cfg: Config, n_classes: int, start: bool = True) -> nn.Module:
@@ -80,121 +53,3 @@ def _untrained(cfg: Config, n_classes: int, pretrained: bool) -> nn.Module:
     if model.name == "cnn14":
         return Cnn14(**size, n_mels=cfg.features.n_mels)
     raise UserError(f"model.name: no network {model.name!r}; known are {', '.join(NAMES)}")
-
-
-def load_weights(network: nn.Module, state: State, file: str) -> State:
-    """Start from a state dict; `file` is what errors call it. Returns all that was taken, by the network's own names.
-
-    What wrapped the network when it was saved (DataParallel, torch.compile, a LightningModule) may stand in the names.
-    A last layer of another size keeps its random start; a first layer of other input channels is adapted. Raises
-    UserError, naming keys, where anything else does not fit.
-    """
-    own = network.state_dict()
-    found = _unwrapped(state, own, file)
-    if odd := sorted(k for k, v in found.items() if k in own and not _can_stand_for(v, own[k])):
-        raise UserError(f"{file}: not weights to start from: NaN, infinity or no plain numbers in {list_some(odd, 5)}")
-    aside = FRONT_END if isinstance(network, Cnn14) else ()
-    state = {k: v for k, v in found.items() if not k.startswith(aside)}
-    first = next((k for k, v in own.items() if v.dim() == 4), None)
-    if first in state:
-        state[first] = _first_layer(state[first], own[first])
-    head = tuple(f"{name}." for name in _classifier(network))
-    absent = [k for k in own if k not in state and not k.startswith(head) and not k.endswith("num_batches_tracked")]
-    misfit = [k for k, v in state.items() if k in own and own[k].shape != v.shape]
-    facts = {
-        "unknown": [k for k in state if k not in own and not k.startswith(head)],
-        "missing": absent,
-        "of another shape": [k for k in misfit if not k.startswith(head)],
-    }
-    if any(facts.values()):
-        told = "; ".join(f"{what} keys {list_some(sorted(keys), 5)}" for what, keys in facts.items() if keys)
-        raise UserError(f"{file}: not the weights of this network: {told}")
-    network.load_state_dict({k: v for k, v in state.items() if k in own and k not in misfit}, strict=False)
-    return found
-
-
-def _unwrapped(state: State, own: State, file: str) -> State:
-    """The state by the names that the network has in `own`.
-
-    PyTorch's wrappers may stand anywhere in a name. A prefix of another wrapper, 'model.' say, is the one with which
-    most names are ours; what lies beside it (a loss, a Tagger's mean) is not of the network. Raises UserError where
-    two prefixes have the same claim.
-    """
-    wrappers = WRAPPERS - {part for k in own for part in k.split(".")}
-    plain = {k: ".".join(part for part in k.split(".") if part not in wrappers) for k in state}
-    if len(set(plain.values())) < len(plain):
-        raise UserError(f"{file}: holds weights twice, wrapped and not: save the state dict of one network")
-    state = {plain[k]: v for k, v in state.items() if k != AVERAGED}
-    fits: Counter[str] = Counter()
-    for k in state:
-        parts = k.split(".")
-        fits.update(".".join((*parts[:i], "")) for i in range(len(parts)) if ".".join(parts[i:]) in own)
-    best = [prefix for prefix, n in fits.items() if n == max(fits.values())]
-    if "" in best or 2 * fits[best[0] if best else ""] < len(own):
-        return state
-    if len(best) > 1:
-        raise UserError(f"{file}: holds {list_some(best)} with such a network in each: save the one to start from")
-    return {k.removeprefix(best[0]): v for k, v in state.items() if k.startswith(best[0])}
-
-
-def _can_stand_for(there: torch.Tensor, own: torch.Tensor) -> bool:
-    """Whether a tensor holds finite numbers of the kind of ours: no indices, no codes of a quantized network."""
-    plain = there.layout == torch.strided and there.device.type == "cpu" and not there.is_quantized
-    real = not there.is_complex() and (there.is_floating_point() or not own.is_floating_point())
-    return plain and real and bool(there.float().isfinite().all())
-
-
-@cache
-def _warn_once(line: str) -> None:
-    """A network is built before the features are made and again for every fold."""
-    warn(line)
-
-
-def _classifier(network: nn.Module) -> tuple[str, ...]:
-    """The name of the last layer; timm says it of its networks, in ours it is 'head' but for CNN14."""
-    own = "fc_audioset" if isinstance(network, Cnn14) else "head"
-    name = getattr(network, "pretrained_cfg", {}).get("classifier", own)
-    return (name,) if isinstance(name, str) else tuple(name)
-
-
-def _first_layer(there: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    """A first convolution for other input channels, answering as it did.
-
-    Three colours for n channels: each channel gets an n-th of their sum, so that the same input in all channels has the
-    answer that it had in all colours. One channel for n: it stays the first, and the others begin at zero. What is
-    neither is returned as it is.
-    """
-    n = own.shape[1]
-    if there.dim() != 4 or there.shape[1] == n or there.shape[1] not in (1, 3):
-        return there
-    if there.shape[1] == 3:
-        return (there.sum(dim=1, keepdim=True) / n).expand(-1, n, -1, -1)
-    return torch.cat([there, there.new_zeros(len(there), n - 1, *there.shape[2:])], dim=1)
-
-
-def read_state(file: Path) -> State:
-    """The state dict in a .safetensors or .pth file, a training checkpoint or a run folder's model.safetensors.
-
-    Raises UserError where it cannot be read or holds none.
-    """
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load
-
-            state: Any = load(file.read_bytes())  # load_file takes no path that is not UTF-8
-        else:
-            with torch.serialization.safe_globals(ARRAYS):
-                state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # each format fails in its own ways; the file is at fault in all of them
-        text = " ".join(str(error).split())
-        if held := re.search(r"Unsupported global: GLOBAL (\S+)", text):
-            told = f"it holds more than numbers, which may run code ({held[1]}): save the network's state_dict() alone"
-        else:  # torch's first sentence: the others are its ways around its own check
-            told = f"({type(error).__name__}: {text.partition('. ')[0]}): is it a .pth or .safetensors file?"
-        raise UserError(f"{file}: cannot read the weights {told}") from None
-    while isinstance(state, dict) and (inner := [state[k] for k in STATE_KEYS if isinstance(state.get(k), dict)]):
-        state = inner[0]
-    tensors = isinstance(state, dict) and all(isinstance(v, torch.Tensor) for v in state.values())
-    if not tensors or not all(isinstance(k, str) for k in state):
-        raise UserError(f"{file}: holds no state dict of tensors")
-    return dict(state)

@@ -7,6 +7,7 @@ Residual Learning for Image Recognition", 2016, with the stride of a bottleneck 
 
 from torch import Tensor, nn
 
+from models.onednn_workarounds import StridedPointwise
 from models.pooling import AttentionHead, AvgMaxPool, MelMean
 
 GRID = (4, 6)  # mel x time cells that reach the classifier
@@ -92,18 +93,6 @@ def conv(n_in: int, n_out: int, kernel: int, stride: int = 1) -> nn.Sequential:
     """Convolution that keeps the size (but for the stride), and its batch normalisation."""
     kind = StridedPointwise if kernel == 1 and stride > 1 and n_in < 16 else nn.Conv2d
     return nn.Sequential(kind(n_in, n_out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(n_out))
-
-
-class StridedPointwise(nn.Conv2d):
-    """A 1x1 convolution that takes the cells that its stride leaves before it computes, not while: the same numbers.
-
-    For fewer than 16 channels, whose backward pass kills the process in oneDNN's own way (torch 2.14 on a CPU with
-    AVX-512, channels_last). For more that way is right, and faster.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        rows, columns = self.stride
-        return nn.functional.conv2d(x[:, :, ::rows, ::columns], self.weight, self.bias)
 
 
 def shortcut(n_in: int, n_out: int, stride: int) -> nn.Module:

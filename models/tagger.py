@@ -1,6 +1,5 @@
 """The network as it is trained and as it predicts: normalisation, backbone, precision, device."""
 
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -8,15 +7,11 @@ import torch
 from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
-from configs.errors import UserError
 from configs.schema import Config
-from features.store import Store
+from console.errors import UserError
 from models.build import build_model
-from models.input_channels import input_channels
 
-# A band that hardly ever changes, below the lowest FFT bin or above a codec's limit, must not turn what augmentation or
-# a test clip moves into it into thousands. In log-mel; a band with sound in it has 2 to 4.
-LEAST_STD = 0.5
+REACH = 4  # frames on each side of the one whose slope is asked
 
 
 class Tagger(nn.Module):
@@ -66,7 +61,7 @@ def build_tagger(cfg: Config, prior: np.ndarray, mean: np.ndarray, std: np.ndarr
     return Tagger(backbone, mean_t, std_t, prior_t, cfg.train.channels_last, deltas, frequency)
 
 
-def refuse_size(tagger: Tagger, batch: int, n_frames: int, training: bool, remedy: str) -> None:
+def check_input_size(tagger: Tagger, batch: int, n_frames: int, training: bool, remedy: str) -> None:
     """Raises UserError where the network cannot take such a batch: its last cells may be too few to pool, or a single
     one to normalise, or it asserts another size. Tried on shapes alone; where that fails, on numbers, since not every
     operation knows its shapes without them."""
@@ -109,58 +104,32 @@ def load_tagger(cfg: Config, file: Path) -> Tagger:
     return tagger.eval()
 
 
-def normalisation(store: Store, rows: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """What is taken from the log-mel and what it is divided by, both (n_mels,) float32.
+def input_channels(x: Tensor, deltas: int = 0, frequency_channel: bool = False) -> Tensor:
+    """(batch, 1, n_mels, n_frames) log-mel -> (batch, 1 + deltas + frequency_channel, n_mels, n_frames).
 
-    'per_mel': mean and standard deviation of each band over these clips, every clip with the same weight; 'global': of
-    all bands together; 'decibel': 0 and ln(10) / 10, which turns the natural logarithm of power into 10 log10.
+    The log-mel comes first, then its slope over time and the slope's slope, then a ramp over the mel bands from -1, the
+    lowest, to 1: a convolution cannot tell bands apart otherwise.
     """
-    if kind == "decibel":
-        n_mels = store.frames.shape[1]
-        return np.zeros(n_mels, np.float32), np.full(n_mels, np.log(10) / 10, np.float32)
-    heard = rows[store.length[rows] > 0]
-    mean = store.mean[heard].mean(axis=0, dtype=np.float64)
-    square = store.mean_square[heard].mean(axis=0, dtype=np.float64)
-    if kind == "global":
-        mean, square = np.full_like(mean, mean.mean()), np.full_like(square, square.mean())
-    std = np.sqrt(np.maximum(square - mean**2, LEAST_STD**2))
-    return mean.astype(np.float32), std.astype(np.float32)
+    channels = [x]
+    for _ in range(deltas):
+        channels.append(slope(channels[-1]))
+    if frequency_channel:
+        ramp = torch.linspace(-1, 1, x.shape[2], device=x.device, dtype=x.dtype)
+        channels.append(ramp.view(1, 1, -1, 1).expand_as(x))
+    return torch.cat(channels, dim=1) if len(channels) > 1 else x
 
 
-def choose_device(wanted: str) -> torch.device:
-    """'auto' takes the GPU where there is one. Raises UserError where 'cuda' is wanted and absent."""
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise UserError("train.device=cuda, but PyTorch sees no GPU here: use train.device=auto")
-    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+def slope(x: Tensor) -> Tensor:
+    """How much the straight line through nine frames (least squares) rises from its first to its last; ends replicate.
 
-
-def choose_precision(wanted: str, device: torch.device) -> str:
-    """'auto' -> what the hardware gains from: bf16 on newer GPUs and on CPUs that multiply faster in it, fp16 on older
-    GPUs, else fp32. Raises UserError on fp16 for a CPU, which has none."""
-    if wanted == "fp16" and device.type == "cpu":
-        raise UserError("train.precision=fp16 is for GPUs, and this trains on a CPU: use train.precision=auto")
-    if wanted != "auto":
-        return wanted
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
-    return "bf16" if _cpu_gains_from_bf16() else "fp32"
-
-
-def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
-    """The context in which the network runs in that precision."""
-    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    return torch.autocast(device.type, dtype=kinds.get(precision), enabled=precision in kinds)
-
-
-def _cpu_gains_from_bf16() -> bool:
-    """AMX and AMD's AVX-512 bf16 do more multiplications a cycle in bf16 than in fp32: on AMD training was 1.7 to 2.1
-    times as fast. Intel's AVX-512 bf16 does not, and training took 1.4 to 1.5 times as long. Without any of them bf16
-    is emulated, 20 times slower than fp32."""
-    try:
-        with open("/proc/cpuinfo") as info:  # noqa: PTH123
-            facts = dict(line.split(":", 1) for line in info if line.startswith(("flags", "vendor_id")))
-    except OSError:
-        return False
-    found = {key.strip(): value.split() for key, value in facts.items()}
-    flags = found.get("flags", [])
-    return "amx_bf16" in flags or ("avx512_bf16" in flags and found.get("vendor_id") == ["AuthenticAMD"])
+    Eight times librosa.feature.delta(width=9, mode="nearest"), whose rise per frame would be small beside a log-mel of
+    standard deviation 1. x (..., n_mels, n_frames), at least one frame; the same shape is returned.
+    """
+    n_frames = x.shape[-1]
+    last = torch.arange(-REACH, n_frames + REACH, device=x.device).clamp_(0, n_frames - 1)
+    padded = x.index_select(-1, last)
+    out = torch.zeros_like(x)
+    for k in range(1, REACH + 1):
+        ahead, behind = padded.narrow(-1, REACH + k, n_frames), padded.narrow(-1, REACH - k, n_frames)
+        out = out.add(ahead - behind, alpha=k)
+    return out * (REACH / sum(k * k for k in range(1, REACH + 1)))

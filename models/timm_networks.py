@@ -5,7 +5,7 @@ import difflib
 import timm
 from torch import nn
 
-from configs.errors import UserError
+from console.errors import UserError
 
 
 def build_timm(name: str, n_classes: int, dropout: float, pretrained: bool, in_channels: int = 1) -> nn.Module:

@@ -56,8 +56,8 @@ def blended(tmp_path_factory: pytest.TempPathFactory) -> Paths:
     from configs.load import load_config
     from ensemble import blend
     from input.demo import make_demo
-    from models.fold_training import train_folds
     from submit import submit
+    from training.train import train_folds
 
     root = tmp_path_factory.mktemp("blended")
     paths = Paths(root / "input" / "tiny-tagging", root / "work")

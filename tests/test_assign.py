@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from configs.errors import UserError
 from configs.schema import FoldConfig
+from console.errors import UserError
 from folds.assign import assign_folds, fold_hash, load_folds, parse_folds
 from input.competition import load_competition
 

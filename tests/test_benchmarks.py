@@ -17,11 +17,11 @@ from benchmarks.run import cells_of, write
 from benchmarks.scoring import greedy_recomputed, map_at_3_by_sorting, map_at_3_in_a_loop
 from benchmarks.starting import HELP, imported, python
 from benchmarks.synthetic import make_store, write_clips
+from blending.greedy import greedy_weights
 from configs.schema import PredictConfig
 from features.batches import Batches
-from models.greedy import greedy_weights
-from models.metrics import map_at_3
-from models.predict import predict_clips
+from metrics.map_at_3 import map_at_3
+from models.inference import predict_clips
 
 
 def test_store_holds_what_the_plain_extraction_writes(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from configs.errors import UserError
 from configs.load import load_configs
 from configs.schema import Config, FeatureConfig, ModelConfig, TrainConfig
+from console.errors import UserError
 from models.build import build_model
 from models.resnetish import ResNetish
 

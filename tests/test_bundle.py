@@ -1,4 +1,4 @@
-"""kernel.bundle: what goes into the dataset, and what does not."""
+"""submission.bundle: what goes into the dataset, and what does not."""
 
 import json
 import re
@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from configs.errors import UserError
 from configs.paths import Paths
-from kernel import bundle as module
-from kernel.bundle import bundle, code_files, dataset_metadata
-from kernel.script import sha256
+from console.errors import UserError
+from submission import bundle as module
+from submission.bundle import bundle, code_files, dataset_metadata
+from submission.kernel_script import sha256
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_it_holds_code_weights_and_the_blend_and_nothing_else(paths: Paths) -> N
     experiments = ("demo_resnetish", "demo_vggish")
     assert runs == {f"{name}/fold{k}/{file}" for name in experiments for k in (0, 1) for file in per_run}
     assert {f.suffix for f in (folder / "code").rglob("*") if f.is_file()} == {".py"}
-    assert (folder / "code" / "kernel" / "predict.py").exists()
+    assert (folder / "code" / "submission" / "kernel_predict.py").exists()
     ensembled = json.loads((paths.ensembles / "default" / "weights.json").read_text())
     assert json.loads((folder / "weights.json").read_text()) == ensembled
 
@@ -80,14 +80,14 @@ def test_code_is_packed_wherever_the_kit_lies(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
-    "lost", ["models/log_linear.py", "models/blending.py", "kernel/predict.py", "configs/files.py"]
+    "lost", ["blending/log_linear.py", "blending/apply.py", "submission/kernel_predict.py", "configs/files.py"]
 )
 def test_a_bundle_without_a_module_that_predicts_is_not_finished(
     paths: Paths, monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
-    """Blending is imported at the top of a module three imports away from kernel.predict; a fit is not needed."""
+    """submission.kernel_predict imports the blending by way of three modules; it needs no fit."""
     monkeypatch.setattr(module, "code_files", lambda root: [f for f in code_files(root) if str(f) != lost])
-    if lost == "models/log_linear.py":
+    if lost == "blending/log_linear.py":
         bundle(paths, "default", "me")
         return
     with pytest.raises(UserError, match=lost.removesuffix(".py").replace("/", r"\.")):

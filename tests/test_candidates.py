@@ -12,13 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from configs.errors import UserError
+from blending.candidates import Candidates, candidates_from_runs
 from configs.schema import Config, TrainConfig
-from features.store import sound_hash, sound_sizes
+from console.errors import UserError
 from folds.assign import fold_hash
-from input.competition import Competition
-from models.candidates import Candidates, candidates_from_runs
-from models.run_folder import Predictions, Run, file_sha256, finish_run, load_predictions, save_predictions
+from input.competition import Competition, sound_hash, sound_sizes
+from runs.predictions import Predictions, load_predictions, save_predictions
+from runs.provenance import file_sha256
+from runs.run_folder import Run, finish_run
 
 CLASSES = ("ant", "bat", "cat")
 TEST = ("t1.wav", "t2.wav")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from configs.errors import UserError
+from console.errors import UserError
 from input.competition import load_competition, read_table, read_truth
 
 REAL = Path("../shared/data/fsdkaggle2018")

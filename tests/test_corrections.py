@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from configs.errors import UserError
+from console.errors import UserError
 from input.corrections import correct, corrections_hash, read_corrections
 
 CLASSES = ("bark", "gong", "siren")

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from configs.errors import UserError
+from console.errors import UserError
 from input.competition import load_competition, read_truth
 from input.demo import make_demo
 from input.demo_sounds import RATE, SOUNDS, make_clip

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from kaggle_server import BASE, Fault, KaggleServer, archive_of
 
-from configs.errors import UserError
+from console.errors import UserError
 from input.download import download_competition, download_zenodo, slug_of
 
 SIZE = 3_000_000  # the client writes whole megabytes

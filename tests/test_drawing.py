@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models.drawing import RowBatches, balanced
+from training.fold_data import RowBatches, balanced
 
 
 @pytest.mark.parametrize(("n_rows", "n"), [(65, 2), (64, 1), (7, 3), (1, 1)])

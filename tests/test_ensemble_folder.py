@@ -7,14 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs.errors import UserError
+from blending.apply import apply_blend, read_weights, softmax
+from blending.candidates import Candidates
+from blending.ensemble_folder import (
+    is_up_to_date,
+    load_ensemble,
+    make_ensemble,
+    same_options,
+    save_ensemble,
+    with_current_test,
+)
+from blending.external_predictions import candidates_from_predictions
+from blending.report import CAPTIONS, most_confused, write_report
 from configs.paths import Paths
+from console.errors import UserError
 from ensemble import blend, show
-from models.blending import apply_blend, read_weights, softmax
-from models.candidates import Candidates
-from models.ensemble_folder import is_current, load_ensemble, make_ensemble, renewed, save_ensemble, was_asked
-from models.prediction_folder import candidates_from_predictions
-from models.report import CAPTIONS, most_confused, write_report
 from submit import submit
 
 REAL = Path("../shared/data/fsdkaggle2018-predictions")
@@ -61,15 +68,15 @@ def test_weights_json_alone_makes_the_test_rows(tmp_path: Path) -> None:
 def test_other_runs_or_other_wishes_are_seen() -> None:
     c = made()
     e = make_ensemble(c, "arithmetic")
-    assert is_current(e, c)
-    assert not is_current(e, replace(c, ids=(("1",), ("2",), ("4",))))
-    assert not is_current(e, replace(c, test_fnames=c.test_fnames[::-1]))
-    assert not is_current(e, replace(c, truth=c.truth[::-1]))
-    assert not is_current(e, replace(c, verified=~c.verified))
-    assert was_asked(e, "arithmetic", "verified", None)
-    assert not was_asked(e, "auto", "verified", None)
-    assert not was_asked(e, "arithmetic", "all", None)
-    assert not was_asked(make_ensemble(c, "arithmetic", by_default=True), "arithmetic", "verified", None)
+    assert is_up_to_date(e, c)
+    assert not is_up_to_date(e, replace(c, ids=(("1",), ("2",), ("4",))))
+    assert not is_up_to_date(e, replace(c, test_fnames=c.test_fnames[::-1]))
+    assert not is_up_to_date(e, replace(c, truth=c.truth[::-1]))
+    assert not is_up_to_date(e, replace(c, verified=~c.verified))
+    assert same_options(e, "arithmetic", "verified", None)
+    assert not same_options(e, "auto", "verified", None)
+    assert not same_options(e, "arithmetic", "all", None)
+    assert not same_options(make_ensemble(c, "arithmetic", by_default=True), "arithmetic", "verified", None)
 
 
 def test_unverified_rows_neither_fit_nor_judge_unless_asked() -> None:
@@ -104,7 +111,7 @@ def test_a_model_called_blend_is_refused() -> None:
 def test_auto_compares_all_and_writes_a_whole_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("models.blend_fitting.TRIALS", 10)
+    monkeypatch.setattr("blending.fit.TRIALS", 10)
     c = made(clips=80, verified=0.8)
     e = make_ensemble(c, "auto")
     assert set(e.comparison["methods"]) > {"single", "greedy", "stack", "auto"}
@@ -114,7 +121,7 @@ def test_auto_compares_all_and_writes_a_whole_report(
     assert low < e.comparison["expected"]["score"] < high
     show(e)
     assert "flattered" not in capsys.readouterr().out
-    show(e, kept_best=["x", "z"])
+    show(e, selected_on_oof=["x", "z"])
     *_, by_weight, expected, flattered = capsys.readouterr().out.splitlines()
     assert by_weight.startswith("log_linear, by the weight of unverified rows") and "nested" not in by_weight
     assert expected.startswith("expected on 10 test clips") and flattered.startswith(
@@ -147,9 +154,9 @@ def test_new_answers_do_not_go_into_another_blend(tmp_path: Path) -> None:
     e, other = make_ensemble(made(), "arithmetic"), make_ensemble(made(), "geometric")
     save_ensemble(other, tmp_path / "e")
     now = replace(made(), test=made().test[:, ::-1])
-    assert not np.array_equal(renewed(e, now, tmp_path / "e", write_report).test.probs, e.test.probs)
+    assert not np.array_equal(with_current_test(e, now, tmp_path / "e", write_report).test.probs, e.test.probs)
     assert np.array_equal(load_ensemble(tmp_path / "e").test.probs, other.test.probs)
-    renewed(other, now, tmp_path / "e", write_report)
+    with_current_test(other, now, tmp_path / "e", write_report)
     assert not np.array_equal(load_ensemble(tmp_path / "e").test.probs, other.test.probs)
 
 
@@ -292,9 +299,9 @@ def test_what_is_expected_is_of_the_test_clips_as_they_are_now(
     ensemble = make_ensemble(c, method)
     save_ensemble(ensemble, tmp_path / "e", lambda partial: write_report(partial, ensemble, c))
     more = with_test_clips(c, 11)
-    renewed(load_ensemble(tmp_path / "e"), more, tmp_path / "e", write_report)
+    with_current_test(load_ensemble(tmp_path / "e"), more, tmp_path / "e", write_report)
     found, anew = load_ensemble(tmp_path / "e"), make_ensemble(more, method)
-    assert found.comparison["expected"]["clips"] == 11 and is_current(found, more)
+    assert found.comparison["expected"]["clips"] == 11 and is_up_to_date(found, more)
     assert found.comparison["expected"]["score"] == anew.comparison["expected"]["score"]
     assert found.comparison["expected"]["interval"] == pytest.approx(anew.comparison["expected"]["interval"], abs=1e-4)
     assert found.comparison["expected"]["interval"] != ensemble.comparison["expected"]["interval"]
@@ -303,5 +310,5 @@ def test_what_is_expected_is_of_the_test_clips_as_they_are_now(
     show(found)
     assert "expected on 11 test clips" in capsys.readouterr().out
     before = (tmp_path / "e/report.html").stat().st_mtime_ns
-    renewed(found, more, tmp_path / "e", write_report)
+    with_current_test(found, more, tmp_path / "e", write_report)
     assert (tmp_path / "e/report.html").stat().st_mtime_ns == before, "nothing changed"

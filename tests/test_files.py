@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from configs import files
-from configs.errors import UserError
 from configs.files import atomic, lock, name_in_utf8, new_folder, read_steady, recover, swap, write
+from console.errors import UserError
 
 HOLD = """
 import sys, time

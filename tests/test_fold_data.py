@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from configs.errors import UserError
 from configs.schema import TrainConfig
-from models.fold_data import FoldData, split
+from console.errors import UserError
 from tests.conftest import MakeStore
+from training.fold_data import FoldData, split
 
 CLASSES = ("bark", "siren", "unheard")
 FOLDS = pd.DataFrame(  # in another order than the store, whose 3.wav is left out

@@ -5,8 +5,8 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 import pytest
 
-from configs.errors import UserError
 from configs.forms import misfit, read_json
+from console.errors import UserError
 
 
 class Inner(TypedDict):

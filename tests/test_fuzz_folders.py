@@ -14,18 +14,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.errors import UserError
+from blending.ensemble_folder import load_ensemble, make_ensemble, save_ensemble
 from configs.schema import Config, FeatureConfig, FoldConfig, ModelConfig, differences, to_dict
+from console.errors import UserError
 from ensemble import show
 from features.store import open_features
-from models.ensemble_folder import load_ensemble, make_ensemble, save_ensemble
-from models.fitting import finished_epochs
-from models.lit_tagger import SAVED
-from models.run_folder import (
+from models.tagger import build_tagger, load_tagger, save_tagger
+from runs.predictions import Predictions
+from runs.provenance import file_sha256
+from runs.run_folder import (
     FILES,
     TRAINED,
-    Predictions,
-    file_sha256,
     finish_run,
     is_begun,
     partial_of,
@@ -34,10 +33,11 @@ from models.run_folder import (
     recover,
     unfinished,
 )
-from models.search import finished, open_study
-from models.tagger import build_tagger, load_tagger, save_tagger
 from tests.fuzzing import fuzz
 from tests.test_ensemble_folder import made
+from training.lit_tagger import SAVED
+from training.trainer import finished_epochs
+from tuning.study import finished, open_study
 
 CFG = Config(name="exp", model=ModelConfig(name="resnetish10", width=8), folds=FoldConfig(n_folds=2))
 FACTS: dict[str, Any] = {"experiment": "exp", "fold": 0, "n_folds": 2, "fold_hash": "f0", "skipped": {}}

@@ -8,10 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.errors import UserError
+from blending.external_predictions import candidates_from_predictions
 from configs.schema import Config, ModelConfig
-from models.build import build_model, load_weights, read_state
-from models.prediction_folder import candidates_from_predictions
+from console.errors import UserError
+from models.build import build_model
+from models.starting_weights import load_weights, read_state
 from tests.fuzzing import fuzz
 
 CLASSES = ["ant", "bat", "cat"]

@@ -13,7 +13,6 @@ from fuzzing import fuzz
 from hypothesis import given
 from hypothesis import strategies as st
 
-import input.resample  # noqa: F401  the first import of torch is no part of a reading
 from input.audio import AudioFault, read_wave
 
 RATE = 16_000

@@ -18,14 +18,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from configs import schema
-from configs.errors import UserError
 from configs.load import load_config, load_configs
 from configs.schema import Config
-from configs.search_space import Range, load_space
+from console.errors import UserError
 from input.competition import load_competition
 from input.corrections import read_corrections
 from input.layout import unpack_zips
 from input.names import nfc
+from tuning.search_space import Range, load_space
 
 LIMIT = 20  # seconds: what takes longer hangs
 NAMES = ["a.wav", "b.wav", "c.WAV", "d", "caf\u00e9.wav", "cafe\u0301.wav", "e.ogg", "f,1.wav"]

@@ -5,8 +5,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from models.greedy import bagged_greedy_weights, greedy_path, greedy_weights
-from models.metrics import ranks
+from blending.greedy import bagged_greedy_weights, greedy_path, greedy_weights
+from metrics.map_at_3 import ranks
 
 
 def plain_path(stack: np.ndarray, truth: np.ndarray, weight: np.ndarray, steps: int) -> tuple[list[int], list[float]]:

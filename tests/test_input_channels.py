@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from configs.schema import Config, ModelConfig, TrainConfig
-from models.input_channels import input_channels, slope
-from models.tagger import Tagger, build_tagger
+from models.tagger import Tagger, build_tagger, input_channels, slope
 
 
 @pytest.mark.parametrize("n_frames", [9, 10, 57])

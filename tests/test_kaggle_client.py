@@ -12,10 +12,10 @@ from conftest import CANARY
 from kaggle_server import Fault, KaggleServer
 from test_push import answer_of
 
-from configs.errors import UserError
 from configs.paths import Paths
+from console.errors import UserError
 from input.kaggle_client import Kaggle
-from kernel.bundle import bundle
+from submission.bundle import bundle
 
 
 def test_the_client_talks_to_the_stand_in_only(kaggle: KaggleServer) -> None:
@@ -84,7 +84,7 @@ def test_the_token_appears_nowhere(blended: Paths, kaggle: KaggleServer, tmp_pat
     code = "import runpy, sys, time; time.sleep = lambda seconds: None; module = sys.argv.pop(1); "
     code += "runpy.run_module(module, run_name='__main__')"
     said = ""
-    for command in (["kernel.bundle"], ["kernel.push", "--submit", "-m", "canary"]):
+    for command in (["submission.bundle"], ["submission.push", "--submit", "-m", "canary"]):
         words = [sys.executable, "-c", code, *command, *places]
         done = subprocess.run(words, env=env, capture_output=True, text=True)
         said += done.stdout + done.stderr

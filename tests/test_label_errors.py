@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from configs.errors import UserError
+from blending.candidates import Candidates
+from blending.label_errors import likely_errors, suspects
 from configs.paths import Paths
+from console.errors import UserError
+from find_label_errors import list_label_errors
 from input.competition import Competition
 from input.corrections import read_corrections
-from models.candidates import Candidates
-from models.label_errors import likely_errors, list_label_errors, suspects
 from tests.test_pipeline import HEAVY, imported, run
 
 CLASSES = ("bark", "gong", "siren")

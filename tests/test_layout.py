@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.errors import UserError
+from console.errors import UserError
 from input.layout import find_layout, unpack_zips
 
 KAGGLE = {

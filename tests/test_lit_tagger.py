@@ -10,17 +10,17 @@ import pandas as pd
 import pytest
 import torch
 
-from configs.errors import UserError
 from configs.schema import AugmentConfig, Config, InputConfig, ModelConfig, PredictConfig, TrainConfig
-from models import losses
-from models.averaging import State
-from models.fitting import RunKeeper, build_trainer, finished_epochs, quiet
-from models.fold_data import split
-from models.lit_tagger import LitTagger, build_lit_tagger
-from models.losses import soft_cross_entropy
-from models.run_folder import CHECKPOINT
-from models.stages import one_cycle
+from console.errors import UserError
+from runs.run_folder import CHECKPOINT
 from tests.conftest import MakeStore
+from training import losses
+from training.fold_data import split
+from training.lit_tagger import LitTagger, build_lit_tagger
+from training.losses import soft_cross_entropy
+from training.schedule import one_cycle
+from training.trainer import RunKeeper, build_trainer, finished_epochs, quiet
+from training.weight_averaging import State
 
 CPU = torch.device("cpu")
 CLASSES = ("high", "low", "mid")

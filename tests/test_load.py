@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from configs.errors import UserError
 from configs.load import USUAL_NAMES, _known_keys, load_config, load_configs
 from configs.schema import Config
+from console.errors import UserError
 
 BILLIONS = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
 CONFIGS = sorted(Path(__file__).parents[1].glob("configs/*.yaml"))

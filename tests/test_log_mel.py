@@ -9,7 +9,7 @@ import torch
 from torchaudio.transforms import MelSpectrogram
 
 from configs.schema import FeatureConfig
-from features.log_mel import LogMel, deaf_bands, mel_filters
+from features.log_mel import LogMel, empty_mel_bands, mel_filters
 
 TOLERANCE = 1e-3  # absolute, in log-mel: a quarter of what float16 may round away at log(1e-6)
 
@@ -239,5 +239,5 @@ def test_nothing_to_trim():
 def test_bands_between_two_bins_are_counted():
     """At 44.1 kHz and 1,024 samples a bin is 43 Hz wide; of 128 mel bands the lowest ends below the first bin."""
     cfg = FeatureConfig(n_mels=128)
-    assert deaf_bands(cfg) == [0]
-    assert deaf_bands(FeatureConfig(n_mels=128, n_fft=2048)) == deaf_bands(FeatureConfig()) == []
+    assert empty_mel_bands(cfg) == [0]
+    assert empty_mel_bands(FeatureConfig(n_mels=128, n_fft=2048)) == empty_mel_bands(FeatureConfig()) == []

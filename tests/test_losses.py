@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from models.losses import Loss, bootstrapped, soft_cross_entropy, truncated
+from training.losses import Loss, bootstrapped, soft_cross_entropy, truncated
 
 LOGITS = torch.tensor([[math.log(2), 0.0, 0.0], [0.0, 0.0, math.log(8)]])  # softmax (1/2, 1/4, 1/4), (.1, .1, .8)
 

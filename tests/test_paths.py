@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 import submit
-from configs.errors import UserError
 from configs.paths import as_path, expand_home
+from console.errors import UserError
 
-COMMANDS = ("train_fold", "tune", "ensemble", "submit", "kernel.bundle", "kernel.push", "kernel.predict")
-COMMANDS += ("input.demo", "input.download", "models.label_errors", "experiments.ablation", "benchmarks.run")
+COMMANDS = ("train_fold", "tune", "ensemble", "submit", "find_label_errors")
+COMMANDS += ("submission.bundle", "submission.push", "submission.kernel_predict")
+COMMANDS += ("input.demo", "input.download", "ablation.run", "benchmarks.run")
 
 
 @pytest.mark.parametrize(

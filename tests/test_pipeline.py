@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from models.run_folder import FILES, read_run
+from runs.run_folder import FILES, read_run
 
 ROOT = Path(__file__).parent.parent
 TINY = [
@@ -402,5 +402,5 @@ def test_help_answers_at_once_and_shows_an_example(verb: str) -> None:
 def imported(importtime: str, *names: str) -> list[str]:
     """Which of these modules a process started with -X importtime did import."""
     there = {line.rpartition("|")[2].strip() for line in importtime.splitlines() if line.startswith("import time:")}
-    assert "configs.console" in there
+    assert "console.output" in there
     return [name for name in names if name in there]

@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from configs.errors import UserError
 from configs.schema import Config, PseudoConfig, TrainConfig
+from console.errors import UserError
 from folds.assign import fold_hash
-from models.fold_data import split
-from models.pseudo_labels import PseudoLabels, add_pseudo_labels, read_pseudo_labels
-from models.run_folder import Predictions, finish_run, unfinished
+from runs.predictions import Predictions
+from runs.run_folder import finish_run, unfinished
 from tests.conftest import MakeStore
+from training.fold_data import split
+from training.pseudo_labels import PseudoLabels, add_pseudo_labels, read_pseudo_labels
 
 CLASSES = ("bark", "gong", "siren")
 FOLDS = pd.DataFrame(

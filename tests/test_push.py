@@ -1,4 +1,4 @@
-"""kernel.push against the stand-in server, with the real client: what it sends, and what it says when it fails."""
+"""submission.push against the stand-in server, with the real client: what it sends, and what it says when it fails."""
 
 import io
 import json
@@ -13,11 +13,11 @@ import pytest
 from kaggle_server import Fault, KaggleServer
 from sandbox import why_not
 
-from configs.errors import UserError
 from configs.paths import Paths
-from kernel.bundle import bundle
-from kernel.push import last_word, push
-from kernel.script import sha256
+from console.errors import UserError
+from submission.bundle import bundle
+from submission.kernel_script import sha256
+from submission.push import last_word, push
 
 DATASET, KERNEL = "tester/tiny-tagging-kit", "tester/tiny-tagging-kit-predict"
 
@@ -161,7 +161,7 @@ def test_a_taken_slug_is_told(paths: Paths, kaggle: KaggleServer) -> None:
     assert push_once.exists()
     text = refusal(paths)
     assert "already in use" in text
-    assert "kernel.bundle --slug" in text
+    assert "submission.bundle --slug" in text
 
 
 def test_a_source_that_was_not_attached_is_told(paths: Paths, kaggle: KaggleServer) -> None:
@@ -253,7 +253,7 @@ server.kernel_states, server.dataset_states = ["COMPLETE"], ["READY"]
 home = Path({str(tmp_path)!r}) / "other-home"
 home.mkdir()
 env = {{k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy") and not k.startswith("KAGGLE")}}
-command = [sys.executable, "-m", "kernel.push", "--input", str(paths.input), "--work", str(paths.work)]
+command = [sys.executable, "-m", "submission.push", "--input", str(paths.input), "--work", str(paths.work)]
 done = subprocess.run(command, env=env | server.environment(home), capture_output=True, text=True)
 print(json.dumps([done.returncode, done.stdout, done.stderr, sorted(server.datasets), sorted(server.kernels)]))
 """

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from models.resnetish import STAGES, BasicBlock, Bottleneck, ResNetish, StridedPointwise
+from models.onednn_workarounds import StridedPointwise
+from models.resnetish import STAGES, BasicBlock, Bottleneck, ResNetish
 
 
 @pytest.mark.parametrize("depth", sorted(STAGES))

@@ -12,24 +12,21 @@ import numpy as np
 import pytest
 
 from configs import files
-from configs.errors import UserError
 from configs.schema import Config, ModelConfig, TrainConfig, to_dict
-from models import run_folder
-from models.run_folder import (
+from console.errors import UserError
+from runs import run_folder
+from runs.predictions import Predictions, load_predictions, save_predictions
+from runs.provenance import environment, git_revision
+from runs.run_folder import (
     CHECKPOINT,
     FILES,
-    Predictions,
+    check_same_data,
+    check_same_settings,
     finish_run,
-    git_revision,
     is_begun,
-    load_predictions,
     partial_of,
     read_run,
     recover,
-    refuse_other_data,
-    refuse_other_settings,
-    save_predictions,
-    surroundings,
     unfinished,
 )
 
@@ -280,15 +277,15 @@ def test_settings_of_another_version_are_told(tmp_path: Path) -> None:
     file = tmp_path / "config.json"
     file.write_text(json.dumps(to_dict(CFG) | {"optimiser": "sgd"}))
     with pytest.raises(UserError, match=r"fold0 was made with settings that this version cannot read .*'optimiser'"):
-        refuse_other_settings(file, CFG, "fold0 was made")
+        check_same_settings(file, CFG, "fold0 was made")
     older = to_dict(CFG)
     del older["train"]["compile"]  # a setting that came later has its default
     file.write_text(json.dumps(older))
-    refuse_other_settings(file, CFG, "fold0 was made")
+    check_same_settings(file, CFG, "fold0 was made")
     for text in ("", "[]", '{"train": 3}'):
         file.write_text(text)
         with pytest.raises(UserError, match="--force"):
-            refuse_other_settings(file, CFG, "fold0 was made")
+            check_same_settings(file, CFG, "fold0 was made")
 
 
 def test_three_differences_are_named(tmp_path: Path) -> None:
@@ -297,22 +294,22 @@ def test_three_differences_are_named(tmp_path: Path) -> None:
     other = Config(name="exp", model=ModelConfig(name="vggish", width=8), train=TrainConfig(lr=1, epochs=2))
     told = r"other settings \(4: model\.name: resnetish18 -> vggish, model\.width: 64 -> 8, .* and 1 more\)"
     with pytest.raises(UserError, match=told):
-        refuse_other_settings(file, other, "fold0 was made")
+        check_same_settings(file, other, "fold0 was made")
 
 
 def test_data_of_a_run_without_the_facts_is_refused() -> None:
     with pytest.raises(UserError, match="it was made from other folds"):
-        refuse_other_data({}, FACTS, "it was made")
-    refuse_other_data(FACTS | {"seconds": 3}, FACTS, "it was made")
+        check_same_data({}, FACTS, "it was made")
+    check_same_data(FACTS | {"seconds": 3}, FACTS, "it was made")
 
 
 def test_other_test_sound_matters_only_to_whom_it_taught() -> None:
     heard = FACTS | {"sound_hash": {"train": "a", "test": "b"}}
     now = FACTS | {"sound_hash": {"train": "a", "test": "c"}}
-    refuse_other_data(heard, now, "it was made")
+    check_same_data(heard, now, "it was made")
     for there in (heard | {"pseudo_runs": ["1"]}, heard):
         with pytest.raises(UserError, match="it was made from other sound files"):
-            refuse_other_data(there, now | {"pseudo_runs": ["1"]}, "it was made")
+            check_same_data(there, now | {"pseudo_runs": ["1"]}, "it was made")
 
 
 def test_predictions_that_cannot_be_read_are_told(tmp_path: Path) -> None:
@@ -339,7 +336,7 @@ def test_the_revision_is_that_of_the_kit_and_not_of_what_it_lies_in(
 
 def test_surroundings_name_the_code_and_the_libraries(tmp_path: Path) -> None:
     assert git_revision(tmp_path) is None
-    found = surroundings(tmp_path)
+    found = environment(tmp_path)
     assert set(found["versions"]) == {
         "python",
         "torch",

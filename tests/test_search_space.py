@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from configs.errors import UserError
 from configs.load import load_config
-from configs.search_space import Range, load_space, value_of
+from console.errors import UserError
+from tuning.search_space import Range, load_space, value_of
 
 BASE = Path("configs/us8k_mini.yaml")
 SPACES = sorted(Path("configs/search").glob("*.yaml"))

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from features.batches import Batches
-from features.sources import Sources
+from features.batches import Batches, Sources
 from tests.conftest import MakeStore
 
 

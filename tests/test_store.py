@@ -21,10 +21,12 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 import input.audio
 import input.resample
-from configs.errors import UserError
 from configs.schema import FeatureConfig
+from console.errors import UserError
+from features.extraction import STAGE_FRAMES, _in_stages
 from features.log_mel import LogMel
-from features.store import STAGE_FRAMES, Store, _in_stages, open_features, sound_hash, store_key
+from features.store import Store, open_features, store_key
+from input.competition import sound_hash
 from input.resample import at_speed
 
 CFG = FeatureConfig(sample_rate=8_000, n_fft=128, hop_length=80, n_mels=12, f_max=4_000.0)
@@ -61,7 +63,7 @@ def same(one: Store, other: Store) -> bool:
     )
 
 
-def refuse_to_read(path, *args, **kwargs):
+def look(path, *args, **kwargs):
     raise AssertionError(f"{path} was decoded again")
 
 
@@ -207,7 +209,7 @@ def test_a_missing_path_may_be_none_or_what_pandas_makes_of_it(clips, tmp_path, 
 def test_a_second_call_only_reads(clips, tmp_path, monkeypatch, capsys):
     first = open_features(CFG, clips, tmp_path / "features")
     assert "features: log-mel of 9 clips" in capsys.readouterr().out
-    monkeypatch.setattr(input.audio, "read_wave", refuse_to_read)
+    monkeypatch.setattr(input.audio, "read_wave", look)
     assert same(first, open_features(CFG, clips, tmp_path / "features"))
     assert capsys.readouterr().out == ""
     assert (tmp_path / "features" / first.key).is_dir()
@@ -417,7 +419,7 @@ EXTRACT = """
 import sys
 from pathlib import Path
 import pandas as pd
-from configs.console import run_command
+from console.command_line import run_command
 from configs.schema import FeatureConfig
 from features.store import open_features
 
@@ -433,10 +435,10 @@ def extraction(tmp_path):
     """A process that makes features for some time, and its two workers."""
     soundfile.write(tmp_path / "a.flac", noise(10 * 48_000, 0), 48_000)
     (tmp_path / "extract.py").write_text(EXTRACT)
-    surroundings = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(tmp_path / "extract.py"), str(tmp_path)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(command, env=surroundings, start_new_session=True, **pipes)
+    process = subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
     try:
         while len(workers := workers_of(process.pid)) < 2:
             assert process.poll() is None, process.communicate()

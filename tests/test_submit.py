@@ -10,11 +10,13 @@ import pandas as pd
 import pytest
 import soundfile
 
-import models.predict
-from configs.errors import UserError
+import runs.test_predictions
 from configs.paths import Paths
+from console.errors import UserError
 from ensemble import blend
-from models.run_folder import Trained, file_sha256, load_predictions
+from runs.predictions import load_predictions
+from runs.provenance import file_sha256
+from runs.run_folder import Trained
 from submit import submit
 
 
@@ -74,7 +76,7 @@ def test_without_all_test_sound_the_stored_answers_stand(
 
 def test_what_was_predicted_is_found_again(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Interrupted, the same command goes on; the second run only reads; other sound is other work."""
-    real, asked = models.predict.predict_store, list[Path]()
+    real, asked = runs.test_predictions.predict_store, list[Path]()
 
     def predict_store(run: Trained, *args: Any) -> np.ndarray:
         if len(asked) == 3 and not (tmp_path / "out.csv").exists():
@@ -83,7 +85,7 @@ def test_what_was_predicted_is_found_again(paths: Paths, tmp_path: Path, monkeyp
         asked.append(run.folder)
         return real(run, *args)
 
-    monkeypatch.setattr(models.predict, "predict_store", predict_store)
+    monkeypatch.setattr(runs.test_predictions, "predict_store", predict_store)
     n_runs = len(list(paths.runs.glob("*/fold?")))
     sound = next((paths.input / "audio_test").iterdir())
     spoil(sound)

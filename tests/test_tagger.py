@@ -8,21 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from configs.errors import UserError
 from configs.schema import Config, ModelConfig, TrainConfig
-from models import tagger as module
-from models.tagger import (
-    LEAST_STD,
-    Tagger,
-    autocast,
-    build_tagger,
-    choose_device,
-    choose_precision,
-    load_tagger,
-    normalisation,
-    refuse_size,
-    save_tagger,
-)
+from console.errors import UserError
+from features.store import LEAST_STD, normalisation
+from models.device import autocast, choose_device, choose_precision
+from models.tagger import Tagger, build_tagger, check_input_size, load_tagger, save_tagger
 from tests.conftest import MakeStore
 
 CFG = Config(model=ModelConfig(name="resnetish10", width=8))
@@ -85,9 +75,9 @@ def test_a_size_that_the_network_cannot_take_is_refused_without_computing(batch:
         tagger.train(mode)
         if batch == 1 and training:
             with pytest.raises(UserError, match=r"take 1 x 2 mels x 3 frames \(Expected more than 1 value .*\): more"):
-                refuse_size(tagger, batch, 3, training, "more")
+                check_input_size(tagger, batch, 3, training, "more")
         else:
-            refuse_size(tagger, batch, 3, training, "more")
+            check_input_size(tagger, batch, 3, training, "more")
         assert tagger.training is mode
     assert all(torch.equal(value, state[key]) for key, value in tagger.state_dict().items())
 
@@ -106,18 +96,18 @@ def test_a_size_that_the_network_cannot_take_is_refused_without_computing(batch:
 def test_whatever_a_network_raises_is_one_line(error: Exception, told: str) -> None:
     tagger = of_backbone(error)
     with pytest.raises(UserError, match=rf"cannot take 4 x 2 mels x 3 frames {told}: more") as caught:
-        refuse_size(tagger, 4, 3, True, "more")
+        check_input_size(tagger, 4, 3, True, "more")
     assert "\n" not in str(caught.value) and tagger.training
 
 
 def test_what_knows_no_shapes_is_tried_on_numbers() -> None:
-    refuse_size(of_backbone(lambda x: x.new_full((len(x), 3), float(x.sum()))), 4, 3, True, "more")  # no number on meta
+    check_input_size(of_backbone(lambda x: x.new_full((len(x), 3), float(x.sum()))), 4, 3, True, "more")
 
 
 def test_an_answer_of_another_shape_is_refused() -> None:
     for answer, told in ((lambda x: x[:, 0, :, :1], r"\(4, 2, 1\)"), (lambda x: (x, x), "tuple")):
         with pytest.raises(UserError, match=rf"cannot take .*{told}"):
-            refuse_size(of_backbone(answer), 4, 3, True, "more")
+            check_input_size(of_backbone(answer), 4, 3, True, "more")
 
 
 def of_backbone(answer: Any) -> Tagger:
@@ -190,7 +180,7 @@ def test_cuda_without_a_gpu_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_auto_precision_is_what_the_hardware_gains_from(monkeypatch: pytest.MonkeyPatch) -> None:
     for gains, precision in ((True, "bf16"), (False, "fp32")):
-        monkeypatch.setattr(module, "_cpu_gains_from_bf16", lambda gains=gains: gains)
+        monkeypatch.setattr("models.device._cpu_gains_from_bf16", lambda gains=gains: gains)
         assert choose_precision("auto", CPU) == precision
     for capability, precision in (((9, 0), "bf16"), ((8, 0), "bf16"), ((7, 5), "fp16")):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, c=capability: c)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from configs.errors import UserError
 from configs.text import read_text
+from console.errors import UserError
 
 
 @pytest.mark.parametrize("data", [b"\xef\xbb\xbfcaf\xc3\xa9\r\n", b"caf\xc3\xa9\r\n"])

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from configs.errors import UserError
 from configs.schema import Config, PseudoConfig
-from train_fold import Children, chosen, train_at_once
+from console.errors import UserError
+from train_fold import chosen
+from training.parallel import Children, train_at_once
 
 
 def test_experiments_are_chosen_by_name_in_the_order_that_was_asked() -> None:
@@ -29,8 +30,8 @@ def test_an_experiment_that_learns_from_others_waits_for_all_their_folds(monkeyp
         return 0
 
     monkeypatch.setattr(Children, "run", run)
-    monkeypatch.setattr("models.preparation.load_data", lambda cfg, folds, paths: seen.append(len(ended)))
-    monkeypatch.setattr("models.preparation.prepare", lambda *_: None)
+    monkeypatch.setattr("training.experiment_data.load_data", lambda cfg, folds, paths: seen.append(len(ended)))
+    monkeypatch.setattr("training.experiment_data.prepare", lambda *_: None)
     told: list[tuple[str, list[int]]] = []
     monkeypatch.setattr("models.fold_training.say_all_folds", lambda cfg, some, *_: told.append((cfg.name, some)))
     several = [Config(name="a"), Config(name="b"), Config(name="c", pseudo=PseudoConfig(("a", "b")))]

@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 
 import tune
-from configs.errors import UserError
 from configs.load import load_config
 from configs.paths import Paths
 from configs.schema import from_dict
-from configs.search_space import load_space
-from models.fold_training import train_folds
-from models.preparation import load_data
-from models.search import Plan, finished, open_study
+from console.errors import UserError
 from tests.test_pipeline import imported, refused, run, start, stop_at
+from training.experiment_data import load_data
+from training.train import train_folds
+from tuning.search_space import load_space
+from tuning.study import Plan, finished, open_study
 
 BASE = Path("configs/demo_resnetish.yaml")
 TINY = ("model.width=8", "train.epochs=2", "folds.n_folds=2", "train.crop_seconds=0.5", "predict.window_seconds=1")

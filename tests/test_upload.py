@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from kaggle_server import Fault, KaggleServer
 
-from configs.errors import UserError
 from configs.paths import Paths
+from console.errors import UserError
 from input.kaggle_client import Kaggle
-from kernel.upload import submit_file
+from submission.upload import submit_file
 
 SLUG = "tiny-tagging"
 

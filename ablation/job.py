@@ -1,0 +1,159 @@
+"""One run of the ablation: train a fold, or predict with one that is trained, score it on true labels, write a JSON."""
+
+import contextlib
+import json
+import shutil
+import threading
+import time
+import traceback
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from configs.files import write
+from configs.forms import read_json
+from configs.paths import Paths
+from configs.schema import Config, to_dict
+from console.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from runs.run_folder import Run
+
+
+Id = tuple[str, str, int, int]  # condition, recipe, fold, seed
+
+
+@dataclass(frozen=True)
+class Trial:
+    """paths: the competition of the condition, and where features, folds and runs lie. truth: the competition with the
+    true labels. weights_of: the experiment that predicts, where nothing is trained. keep: others need the run folder.
+    key: hash of all that decides the result."""
+
+    id: Id
+    needs: tuple[Id, ...]
+    cfg: Config
+    paths: Paths
+    truth: Path
+    weights_of: str | None
+    keep: bool
+    key: str
+    file: Path
+
+    @property
+    def what(self) -> str:
+        condition, recipe, fold, seed = self.id
+        return f"{condition} {recipe} fold {fold} seed {seed}"
+
+    @property
+    def run(self) -> Path:
+        return self.paths.run(self.cfg.name, self.id[2])
+
+    def result(self) -> dict[str, Any] | None:
+        """What was found, None where there is nothing or it was made with other settings or data."""
+        try:
+            found: dict[str, Any] = read_json(self.file, dict, "")
+        except UserError:
+            return None
+        return found if found.get("key") == self.key else None
+
+
+def start_worker(parent: int) -> None:
+    """One thread to compute, and an end with the parent: a worker of a killed one would wait for ever."""
+    import os
+
+    import torch
+
+    torch.set_num_threads(1)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def run_trial(trial: Trial) -> str:
+    """Do it and write its file; what went wrong in one line, '' where nothing did. What the kit says goes to a .log
+    beside the file, which stays where the run failed."""
+    trial.file.parent.mkdir(parents=True, exist_ok=True)
+    log = trial.file.with_suffix(".log")
+    writing = log.open("w", buffering=1, encoding="utf-8", errors="backslashreplace")
+    with writing as out, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        try:
+            _write(trial, _predict(trial) if trial.weights_of else _train(trial))
+        except Exception as error:  # whatever it is, the other runs go on
+            traceback.print_exc()
+            fact = " ".join(str(error).split())[:300]
+            return fact if isinstance(error, UserError) else f"{type(error).__name__}: {fact} (see {log})"
+    log.unlink()
+    return ""
+
+
+def _train(trial: Trial) -> dict[str, Any]:
+    from features.store import open_features
+    from input.competition import load_competition
+    from runs.run_folder import partial_of, read_run
+    from training.train import train_folds
+
+    competition = load_competition(trial.paths.input)  # nor the first of all for the features
+    for clips in (competition.train, competition.test):
+        open_features(trial.cfg.features, clips, trial.paths.features)
+    for left in (trial.run, partial_of(trial.run)):  # by a run that was killed: the time would be wrong
+        shutil.rmtree(left, ignore_errors=True)
+    started = time.process_time()
+    train_folds(trial.cfg, [trial.id[2]], trial.paths)
+    seconds = time.process_time() - started
+    run = read_run(trial.run)
+    found = _scores(trial, run, run.oof.probs) | {"seconds": round(seconds, 2)}
+    if not trial.keep:
+        shutil.rmtree(trial.run.parent)
+    return found
+
+
+def _predict(trial: Trial) -> dict[str, Any]:
+    """Its seconds are those of prediction alone, and `ratio` is to the settings that the weights came with."""
+    import torch
+
+    from features.store import open_features
+    from input.competition import load_competition
+    from runs.predictions import Predictions
+    from runs.run_folder import read_run, read_trained
+    from runs.test_predictions import predict_store
+
+    assert trial.weights_of is not None
+    folder = trial.paths.run(trial.weights_of, trial.id[2])
+    store = open_features(trial.cfg.features, load_competition(trial.paths.input).train, trial.paths.features)
+    trained, seconds = read_trained(folder), []
+    for cfg in (trained.config, trial.cfg):
+        started = time.process_time()
+        probs = predict_store(replace(trained, config=cfg), store, torch.device("cpu"))
+        seconds.append(time.process_time() - started)
+    run = read_run(folder)
+    rows = Predictions(store.fnames, probs).of(run.oof.fnames, str(folder))
+    return _scores(trial, run, rows) | {"seconds": round(seconds[1], 2), "ratio": round(seconds[1] / seconds[0], 3)}
+
+
+def _scores(trial: Trial, run: "Run", probs: "np.ndarray") -> dict[str, Any]:
+    """map3 and accuracy by the true labels of all out-of-fold clips, map3_given by the labels that the run had."""
+    import numpy as np
+
+    from input.competition import load_competition
+    from metrics.map_at_3 import map_at_3
+    from metrics.scores import accuracy
+
+    def rows_of(folder: Path) -> "np.ndarray":
+        table = load_competition(folder, sound=False).train
+        label = dict(zip(table["fname"], table["label"], strict=True))
+        return np.array([run.classes.index(label[fname]) for fname in run.oof.fnames])
+
+    truth, given = rows_of(trial.truth), rows_of(trial.paths.input)
+    scores = {"map3": map_at_3(probs, truth), "accuracy": accuracy(probs, truth), "map3_given": map_at_3(probs, given)}
+    return {**scores, "clips": len(truth), "git_revision": run.manifest.get("git_revision")}
+
+
+def _write(trial: Trial, found: dict[str, Any]) -> None:
+    names = dict(zip(("condition", "recipe", "fold", "seed"), trial.id, strict=True))
+    write(trial.file, json.dumps({"key": trial.key, **names, **found, "config": to_dict(trial.cfg)}, indent=1))

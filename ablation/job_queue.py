@@ -1,0 +1,161 @@
+"""The plan on the data: which runs there are, in which order, and doing those that are missing."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+
+from ablation.job import Id, Trial, run_trial, start_worker
+from ablation.noisy_labels import write_noisy
+from ablation.techniques import CONDITIONS, PLAIN, Plan, Recipe, config_of
+from configs.paths import Paths
+from configs.schema import to_dict
+from console.output import say, warn
+from folds.assign import fold_number
+
+NOISE_SEED = 0
+
+
+@dataclass(frozen=True)
+class Data:
+    """A condition's competition. key: hash of its tables, its sound and the true labels."""
+
+    folder: Path
+    key: str
+
+
+def open_data(clean: Path, work: Path) -> dict[str, Data]:
+    """The competition of each condition; the noisy one is written at the first call. Raises UserError on bad input."""
+    from input.competition import load_competition
+
+    competition = load_competition(clean)
+    folders = {CONDITIONS[0]: clean, CONDITIONS[1]: work / "noisy-competition"}
+    write_noisy(competition, folders[CONDITIONS[1]], NOISE_SEED)
+    truth = _data_key(clean)
+    return {name: Data(folder, truth + _data_key(folder)) for name, folder in folders.items()}
+
+
+def make_trials(plan: Plan, recipes: list[Recipe], data: dict[str, Data], seeds: int, work: Path) -> list[Trial]:
+    """All runs of these recipes (in an order in which they can be run), the first fold of every recipe before the
+    second of any: fold f runs with the seed f, in the next round with f + the number of folds, and so on."""
+    kept = {need for recipe in plan.recipes.values() for need in recipe.needs}
+    n_folds = _n_folds(plan)
+    found: dict[Id, Trial] = {}
+    for i in range(seeds * n_folds):
+        for recipe in recipes:
+            for condition in recipe.conditions:
+                trial = _make(recipe, condition, i % n_folds, i, data, found, work)
+                found[trial.id] = replace(trial, keep=recipe.name in kept)
+    return list(found.values())
+
+
+def rounds_found(plan: Plan, work: Path) -> int:
+    """How many seeds of each fold have results, those that do not count any more among them."""
+    found = [fold_number(f.stem.partition("-")[2]) for name in CONDITIONS for f in (work / name).glob("*/*-*.json")]
+    return max((seed for seed in found if seed is not None), default=0) // _n_folds(plan) + 1
+
+
+def to_do(trials: list[Trial]) -> list[Trial]:
+    """Those without a result, and those whose run folder one of these needs and does not find."""
+    lacking = {trial.id for trial in trials if trial.result() is None}
+    for trial in reversed(trials):  # what is needed comes before what needs it
+        needed = any(trial.id in other.needs for other in trials if other.id in lacking)
+        if needed and not (trial.run / "manifest.json").exists():
+            lacking.add(trial.id)
+    return [trial for trial in trials if trial.id in lacking]
+
+
+def run_all(trials: list[Trial], workers: int) -> list[str]:
+    """Do these, several at a time, one thread each; 'what: why' of each that failed. Ctrl-C leaves what is done."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the workers, which are started below
+    waiting, running = {trial.id: trial for trial in trials}, dict[Future[str], Trial]()
+    failed: dict[Id, str] = {}
+    started, pool = time.monotonic(), _pool(workers)
+    try:
+        while waiting or running:
+            for trial in _ready(waiting, running.values(), failed, workers - len(running)):
+                running[pool.submit(run_trial, waiting.pop(trial.id))] = trial
+            ended = wait(running, return_when=FIRST_COMPLETED).done
+            if any(isinstance(job.exception(), BrokenProcessPool) for job in ended):
+                ended, pool = wait(running).done, _pool(workers)  # it takes all that ran with it
+            for job in ended:
+                trial = running.pop(job)
+                reason = "its process died" if job.exception() else job.result()
+                _tell(trial, reason, failed)
+            _say_time(len(trials) - len(waiting) - len(running), len(trials), started)
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
+    return [f"{what[0]} {what[1]} fold {what[2]} seed {what[3]}: {why}" for what, why in failed.items()]
+
+
+def _ready(waiting: dict[Id, Trial], running: Iterable[Trial], failed: dict[Id, str], free: int) -> list[Trial]:
+    """The first few that can be run; what needs a failed run fails here."""
+    open_ids = {*waiting, *(trial.id for trial in running)}
+    found: list[Trial] = []
+    for trial in list(waiting.values()):
+        if lost := [need for need in trial.needs if need in failed]:
+            _tell(waiting.pop(trial.id), f"needs {lost[0][1]}, which failed", failed)
+        elif len(found) < free and not open_ids & set(trial.needs):
+            found.append(trial)
+    return found
+
+
+def _tell(trial: Trial, reason: str, failed: dict[Id, str]) -> None:
+    if reason:
+        failed[trial.id] = reason
+        warn(f"{trial.what}: failed: {reason}")
+    elif found := trial.result():
+        say(f"{trial.what}: MAP@3 {found['map3']:.4f}, {found['seconds']:.0f} s of CPU")
+
+
+def _say_time(done: int, n: int, started: float) -> None:
+    if done and done % 10 == 0:
+        say(f"{done} of {n} runs, {(time.monotonic() - started) / done * (n - done) / 60:.0f} min left")
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, get_context("spawn"), start_worker, (os.getpid(),))
+
+
+def _make(
+    recipe: Recipe, condition: str, fold: int, seed: int, data: dict[str, Data], found: dict[Id, Trial], work: Path
+) -> Trial:
+    needs: dict[str, Id] = {name: (condition, name, fold, seed) for name in recipe.needs}
+    voters = {name: found[needs[name]].cfg.name for name in recipe.votes}
+    weights_of = found[needs[recipe.predicts_with]].cfg.name if recipe.predicts_with else None
+    cfg = config_of(recipe, seed, "any", voters)
+    basis = json.dumps([to_dict(cfg), fold, data[condition].key, weights_of], sort_keys=True)
+    key = hashlib.sha256(basis.encode()).hexdigest()[:12]
+    return Trial(
+        id=(condition, recipe.name, fold, seed),
+        needs=tuple(needs.values()),
+        cfg=replace(cfg, name=f"{recipe.name}-{key}"),
+        paths=Paths(data[condition].folder, work),
+        truth=data[CONDITIONS[0]].folder,
+        weights_of=weights_of,
+        keep=False,
+        key=key,
+        file=work / condition / recipe.name / f"{fold}-{seed}.json",
+    )
+
+
+def _n_folds(plan: Plan) -> int:
+    return config_of(plan.recipes[PLAIN], 0, "any", {}).folds.n_folds
+
+
+def _data_key(folder: Path) -> str:
+    from input.competition import load_competition, sound_hash
+
+    competition = load_competition(folder)
+    digest = hashlib.sha256(competition.train.drop(columns="path").to_csv(index=False).encode())
+    for clips in (competition.train, competition.test):
+        digest.update(sound_hash(clips).encode())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,72 @@
+"""A competition with true labels -> the same sound with labels as noisy as FSDKaggle2018's, the same on every machine.
+
+There 3,710 of 9,473 labels are verified, so about 60 % are not. Of these, its authors estimate, 65 to 70 % or more are
+right in every class (E. Fonseca et al., "General-purpose tagging of Freesound audio with AudioSet labels", DCASE 2018).
+"""
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from configs.files import write
+from console.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from input.competition import Competition
+
+
+UNVERIFIED = 0.60  # of all clips
+WRONG = 0.25  # of the unverified ones
+
+
+def noisy_labels(train: "pd.DataFrame", seed: int) -> "pd.DataFrame":
+    """The table with other `label` and `verified`: exactly round(0.6 n) clips unverified, a quarter of these wrong.
+
+    A wrong label is never the true one, and each of the others is as likely. Who and what is decided by a hash of seed
+    and fname, so neither the order of the rows nor the machine matters. Other columns stay.
+    """
+    classes = sorted(set(train["label"]))
+    truth = dict(zip(train["fname"], train["label"], strict=True))
+    unverified = sorted(truth, key=lambda fname: _draw(seed, "unverified", fname))[: round(UNVERIFIED * len(truth))]
+    wrong = sorted(unverified, key=lambda fname: _draw(seed, "wrong", fname))[: round(WRONG * len(unverified))]
+    given = dict(truth)
+    for fname in wrong:
+        others = [name for name in classes if name != truth[fname]]
+        given[fname] = others[_draw(seed, "label", fname) % len(others)]
+    return train.assign(label=train["fname"].map(given), verified=~train["fname"].isin(unverified))
+
+
+def write_noisy(clean: "Competition", folder: Path, seed: int) -> None:
+    """Kaggle's layout in `folder`: tables of their own, sound linked to that of `clean`, whose labels must all be true.
+
+    What is there and right is not touched. Raises UserError where a label of `clean` is not verified.
+    """
+    from input.layout import find_layout
+
+    if not clean.train["verified"].all():
+        n = int((~clean.train["verified"]).sum())
+        raise UserError(f"{clean.folder}: {n} labels are not verified: noise wants a competition whose labels are true")
+    layout = find_layout(clean.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, sound in (("audio_train", layout.train_audio), ("audio_test", layout.test_audio)):
+        link = folder / name
+        if not link.is_symlink() or link.readlink() != sound.resolve():
+            link.unlink(missing_ok=True)
+            link.symlink_to(sound.resolve(), target_is_directory=True)
+    table = noisy_labels(clean.train, seed)
+    table = table.assign(manually_verified=table["verified"].astype(int)).drop(columns=["verified", "path"])
+    _write(table[["fname", "label", "manually_verified"]], folder / "train.csv")
+    _write(table, folder / "train_post_competition.csv")
+    _write(clean.test[["fname"]].assign(label=" ".join(clean.classes[:3])), folder / "sample_submission.csv")
+
+
+def _draw(seed: int, what: str, fname: str) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{seed}:{what}:{fname}".encode(), digest_size=8).digest())
+
+
+def _write(table: "pd.DataFrame", file: Path) -> None:
+    text = table.to_csv(index=False, lineterminator="\n")
+    if not file.exists() or file.read_bytes() != text.encode():
+        write(file, text)

@@ -1,0 +1,118 @@
+"""Each training technique on against off, on grouped folds, with true and with noisy labels: ablation/RESULTS.md.
+
+python -m ablation.run --input ../shared/data/us8k-mini
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from configs.files import lock
+from configs.paths import Paths, as_path
+from console.command_line import run_command
+from console.errors import UserError, list_some
+from console.output import say, table
+
+if TYPE_CHECKING:
+    from ablation.job import Trial
+    from ablation.techniques import Plan
+
+
+HERE = Path(__file__).parent
+EXAMPLES = """Results are kept in work/ablation/, one file a run: killed at any moment, the same command goes on,
+and of changed techniques only those are run again. The table is written at the end, and from what is there by --report.
+
+examples:
+  python -m ablation.run --input ../shared/data/us8k-mini --jobs 2
+  python -m ablation.run --input ../shared/data/us8k-mini --only mixup,roll --conditions clean --seeds 2
+  python -m ablation.run --input ../shared/data/us8k-mini --report
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m ablation.run",
+        description=__doc__.partition("\n")[0],
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--input", type=as_path, metavar="DIR", required=True, help="competition whose labels are true")
+    parser.add_argument(
+        "--work", type=as_path, metavar="DIR", default=Paths.work, help="all that is made (%(default)s)"
+    )
+    parser.add_argument(
+        "--techniques", type=as_path, metavar="FILE", default=HERE / "techniques.yaml", help="what to try"
+    )
+    parser.add_argument("--results", type=as_path, metavar="FILE", default=HERE / "RESULTS.md", help="the table")
+    parser.add_argument("--only", metavar="NAMES", help="these techniques: mixup,roll (all)")
+    parser.add_argument("--conditions", metavar="NAMES", default="clean,noisy", help="of the labels (%(default)s)")
+    parser.add_argument("--seeds", type=int, metavar="N", default=1, help="runs of each fold (%(default)s)")
+    parser.add_argument("--jobs", type=int, metavar="N", default=1, help="runs at once, one thread each (%(default)s)")
+    parser.add_argument("--report", action="store_true", help="train nothing, write the table")
+    args = parser.parse_args()
+    if min(args.seeds, args.jobs) < 1:
+        raise UserError("--seeds and --jobs: at least 1")
+    ablate(args)
+
+
+def ablate(args: argparse.Namespace) -> None:
+    """Do the runs that are missing and write the table. Raises UserError on bad input, and at the end if any failed."""
+    from ablation.job_queue import make_trials, open_data, rounds_found, run_all, to_do
+    from ablation.techniques import CONDITIONS, read_plan
+
+    plan, work = read_plan(args.techniques), args.work / "ablation"
+    names = _chosen("--only", args.only, [c.name for c in plan.comparisons])
+    conditions = _chosen("--conditions", args.conditions, CONDITIONS)
+    busy = f"{work}: another ablation runs there: wait for it, or use another --work"
+    with lock(work, busy):  # two commands on one folder would run everything twice
+        data = open_data(args.input, work)
+        failed = []
+        if not args.report:
+            wanted = make_trials(plan, plan.needed(names), data, args.seeds, work)
+            wanted = [trial for trial in wanted if trial.id[0] in conditions]
+            todo = to_do(wanted)
+            say(f"{len(wanted)} runs, {len(wanted) - len(todo)} of them found, {args.jobs} at once")
+            failed = run_all(todo, args.jobs)
+        every = make_trials(plan, list(plan.recipes.values()), data, rounds_found(plan, work), work)
+        report(plan, every, args)
+    if failed:
+        raise UserError(f"{len(failed)} runs failed, the reasons stand above: the same command tries them again")
+
+
+def report(plan: "Plan", trials: "list[Trial]", args: argparse.Namespace) -> None:
+    """Write and print the table of all results there are."""
+    from ablation.effects import HEADER, rows_of, write_report
+    from ablation.techniques import CONDITIONS, PLAIN
+
+    results = {trial.id: found for trial in trials if (found := trial.result())}
+    seconds = sorted(r["seconds"] for (_, recipe, *_), r in results.items() if recipe == PLAIN)
+    clips = {r["clips"] for r in results.values()}
+    about = [f"Made by `python -m ablation.run` from {len(results)} runs on {args.input.name}."]
+    if seconds:
+        about.append(
+            f"A run of the plain recipe takes {seconds[len(seconds) // 2]:.0f} s of one core and is scored on "
+            f"{min(clips)} to {max(clips)} clips."
+        )
+    about.append(
+        "SE is the standard error of the difference over n pairs of runs. How to read it: README.md beside it."
+    )
+    tables = {condition: rows_of(plan, condition, results) for condition in CONDITIONS}
+    write_report(args.results, " ".join(about), tables)
+    for condition, rows in tables.items():
+        if rows:
+            say(f"\n{condition}")
+            table(HEADER[:-1], [row[:-1] for row in rows])
+    say(f"{sum(map(len, tables.values()))} rows from {len(results)} runs -> {args.results}")
+
+
+def _chosen(option: str, text: str | None, known: Sequence[str]) -> set[str]:
+    names = set(known) if text is None else {name.strip() for name in text.split(",")}
+    if unknown := sorted(names - set(known)):
+        raise UserError(f"{option}: no {list_some(unknown)}: there are {list_some(known, 60)}")
+    return names
+
+
+if __name__ == "__main__":
+    run_command(main)

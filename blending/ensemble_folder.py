@@ -1,0 +1,238 @@
+"""A blend on disk: work/ensembles/<name>/ with weights.json, oof.npz, test.npz, scores.json and comparison.json, whole
+or not at all."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict
+
+import numpy as np
+import pandas as pd
+
+from blending.apply import apply_blend, read_weights
+from blending.bootstrap import expected_on
+from blending.candidates import Candidates
+from blending.compare_methods import compare, rows_that_decide
+from configs.files import lock, new_folder, read_steady, recover
+from configs.forms import read_json
+from console.errors import UserError
+from folds.assign import fold_hash
+from metrics.map_at_3 import average_precision_at_3
+from metrics.scores import scores
+from runs.predictions import Predictions, load_predictions, replace_predictions, save_predictions
+
+BLEND = "blend"  # its own name among the models' in scores.json
+AGAIN = "make it again with ensemble.py --force"
+
+
+class Scores(TypedDict):
+    map3: float
+    map3_verified: NotRequired[float]  # absent where no row is verified
+
+
+class Difference(TypedDict):
+    difference: float
+    interval: tuple[float, float]
+
+
+class Method(TypedDict):
+    fitted: float
+    score: float
+    se: float
+    nested_all: float
+    to_single: Difference
+    to_mean: Difference
+
+
+class Expected(TypedDict):
+    clips: int
+    score: float
+    interval: tuple[float, float]
+
+
+class Comparison(TypedDict):
+    """What of a comparison.json is shown again."""
+
+    chosen: str
+    decide: str
+    rows: int
+    methods: dict[str, Method]
+    expected: Expected
+    unverified_weight: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """weights: the content of weights.json: method, models with their weight and ids, classes. oof: every training clip
+    blended by a fit to the other folds; test: the test clips blended by the fit to all. scores: per model and for
+    'blend' (nested): map3, accuracy, map3_verified. comparison: all methods tried, see `compare.compare`."""
+
+    weights: dict[str, Any]
+    oof: Predictions
+    test: Predictions
+    scores: dict[str, dict[str, float]]
+    comparison: dict[str, Any] = field(default_factory=dict)
+
+
+Report = Callable[[Path, Ensemble, Candidates], None]  # writes pictures and a page into a folder
+
+
+def make_ensemble(
+    candidates: Candidates,
+    method: str,
+    by_default: bool = False,
+    decide: str = "verified",
+    unverified_weight: float | None = None,
+) -> Ensemble:
+    """Fit a blend to the out-of-fold rows, judge it by nested cross-validation and apply it to the test rows.
+
+    method: one of METHODS, or AUTO. by_default: nobody chose it, so a later submission may make it anew. decide: the
+    rows that judge, 'verified' (all where none is) or 'all'. unverified_weight: of the other rows in the fit; None is 0
+    where verified rows decide and 1 where all do. Raises UserError where too few rows decide, or a
+    model is called BLEND.
+    """
+    c = candidates
+    if BLEND in c.names:
+        raise UserError(
+            f"a model cannot be called {BLEND!r}, as the scores call what is made of all: rename its folder or file"
+        )
+    rows = rows_that_decide(c, decide, unverified_weight)
+    about, nested, comparison = compare(c, method, rows)
+    models = {name: {**about["models"][name], "ids": list(ids)} for name, ids in zip(c.names, c.ids, strict=True)}
+    asked = {"asked": method, "decide": decide, "unverified_weight": unverified_weight, "by_default": by_default}
+    about = {**about, **asked, "models": models, "classes": list(c.classes), "truth": _truth_hash(c)}
+    test = apply_blend(about, dict(zip(c.names, c.test, strict=True)))
+    all_probs = {**dict(zip(c.names, c.oof, strict=True)), BLEND: nested}
+    found = {name: scores(probs, c.truth, c.verified) for name, probs in all_probs.items()}
+    return Ensemble(about, _predictions(c.fnames, nested), _predictions(c.test_fnames, test), found, comparison)
+
+
+def is_up_to_date(ensemble: Ensemble, candidates: Candidates) -> bool:
+    """Whether the blend was made from exactly these runs and labels, for these test clips."""
+    return same_runs(ensemble, candidates) and ensemble.test.fnames == candidates.test_fnames
+
+
+def same_runs(ensemble: Ensemble, candidates: Candidates) -> bool:
+    """Whether the blend was made from exactly these runs and labels, for whatever test clips."""
+    ids = {name: list(ids) for name, ids in zip(candidates.names, candidates.ids, strict=True)}
+    same = ids == {name: model["ids"] for name, model in ensemble.weights["models"].items()}
+    return same and ensemble.weights.get("truth") == _truth_hash(candidates)
+
+
+def _truth_hash(candidates: Candidates) -> str:
+    c = candidates
+    labels = [c.classes[i] for i in c.truth]
+    return fold_hash(pd.DataFrame({"fname": c.fnames, "label": labels, "verified": c.verified, "fold": c.fold}))
+
+
+def with_current_test(ensemble: Ensemble, candidates: Candidates, folder: Path, report: Report) -> Ensemble:
+    """The same blend of these test clips; its folder gets another test.npz where their answers are others, and is
+    written anew, with the report that it has (made by `report`), where their number is another: so is what to expect
+    of them."""
+    test = apply_blend(ensemble.weights, dict(zip(candidates.names, candidates.test, strict=True)))
+    found = replace(ensemble, test=_predictions(candidates.test_fnames, test))
+    before, expected = ensemble.test, ensemble.comparison["expected"]
+    if expected["clips"] != len(candidates.test_fnames):
+        found = replace(found, comparison={**ensemble.comparison, "expected": _expected(found, candidates)})
+        has_report = (folder / "report.html").exists()
+        illustrate = (lambda partial: report(partial, found, candidates)) if has_report else None
+        save_ensemble(found, folder, illustrate, over=ensemble)
+    elif before.fnames != found.test.fnames or not np.allclose(before.probs, found.test.probs, rtol=0, atol=1e-6):
+        with lock(folder):
+            if _read_weights(folder) == ensemble.weights:  # another command may have put another blend there
+                replace_predictions(folder / "test.npz", found.test)
+    return found
+
+
+def _expected(ensemble: Ensemble, candidates: Candidates) -> dict[str, Any]:
+    """What to expect of as many test clips as there are now, as `compare` has it."""
+    c, compared = candidates, ensemble.comparison
+    judged = c.verified if compared["decide"] == "verified" else np.ones(len(c.truth), dtype=bool)
+    gains = average_precision_at_3(ensemble.oof.of(c.fnames, "blend, out-of-fold"), c.truth)[judged]
+    method = ensemble.weights.get("asked", compared["chosen"])  # an older version of the kit did not say
+    interval = expected_on(len(c.test_fnames), gains, compared["methods"][method]["se"])
+    return {**compared["expected"], "clips": len(c.test_fnames), "interval": interval}
+
+
+def same_options(ensemble: Ensemble, method: str, decide: str, unverified_weight: float | None) -> bool:
+    """Whether the blend is what `make_ensemble` would make of these arguments."""
+    keys = ("asked", "decide", "unverified_weight", "by_default")
+    return [ensemble.weights.get(key) for key in keys] == [method, decide, unverified_weight, False]
+
+
+def save_ensemble(
+    ensemble: Ensemble,
+    folder: Path,
+    illustrate: Callable[[Path], None] | None = None,
+    over: Ensemble | None = None,
+) -> None:
+    """Write the folder; an older one of that name goes only when the new one is whole. illustrate: adds more files to
+    the folder that it gets, before that. over: the blend that it may replace, no other. Raises UserError where the
+    folder is there and holds something else, or another command made a blend there meanwhile: any other than `over`, a
+    chosen one where this is one by default."""
+
+    def check() -> None:
+        check_is_blend(folder)
+        there = _read_weights(folder) if folder.exists() else None
+        chosen_meanwhile = ensemble.weights["by_default"] and there and not there["by_default"]
+        if chosen_meanwhile or (over and there != over.weights):
+            raise UserError(f"{folder}: another command made this blend meanwhile: run the same command again")
+
+    check()
+    with new_folder(folder, check) as partial:
+        (partial / "weights.json").write_text(readable_json(ensemble.weights))
+        (partial / "scores.json").write_text(json.dumps(ensemble.scores, indent=1))
+        (partial / "comparison.json").write_text(json.dumps(ensemble.comparison, indent=1))
+        save_predictions(partial / "oof.npz", ensemble.oof)
+        save_predictions(partial / "test.npz", ensemble.test)
+        if illustrate:
+            illustrate(partial)
+
+
+def check_is_blend(folder: Path) -> None:
+    """Raises UserError where the folder is there, and not one of `save_ensemble`: nothing of it may be replaced."""
+    if folder.exists() and not (folder / "weights.json").is_file():
+        raise UserError(f"{folder}: exists and is no blend (it has no weights.json): give another name, or delete it")
+
+
+def find_ensemble(folder: Path) -> Ensemble | None:
+    """`load_ensemble` of a folder that is there; None where it is not."""
+    recover(folder)
+    return load_ensemble(folder) if folder.exists() else None
+
+
+def load_ensemble(folder: Path) -> Ensemble:
+    """The inverse of `save_ensemble`. Raises UserError where the folder is damaged, or no blend."""
+    check_is_blend(folder)
+    return read_steady(folder, lambda: _load(folder))
+
+
+def _load(folder: Path) -> Ensemble:
+    weights = _read_weights(folder)
+    found = read_json(folder / "scores.json", dict[str, Scores], AGAIN)
+    comparison = read_json(folder / "comparison.json", Comparison, AGAIN)
+    try:
+        oof, test = load_predictions(folder / "oof.npz"), load_predictions(folder / "test.npz")
+    except UserError as error:
+        raise UserError(f"{error}: make the blend again with ensemble.py --force") from None
+    if {*weights["models"], BLEND} - set(found):
+        raise UserError(f"{folder}: damaged (a model lacks its scores): {AGAIN}")
+    if {oof.probs.shape[1], test.probs.shape[1]} != {len(weights["classes"])}:
+        raise UserError(f"{folder}: damaged (its probabilities are of other classes): {AGAIN}")
+    return Ensemble(weights, oof, test, found, comparison)
+
+
+def _read_weights(folder: Path) -> dict[str, Any]:
+    return dict(read_weights(folder / "weights.json", AGAIN))
+
+
+def readable_json(about: dict[str, Any]) -> str:
+    """JSON with one line per entry and one per model, so that 41 offsets do not take 41 lines."""
+    models = ",\n".join(f"  {json.dumps(name)}: {json.dumps(model)}" for name, model in about["models"].items())
+    lines = [f' "{key}": {json.dumps(value)}' for key, value in about.items() if key != "models"]
+    return "{\n" + ",\n".join([*lines, f' "models": {{\n{models}\n }}']) + "\n}\n"
+
+
+def _predictions(fnames: tuple[str, ...], probs: np.ndarray) -> Predictions:
+    return Predictions(fnames, probs.astype(np.float32))

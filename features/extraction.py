@@ -1,0 +1,237 @@
+"""Sound files -> a packed feature store: clips in parts, in several processes, interrupted and resumed."""
+
+import json
+import math
+import os
+import shutil
+import signal
+import threading
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import cache
+from multiprocessing import active_children, get_context, parent_process
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from configs.files import atomic, write
+from configs.schema import FeatureConfig
+from console.errors import UserError
+from console.output import progress, say, warn
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
+
+
+Job = tuple[FeatureConfig, list[tuple[str, str | None]], Path]  # settings, clips (fname, file), part
+Extracted = tuple[np.ndarray, str]  # frames of a clip, and its fault
+COLUMNS = ("length", "fault", "stats", "crc")  # of a part's .npz: three for each clip, and the checksum of its frames
+PART = 64  # clips per part: small enough to lose little, large enough that the pool's overhead does not show
+STAGE, STAGE_FRAMES = 8, 24_000  # clips that are worked on together, and frames of them, 6 MB at 64 bands
+FORMAT = 3  # counts what changes the stored numbers or faults: 3, all of a sound is read and its faults have names
+
+
+def _make(cfg: FeatureConfig, fnames: Sequence[str], files: Sequence[str | None], final: Path, workers: int) -> None:
+    from features.log_mel import empty_mel_bands
+
+    partial = final.with_name(final.name + ".partial")
+    partial.mkdir(exist_ok=True)
+    clips = list(zip(fnames, files, strict=True))
+    parts = [partial / f"part-{i:05d}.npz" for i in range(math.ceil(len(clips) / PART))]
+    jobs = [(cfg, clips[i * PART : (i + 1) * PART], p) for i, p in enumerate(parts)]
+    jobs = [job for job in jobs if not _is_made(job)]
+    n_clips = sum(len(job[1]) for job in jobs)
+    at = "" if cfg.speed == 1 else f" at speed {cfg.speed:g}"
+    say(
+        f"features: log-mel of {len(clips)} clips{at}"
+        + (f", {len(clips) - n_clips} done before" if n_clips < len(clips) else "")
+    )
+    if deaf := empty_mel_bands(cfg):
+        what = (
+            f"features.n_mels={cfg.n_mels}: {len(deaf)} of the bands lie between two bins of the FFT and hear nothing"
+        )
+        warn(f"{what}: fewer bands or a larger features.n_fft than {cfg.n_fft} would hear more")
+    with progress("features", n_clips, "clips") as advance:
+        for n in _run(jobs, workers):
+            advance(n)
+    _assemble(parts, clips, cfg, partial)
+    partial.rename(final)
+
+
+def _run(jobs: list[Job], workers: int) -> Iterator[int]:
+    """Do the jobs, in this process where a pool would take longer to start than to work."""
+    if workers == 1 or len(jobs) < 2:
+        yield from map(_extract_part, jobs)
+        return
+    spawn, before = get_context("spawn"), set(active_children())
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=spawn, initializer=_begin_worker) as pool:
+        try:
+            with _interrupts_later():  # the processes that start now never hear of them: Ctrl-C is for this one
+                futures = [pool.submit(_extract_part, job) for job in jobs]
+            for future in as_completed(futures):
+                yield future.result()
+        except BrokenProcessPool:
+            raise UserError(
+                "a process that makes features ended too early: if nothing above says why, it was killed, perhaps for "
+                "want of memory; the same command goes on"
+            ) from None
+        except BaseException:
+            for child in set(active_children()) - before:
+                child.terminate()  # rather than wait for its part
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+@contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """Ctrl-C waits until the end of the context."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin_worker() -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _end_with_parent() -> None:
+    """A killed parent cannot tell its workers: they would wait for work for ever."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+@cache
+def _blas() -> "ThreadpoolController":
+    """NumPy's, to be told to use one thread: more would wait for each other longer than they multiply."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="blas")
+
+
+def _extract_part(job: Job) -> int:
+    """Features of a few clips: their frames in <part>.f16, and then all else in <part>.npz, which says that it is done.
+
+    An .npz that held the frames too would take five times as long to write and to read.
+    """
+    import torch
+
+    from features.log_mel import LogMel
+
+    cfg, clips, part = job
+    log_mel = LogMel.from_config(cfg)
+    lengths, faults, stats, crc = [], [], [], 0
+    with atomic(part.with_suffix(".f16")) as new, new.open("wb") as out, _blas().limit(limits=1):
+        for stage in _in_stages(_extract_clip(log_mel, file, cfg) for _, file in clips):
+            for frames, fault in stage:
+                packed = torch.from_numpy(frames).half().numpy().data  # a fifth of the time of NumPy's astype
+                crc = zlib.crc32(packed, crc)
+                out.write(packed)
+                lengths.append(len(frames))
+                faults.append(fault)
+            stats += [_mean_and_square(frames) for frames, _ in stage]
+    with atomic(part) as new, new.open("wb") as out:
+        np.savez(out, length=np.array(lengths, np.int64), fault=np.array(faults), stats=np.array(stats), crc=crc)
+    return len(clips)
+
+
+def _in_stages(clips: Iterable[Extracted]) -> Iterator[list[Extracted]]:
+    """STAGE clips at a time, fewer where they are long: the same work on several in a row takes a little less time."""
+    stage: list[Extracted] = []
+    for clip in clips:
+        stage.append(clip)
+        if len(stage) == STAGE or sum(len(frames) for frames, _ in stage) > STAGE_FRAMES:
+            yield stage
+            stage = []
+    if stage:
+        yield stage
+
+
+def _mean_and_square(frames: np.ndarray) -> np.ndarray:
+    """(2, n_mels) float32: over the frames, the mean and the mean of the squares."""
+    ones = np.ones(len(frames), np.float32)
+    sums = np.stack([ones @ frames, ones @ (frames * frames)])  # a third of the time of NumPy's sum over the rows
+    return np.asarray(sums / np.float32(max(len(frames), 1)))
+
+
+def _extract_clip(log_mel: Any, file: str | None, cfg: FeatureConfig) -> Extracted:
+    """Its frames at cfg.speed, (0, n_mels) where nothing can be heard, and its fault, '' where there is none."""
+    from input.audio import AudioFault, read_wave
+    from input.resample import at_speed
+
+    wave, reason = None, "missing"
+    if file is not None:
+        try:
+            wave, reason = read_wave(file, cfg.sample_rate, keep_int16=cfg.speed == 1), ""
+        except AudioFault as fault:
+            wave, reason = fault.wave, str(fault)
+        except OSError as error:  # to be told: a store would remember it when the file can be read again
+            remedy = "make it readable, or remove it and go on with input.skip_unreadable=true"
+            raise UserError(f"{file}: {error.strerror}: {remedy}") from None
+    if wave is None:
+        return np.zeros((0, cfg.n_mels), dtype=np.float32), reason
+    return log_mel(at_speed(wave, cfg.speed)), reason
+
+
+def _is_made(job: Job) -> bool:
+    """Whether a part was made before and is still what was written; one that is damaged goes."""
+    cfg, clips, part = job
+    if not part.exists():
+        return False
+    try:
+        with np.load(part) as data, part.with_suffix(".f16").open("rb") as frames:
+            piece = {name: data[name] for name in COLUMNS}
+            n_bytes = int(piece["length"].sum()) * cfg.n_mels * 2
+            same = _crc32(frames, n_bytes) == piece["crc"] and not frames.read(1)
+            if not same or {len(piece[name]) for name in COLUMNS[:-1]} != {len(clips)}:
+                raise ValueError("changed since it was written")
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged npz fails as OSError, ValueError, KeyError, BadZipFile and others
+        warn(f"{part}: damaged ({error}): made again")
+        part.unlink()
+        return False
+    return True
+
+
+def _assemble(parts: list[Path], clips: list[tuple[str, str | None]], cfg: FeatureConfig, partial: Path) -> None:
+    """Join the parts one by one, so that memory does not grow with the competition."""
+    found: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS}
+    with (partial / "frames.f16").open("wb") as out:
+        for part in parts:
+            with np.load(part) as piece:
+                for name, values in found.items():
+                    values.append(np.atleast_1d(piece[name]))
+            with part.with_suffix(".f16").open("rb") as frames:
+                shutil.copyfileobj(frames, out, 1 << 20)
+    for left in partial.glob(".*.part"):  # by an extraction that was interrupted
+        left.unlink()
+    length, fault, stats, crc = (np.concatenate(values) for values in found.values())
+    fname, (mean, square) = np.array([fname for fname, _ in clips]), stats.swapaxes(0, 1)
+    np.savez(partial / "index.npz", fname=fname, length=length, fault=fault, mean=mean, mean_square=square)
+    sums = {"index.npz": zlib.crc32((partial / "index.npz").read_bytes()), "frames.f16": crc.tolist()}
+    manifest = {"format": FORMAT, "settings": asdict(cfg), "clips_per_part": PART, "crc32": sums}
+    write(partial / "manifest.json", json.dumps(manifest, indent=1))
+    for part in parts:
+        part.unlink()
+        part.with_suffix(".f16").unlink()
+
+
+def _crc32(stream: BinaryIO, n_bytes: int) -> int:
+    """Of the next so many bytes, or of all there are; a little at a time, since a part of long clips is large."""
+    crc = 0
+    while n_bytes > 0 and (block := stream.read(min(n_bytes, 1 << 20))):
+        crc = zlib.crc32(block, crc)
+        n_bytes -= len(block)
+    return crc

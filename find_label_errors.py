@@ -1,0 +1,111 @@
+"""Training clips whose label is likely wrong, by the out-of-fold probabilities of the finished experiments."""
+
+import argparse
+import codecs
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from blending.label_errors import suspects
+from configs.files import atomic
+from configs.paths import Paths, add_folders, as_path
+from console.command_line import run_command
+from console.errors import UserError
+from console.output import say
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+FILE = "label_errors.csv"
+AFTER = "fname,label"
+LIST = "fname,given,suggested,"  # how a list begins
+EXAMPLES = f"""Found by confident learning (C. Northcutt et al., 2021), as cleanlab's filter of that name finds them.
+
+Nothing is trained with it by itself: listen, write the clips that are wrong indeed into a file of your own, the label
+that you heard beside each (none: the clip is left out of training), and train a new experiment with that file:
+  {AFTER}
+  00044347.wav,Cello
+  001ca53d.wav,
+
+examples:
+  python find_label_errors.py
+  python train_fold.py --fold 0..4 input.corrections=corrections.csv name=corrected
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python find_label_errors.py",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add_folders(parser)
+    parser.add_argument("--runs", nargs="+", metavar="NAME", default=[], help="experiments (all that are finished)")
+    parser.add_argument("--verified", action="store_true", help="doubt the verified labels too")
+    parser.add_argument(
+        "--corrections", type=as_path, metavar="FILE", help="leave out the clips that it corrects already"
+    )
+    parser.add_argument("--out", type=as_path, metavar="FILE", help=f"the list (work/{FILE})")
+    parser.add_argument("--force", action="store_true", help="overwrite an older list")
+    args = parser.parse_args()
+    paths = Paths(args.input, args.work)
+    list_label_errors(paths, args.runs, args.out or paths.work / FILE, args.verified, args.corrections, args.force)
+
+
+def list_label_errors(
+    paths: Paths,
+    runs: list[str],
+    out: Path,
+    verified: bool = False,
+    corrections: Path | None = None,
+    force: bool = False,
+) -> "pd.DataFrame":
+    """Write the list to `out` and return it, the most suspicious first; see `suspects` for its columns.
+
+    runs: experiments whose mean counts, all finished ones where none is named. Raises UserError where `out` exists,
+    unless `force`, or is a folder, and as the reading of runs and competition does.
+    """
+    from blending.candidates import candidates_from_runs
+    from input.competition import load_competition
+    from input.corrections import read_corrections
+
+    if out.is_dir():
+        raise UserError(f"{out}: is a folder: name a file with --out")
+    if out.exists() and not out.read_bytes().removeprefix(codecs.BOM_UTF8).startswith(LIST.encode()):
+        raise UserError(f"{out}: exists and is no list of label errors: name another with --out")
+    if out.exists() and not force:
+        raise UserError(f"{out}: exists: name another with --out, or overwrite it with --force")
+    competition = load_competition(paths.input, skip_missing=True)
+    known = read_corrections(corrections, competition.train, competition.classes) if corrections else {}
+    candidates = candidates_from_runs(paths.runs, runs, replace(competition, test=competition.test[:0]))
+    found = suspects(candidates, competition)
+    if not verified and candidates.verified.all():
+        say("every label counts as verified: all are doubted, as with --verified")
+        verified = True
+    corrected = found["fname"].isin(known)
+    kept = found["verified"] & ~corrected & (not verified)
+    listed = found[~corrected & ~kept]
+    write_list(listed, out)
+    more = [f"{kept.sum()} verified ones, which --verified lists"] if kept.any() else []
+    more += [f"{corrected.sum()} that are corrected already"] if corrected.any() else []
+    rest = f", without {' and '.join(more)}" if more else ""
+    judges = "the mean of " + ", ".join(candidates.names)
+    say(f"{out}: {len(listed)} of {len(candidates.fnames)} labels are likely wrong by {judges}{rest}")
+    say(
+        f"listen, copy those that are wrong, with the label that you heard, into a file with the columns {AFTER} (no "
+        f"label: the clip is left out), then: python train_fold.py --fold 0..4 input.corrections=FILE name=NEW"
+    )
+    return listed
+
+
+def write_list(found: "pd.DataFrame", out: Path) -> None:
+    """A CSV, there whole or not at all."""
+    with atomic(out) as part:  # a path that is no UTF-8 keeps its bytes
+        found.to_csv(part, index=False, float_format="%.4f", lineterminator="\n", errors="surrogateescape")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,74 @@
+"""MAP@3, by counting: no sort, no loop over clips."""
+
+import numpy as np
+
+
+def ranks(probs: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """(clips,) rank of the true class, 0 for the most probable; a tie ranks the lower class index first.
+
+    probs (clips, classes), truth (clips,) class indices. Raises ValueError on NaN or shapes that do not match.
+    """
+    if probs.ndim != 2 or truth.shape != probs.shape[:1]:
+        raise ValueError(f"probs {probs.shape} and truth {truth.shape} do not match")
+    flat = probs.ravel()
+    if not np.isfinite(flat @ flat) and np.isnan(probs).any():  # a product takes a third of the time of a sum
+        raise ValueError(f"{int(np.isnan(probs).any(axis=1).sum())} clips have a NaN among their probabilities")
+    own = flat[truth + np.arange(0, probs.size, probs.shape[1])][:, None]
+    found = count_true(probs > own)
+    equal = probs == own
+    if np.count_nonzero(equal) > len(probs):  # more than the true classes themselves; most predictions have no tie
+        found += count_true(equal & (np.arange(probs.shape[1]) < truth[:, None]))
+    return found
+
+
+def count_true(mask: np.ndarray) -> np.ndarray:
+    """How many of each row (rows, columns) are true."""
+    if mask.shape[1] > 255:
+        return np.asarray(np.count_nonzero(mask, axis=1))
+    return np.einsum("rc->r", mask.view(np.uint8)).astype(np.int64)  # bytes: a quarter of the time of count_nonzero
+
+
+def average_precision_at_3(probs: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """(clips,) 1, 1/2, 1/3 for the true class at the first, second, third place, else 0; arguments as in `ranks`."""
+    return np.array([1.0, 1 / 2, 1 / 3, 0.0])[np.minimum(ranks(probs, truth), 3)]
+
+
+def map_at_3(probs: np.ndarray, truth: np.ndarray) -> float:
+    """Mean average precision at 3 for one true label per clip.
+
+    probs (clips, classes), truth (clips,) class indices. Ties rank the lower class index first. Raises ValueError on
+    NaN, shape mismatch or no clips. Source: Kaggle freesound-audio-tagging, "Evaluation".
+    """
+    if len(truth) == 0:
+        raise ValueError("MAP@3 of no clips")
+    return float(average_precision_at_3(probs, truth).mean())
+
+
+def log_loss(probs: np.ndarray, truth: np.ndarray) -> float:
+    """Mean of -log of the probability of the true class, in nats; arguments as in `map_at_3`. None below 1e-7 counts as
+    such, which is about what float32 has beside 1."""
+    return float(-np.log(np.maximum(probs[np.arange(len(truth)), truth].astype(np.float64), 1e-7)).mean())
+
+
+def standard_error(gains: np.ndarray, group: np.ndarray) -> float:
+    """Of the mean of gains (clips,), where clips of one group (clips,) come together: as if groups were drawn.
+
+    Without groups of several clips it is the usual one. Source: K.-Y. Liang and S. Zeger, "Longitudinal data analysis
+    using generalized linear models", 1986 (the sandwich of clustered observations).
+    """
+    member = np.unique(group, return_inverse=True)[1]
+    sums = np.bincount(member, weights=gains - gains.mean())
+    return float(np.sqrt(sums @ sums * len(sums) / max(len(sums) - 1, 1)) / len(gains))
+
+
+def top_3(probs: np.ndarray, classes: tuple[str, ...]) -> list[str]:
+    """'Label_a Label_b Label_c' for every row, most probable first; a tie ranks the lower class index first.
+
+    Raises ValueError on NaN or fewer than three classes.
+    """
+    if np.isnan(probs).any():
+        raise ValueError("a NaN among the probabilities")
+    if len(classes) < 3 or probs.shape[1] != len(classes):
+        raise ValueError(f"three labels a clip need at least three classes, one per column: got {probs.shape}")
+    best = np.argsort(-probs, axis=1, kind="stable")[:, :3]
+    return [" ".join(classes[i] for i in row) for row in best]

@@ -1,0 +1,20 @@
+"""The scores of a set of predictions, by name."""
+
+import numpy as np
+
+from metrics.map_at_3 import map_at_3, ranks
+
+
+def accuracy(probs: np.ndarray, truth: np.ndarray) -> float:
+    """Share of clips whose most probable class is the true one; arguments and errors as in `map_at_3`."""
+    if len(truth) == 0:
+        raise ValueError("accuracy of no clips")
+    return float((ranks(probs, truth) == 0).mean())
+
+
+def scores(probs: np.ndarray, truth: np.ndarray, verified: np.ndarray) -> dict[str, float]:
+    """map3, accuracy and, where any clip is verified, map3_verified; verified (clips,) bool."""
+    found = {"map3": map_at_3(probs, truth), "accuracy": accuracy(probs, truth)}
+    if verified.any():
+        found["map3_verified"] = map_at_3(probs[verified], truth[verified])
+    return found

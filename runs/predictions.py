@@ -1,0 +1,66 @@
+"""Probabilities keyed by fname, as every stage writes and reads them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from configs.files import atomic
+from console.errors import UserError, list_some
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """probs (clips, classes) float32, row i for fnames[i]. size: (clips,) int64, the bytes of the sound files that they
+    were predicted from, -1 of a missing one; None where that is not told."""
+
+    fnames: tuple[str, ...]
+    probs: np.ndarray
+    size: np.ndarray | None = None
+
+    def of(self, fnames: Sequence[str], what: str) -> np.ndarray:
+        """Rows in the order of `fnames`. Raises UserError that counts the clips without a prediction."""
+        index = {name: i for i, name in enumerate(self.fnames)}
+        if lacking := [name for name in fnames if name not in index]:
+            raise UserError(f"{what}: clips without a prediction: {list_some(lacking)}")
+        return self.probs[[index[name] for name in fnames]]
+
+
+def mean_of_folds(probs: Sequence[np.ndarray]) -> np.ndarray:
+    """An experiment's test probabilities (clips, classes) float32 from those of its fold models."""
+    return np.mean(probs, axis=0).astype(np.float32)
+
+
+def save_predictions(file: Path, predictions: Predictions) -> None:
+    """fname, probs and what is told of size in one .npz, the same bytes for the same values."""
+    told: dict[str, Any] = {} if predictions.size is None else {"size": predictions.size}
+    with file.open("wb") as out:
+        np.savez(out, fname=np.array(predictions.fnames, dtype=str), probs=predictions.probs.astype(np.float32), **told)
+
+
+def replace_predictions(file: Path, predictions: Predictions) -> None:
+    """As `save_predictions` in a folder that is in use: the file is there whole or not at all."""
+    with atomic(file) as part:
+        save_predictions(part, predictions)
+
+
+def load_predictions(file: Path) -> Predictions:
+    """The inverse of `save_predictions`. Raises UserError where the file is damaged."""
+    try:
+        with np.load(file) as data:
+            fnames, probs, size = data["fname"], data["probs"], data.get("size")
+        _check_predictions(fnames, probs, size)
+        return Predictions(tuple(fnames.tolist()), probs, size)
+    except Exception as error:  # a damaged npz fails as OSError, ValueError, KeyError or BadZipFile
+        raise UserError(f"{file}: cannot read the predictions: {error}") from None
+
+
+def _check_predictions(fnames: np.ndarray, probs: np.ndarray, size: np.ndarray | None) -> None:
+    """Raises ValueError where the arrays are not what `save_predictions` writes."""
+    shapes = [fnames.shape, probs.shape[:1], *([] if size is None else [size.shape])]
+    if fnames.dtype.kind != "U" or probs.dtype != np.float32 or probs.ndim != 2 or len({(len(fnames),), *shapes}) > 1:
+        raise ValueError(f"fname {fnames.dtype} {fnames.shape}, probs {probs.dtype} {probs.shape} do not match")
+    if size is not None and size.dtype.kind != "i":
+        raise ValueError(f"size is {size.dtype}")

@@ -1,0 +1,60 @@
+"""What a result was made with: code, library versions and the checksums of files."""
+
+import hashlib
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from console.errors import UserError, list_some
+
+
+def environment(folder: Path) -> dict[str, Any]:
+    """What a result may depend on besides config and data: code and library versions."""
+    return {"git_revision": git_revision(folder), "versions": library_versions()}
+
+
+def library_versions() -> dict[str, str | None]:
+    """Python and the libraries that results depend on; None for one that is not installed."""
+    names = ("torch", "torchaudio", "timm", "pytorch-lightning", "numpy", "pandas", "soundfile")
+    return {"python": platform.python_version(), **{name: _version(name) for name in names}}
+
+
+def git_revision(folder: Path) -> str | None:
+    """The commit of the code in `folder`, with '-dirty' where it was changed since; None where that is not the top of a
+    repository: one that it was unpacked in is somebody else's."""
+    return ask_git(folder, "describe", "--always", "--abbrev=40", "--dirty").strip() or None
+
+
+def ask_git(folder: Path, *command: str, told: str = "") -> str:
+    """What git says of the repository whose top is `folder`, given `told`; '' where it is none or git is not there."""
+    here = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}  # a hook names another one
+    here["GIT_CEILING_DIRECTORIES"] = str(folder.resolve().parent)
+    try:
+        asked = subprocess.run(["git", "-C", folder, *command], input=os.fsencode(told), capture_output=True, env=here)
+    except OSError:
+        return ""
+    return os.fsdecode(asked.stdout) if asked.returncode == 0 else ""
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def check_files(folder: Path, manifest: dict[str, Any], names: Sequence[str]) -> None:
+    """Raises UserError that lists the files whose bytes are not those that the manifest names."""
+    if changed := [name for name in names if file_sha256(folder / name) != manifest["files"][name]]:
+        raise UserError(
+            f"{folder}: files changed since the run was finished: {list_some(changed)}; train it again with --force"
+        )
+
+
+def file_sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

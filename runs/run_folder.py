@@ -1,0 +1,259 @@
+"""The contract between stages: a folder that holds one trained fold, whole or not at all.
+
+config.json, classes.txt, model.safetensors, oof.npz, test.npz, scores.json, metrics.csv and manifest.json, which names
+them with their sha256 and says what they were made from. Probabilities are keyed by fname.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict
+
+from configs import files
+from configs.files import lock, read_steady, swap, write
+from configs.forms import misfit, read_json
+from configs.schema import Config, differences, from_dict, to_dict
+from console.errors import UserError, list_some
+from folds.assign import fold_number
+from runs.predictions import Predictions, load_predictions, save_predictions
+from runs.provenance import check_files, file_sha256
+
+FILES = ("config.json", "classes.txt", "model.safetensors", "oof.npz", "test.npz", "scores.json", "metrics.csv")
+TRAINED = ("config.json", "classes.txt", "model.safetensors")  # what prediction needs of them, beside the manifest
+MADE_FROM = {  # facts that a run must share with who asks for it; the last two are absent where they are not used
+    "fold_hash": "folds",
+    "sound_hash": "sound files",
+    "corrections_hash": "corrections",
+    "pseudo_runs": "pseudo-labels (a run that they come from changed)",
+}
+ANEW = "choose a name=NEW, or train it again with --force"
+AGAIN = "train that fold with --force"
+CHECKPOINT = "last.ckpt"  # the last whole epoch of an unfinished fold
+BEGUN = "begun.json"  # what it is made from; gone once it has its name
+
+
+class Manifest(TypedDict):
+    """What of a manifest.json is read again, beside facts that are only compared."""
+
+    experiment: str
+    fold: int
+    n_folds: int
+    fold_hash: str
+    skipped: dict[str, str]  # training clips that were left out, with the reason
+    test_faults: dict[str, str]
+    files: dict[str, str]  # sha256
+    sound_hash: NotRequired[dict[str, str]]  # absent in those of an older version
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run folder. `id` changes when anything in it does."""
+
+    folder: Path
+    id: str
+    config: Config
+    classes: tuple[str, ...]
+    oof: Predictions
+    test: Predictions
+    scores: dict[str, float]
+    manifest: dict[str, Any]
+
+    @property
+    def experiment(self) -> str:
+        return str(self.manifest["experiment"])
+
+    @property
+    def fold(self) -> int:
+        return int(self.manifest["fold"])
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What prediction needs of a finished run folder; the weights are in `weights`. `id` as that of `Run`."""
+
+    folder: Path
+    id: str
+    config: Config
+    classes: tuple[str, ...]
+    manifest: dict[str, Any]
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / "model.safetensors"
+
+
+@contextmanager
+def unfinished(final: Path, config: Config, facts: dict[str, Any], restart: bool) -> Iterator[Path]:
+    """The folder <final>.partial, held by this process alone; restart empties it.
+
+    facts: what the fold is made from, fold_hash and sound_hash among them. A folder without a finished epoch holds
+    nothing worth keeping and is begun anew. Raises UserError where another process holds it, or where it was begun with
+    other settings or from other data.
+    """
+    partial = partial_of(final)
+    with _alone(final):
+        if restart or not (partial / CHECKPOINT).exists():
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            _write_json(partial / "config.json", to_dict(config))
+            _write_json(partial / BEGUN, facts)
+        check_same_settings(partial / "config.json", config, f"{partial} was begun")
+        check_same_data(_read_json(partial / BEGUN), facts, f"{partial} was begun")
+        yield partial
+
+
+def is_begun(final: Path, config: Config) -> bool:
+    """Whether an epoch of a fold with these settings lies beside its place."""
+    partial = partial_of(final)
+    try:
+        return (partial / CHECKPOINT).exists() and from_dict(_read_json(partial / "config.json")) == config
+    except (UserError, ValueError, TypeError):
+        return False
+
+
+def recover(final: Path) -> None:
+    """Let a fold take its name that was killed when it was whole but for that, or give an older one its name back."""
+    files.recover(final)
+    partial = partial_of(final)
+    if (partial / "manifest.json").exists():
+        with _alone(final):
+            if (partial / BEGUN).exists() or not final.exists():
+                _publish(partial, final)
+            else:  # it was replaced, and the process killed before it had removed it
+                shutil.rmtree(partial)
+
+
+def partial_of(final: Path) -> Path:
+    """Where a fold lies while it is unfinished."""
+    return final.with_name(final.name + ".partial")
+
+
+def _alone(final: Path) -> AbstractContextManager[None]:
+    return lock(final, f"{final}: another process is training this fold: wait for it, or stop it")
+
+
+def check_same_settings(file: Path, config: Config, fact: str) -> None:
+    """Raises UserError that names the first settings in which a config.json differs from `config`."""
+    values = _read_json(file)
+    try:
+        there = from_dict(values)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{fact} with settings that this version cannot read ({error}): {ANEW}") from None
+    if changed := differences(there, config):
+        raise UserError(f"{fact} with other settings ({list_some(changed, 3)}): {ANEW}")
+
+
+def check_same_data(there: dict[str, Any], facts: dict[str, Any], fact: str) -> None:
+    """Raises UserError where a run learned from other folds, sound files or labels than `facts` name.
+
+    Test sound counts where it was given pseudo-labels; elsewhere it can be predicted again.
+    """
+    for key, what in MADE_FROM.items():
+        one, other = there.get(key), facts.get(key)
+        if key == "sound_hash" and one and other and "pseudo_runs" not in {*there, *facts}:
+            one, other = one.get("train"), other.get("train")
+        if one != other:
+            raise UserError(f"{fact} from other {what}: {ANEW}")
+
+
+def finish_run(
+    partial: Path,
+    final: Path,
+    config: Config,
+    classes: tuple[str, ...],
+    oof: Predictions,
+    test: Predictions,
+    scores: dict[str, float],
+    facts: dict[str, Any],
+) -> None:
+    """Complete `partial`, which holds model.safetensors and metrics.csv, and let it take the name `final`.
+
+    facts go into the manifest: experiment, fold, n_folds, fold_hash, skipped, test_faults and whatever else the run was
+    made from. An older folder of that name goes only when the new one is whole.
+    """
+    write(partial / "classes.txt", "\n".join(classes) + "\n")
+    save_predictions(partial / "oof.npz", oof)
+    save_predictions(partial / "test.npz", test)
+    _write_json(partial / "config.json", to_dict(config))
+    _write_json(partial / "scores.json", scores)
+    _write_json(partial / "manifest.json", {**facts, "files": {name: file_sha256(partial / name) for name in FILES}})
+    _publish(partial, final)
+
+
+def _publish(partial: Path, final: Path) -> None:
+    """A folder with a manifest is whole: it takes the name `final`, and an older one of that name goes."""
+    for file in partial.iterdir():
+        if file.is_file() and file.name not in (*FILES, "manifest.json", BEGUN) and not file.name.startswith("events."):
+            file.unlink()
+    swap(partial, final)
+    (final / BEGUN).unlink(missing_ok=True)  # last: it tells a new folder from a replaced one, see `recover`
+
+
+def finished_folds(experiment: Path) -> list[Path]:
+    """The folders of an experiment's finished folds, in order of their numbers."""
+    for left in experiment.glob("fold*.old"):
+        files.recover(left.with_suffix(""))
+    found = {fold_number(folder.name[4:]): folder for folder in experiment.glob("fold*")}
+    return [found[k] for k in sorted(k for k in found if k is not None)]
+
+
+def read_run(folder: Path) -> Run:
+    """A finished run folder, its small files checked against the manifest.
+
+    Raises UserError where it is unfinished, damaged or written by another version of the kit.
+    """
+    return read_steady(folder, lambda: _read_run(folder))
+
+
+def _read_run(folder: Path) -> Run:
+    trained = _read_checked(folder, [name for name in FILES if name != "model.safetensors"])
+    scores = read_json(folder / "scores.json", dict[str, float], AGAIN)
+    oof, test = load_predictions(folder / "oof.npz"), load_predictions(folder / "test.npz")
+    for name, one in (("oof", oof), ("test", test)):
+        if one.probs.shape[1] != len(trained.classes):
+            raise UserError(
+                f"{folder / name}.npz: {one.probs.shape[1]} columns, {len(trained.classes)} classes: {AGAIN}"
+            )
+    if "map3" not in scores:
+        raise UserError(f"{folder / 'scores.json'}: lacks map3: {AGAIN}")
+    return Run(folder, trained.id, trained.config, trained.classes, oof, test, scores, trained.manifest)
+
+
+def read_trained(folder: Path) -> Trained:
+    """The trained part of a run folder, weights included in the check; stored predictions need not be there.
+
+    Raises UserError where it is unfinished, damaged or written by another version of the kit.
+    """
+    return read_steady(folder, lambda: _read_checked(folder, TRAINED))
+
+
+def _read_checked(folder: Path, names: Sequence[str]) -> Trained:
+    """The trained part, once the named files are those of the manifest."""
+    try:
+        raw = (folder / "manifest.json").read_bytes()
+        manifest = json.loads(raw)
+        if fault := misfit(manifest, Manifest, "its manifest"):
+            raise ValueError(fault)
+        check_files(folder, manifest, names)
+        config = from_dict(_read_json(folder / "config.json"))
+        classes = tuple((folder / "classes.txt").read_text(encoding="utf-8-sig").split())
+        if not 0 <= manifest["fold"] < manifest["n_folds"] <= 10_000:
+            raise ValueError(f"fold {manifest['fold']} of {manifest['n_folds']} in its manifest")
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, RecursionError) as error:
+        raise UserError(f"{folder}: not a finished run of this kit ({error}): {AGAIN}") from None
+    return Trained(folder, hashlib.sha256(raw).hexdigest()[:12], config, classes, manifest)
+
+
+def _write_json(file: Path, values: dict[str, Any]) -> None:
+    write(file, json.dumps(values, indent=1, sort_keys=True))
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    """Raises UserError where the file is absent or damaged."""
+    return dict(read_json(file, dict, ANEW))

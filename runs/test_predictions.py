@@ -1,0 +1,157 @@
+"""What a run answers for test clips: stored with it, found in work/predictions, or predicted from its weights."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+
+import numpy as np
+import pandas as pd
+import torch
+
+from configs.paths import Paths
+from console.errors import UserError, list_some
+from console.output import progress, say
+from features.batches import Batches
+from features.store import Store, open_features, store_key
+from input.competition import Competition, load_competition, sound_hash, sound_sizes
+from models.device import choose_precision, memory_kept
+from models.inference import predict_finite
+from models.tagger import load_tagger
+from runs.predictions import Predictions, load_predictions, mean_of_folds, replace_predictions
+from runs.run_folder import Run, Trained, read_trained
+
+Faults = dict[str, str]  # fname -> reason
+Predict = Callable[[Sequence[Run], Sequence[str]], tuple[list[Predictions], Faults]]
+
+
+def predict_test(
+    folders: Sequence[Path], clips: "pd.DataFrame", features: Path, keep: Path | None = None
+) -> list[Predictions]:
+    """Each run folder's probabilities of test clips (fname, path), from its weights and the sound.
+
+    The runs are shared out among the GPUs, or take turns on the CPU; the log-mel is made once per feature setting, in
+    the folder `features`. keep: a folder where the probabilities of a run for this sound are kept, and found again.
+    Raises UserError where a run folder is damaged, or a file of `keep`.
+    """
+    runs = [read_trained(folder) for folder in folders]
+    stores = {run.config.features: open_features(run.config.features, clips, features) for run in runs}
+    free: SimpleQueue[torch.device] = SimpleQueue()
+    for device in prediction_devices():
+        free.put(device)
+
+    def predict(run: Trained) -> Predictions:
+        store = stores[run.config.features]
+        kept = cached_predictions(keep, run.id, store.key) if keep else None
+        if kept and kept.exists():
+            advance(1)
+            try:
+                return load_predictions(kept)
+            except UserError as error:
+                raise UserError(f"{error}: delete this file, it will be made again") from None
+        device = free.get()
+        try:
+            found = Predictions(tuple(clips["fname"]), predict_store(run, store, device))
+        finally:
+            free.put(device)
+        if kept:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            replace_predictions(kept, found)
+        advance(1)
+        return found
+
+    with memory_kept(), ThreadPoolExecutor(free.qsize()) as pool, progress("predicting", len(runs), "runs") as advance:
+        return list(pool.map(predict, runs))
+
+
+def predict_store(run: Trained, store: Store, device: torch.device) -> np.ndarray:
+    """(clips, classes) float32 probabilities of all clips of a store, from a run folder's weights.
+
+    In the precision that the run asked for, but where this device has no gain from it.
+    """
+    cfg = run.config
+    suits = choose_precision("auto", device)
+    useless = {"bf16"} - {suits} if device.type == "cuda" else {"bf16", "fp16"} - {suits}
+    precision = suits if cfg.train.precision in {"auto", *useless} else cfg.train.precision
+    tagger = load_tagger(cfg, run.weights).to(device)
+    rows = np.arange(len(store.fnames))
+    return predict_finite(tagger, Batches(store, device, cfg.input.padding), rows, cfg.predict, precision)
+
+
+def prediction_devices() -> list[torch.device]:
+    """Every GPU there is, else the CPU."""
+    gpus = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
+    return gpus or [torch.device("cpu")]
+
+
+def _mean_test(runs: list[Run], test: pd.DataFrame, predict: Predict | None, anew: bool) -> tuple[np.ndarray, Faults]:
+    """(clips, classes) of an experiment, the mean of its fold models, and the faults of the test clips."""
+    found = [run.test for run in runs]
+    faults = {fname: reason for run in runs for fname, reason in run.manifest["test_faults"].items()}
+    new = test["fname"].tolist() if anew else _new_clips(runs, test) if predict else []
+    if predict and new:
+        answers, new_faults = predict(runs, new)
+        found = [_renewed(*pair) for pair in zip(found, answers, strict=True)]
+        faults = {fname: reason for fname, reason in faults.items() if fname not in set(new)} | new_faults
+    fnames = test["fname"].tolist()
+    return mean_of_folds([one.of(fnames, str(run.folder)) for one, run in zip(found, runs, strict=True)]), faults
+
+
+def _new_clips(runs: Sequence[Run], test: pd.DataFrame) -> list[str]:
+    """The test clips that a run has no answer for, or one to another file than lies there now, by its size. A file that
+    is not there now changes nothing."""
+    size, new = sound_sizes(test), np.zeros(len(test), dtype=bool)
+    for run in runs:
+        rows = {fname: i for i, fname in enumerate(run.test.fnames)}
+        row = np.array([rows.get(fname, -1) for fname in test["fname"]], np.int64)
+        new |= row < 0
+        if run.test.size is not None:
+            new |= (size >= 0) & (run.test.size[row] != size)
+        elif set(rows) == set(test["fname"]) and (size >= 0).all():  # an older version of the kit has one hash of all
+            then = run.manifest.get("sound_hash", {}).get("test")
+            new |= then not in (None, sound_hash(test.iloc[np.argsort(row)]))
+    return [fname for fname, is_new in zip(test["fname"], new, strict=True) if is_new]
+
+
+def _renewed(stored: Predictions, answers: Predictions) -> Predictions:
+    """What is stored, but for the clips that are answered anew."""
+    anew = set(answers.fnames)
+    kept = [i for i, fname in enumerate(stored.fnames) if fname not in anew]
+    fnames = (*(stored.fnames[i] for i in kept), *answers.fnames)
+    return Predictions(fnames, np.concatenate([stored.probs[kept], answers.probs]))
+
+
+def cached_predictions(folder: Path, run_id: str, store_key: str) -> Path:
+    """Where a run's answers to clips that it was not trained beside are kept, in work/predictions."""
+    return folder / f"{run_id}-{store_key}.npz"
+
+
+def were_predicted(runs: Sequence[Run], competition: Competition, paths: Paths) -> bool:
+    """Whether answers of these runs to all test clips are kept, for the files as they are now by size and time: then
+    `submit.py --force` asked for them, and they are newer than what the runs have stored."""
+    test = competition.test
+    files = [path if isinstance(path, str) else None for path in test["path"]]
+    key = store_key(runs[0].config.features, test["fname"].tolist(), files)
+    return all(cached_predictions(paths.predictions, run.id, key).exists() for run in runs)
+
+
+def predict_new(
+    runs: Sequence[Run], fnames: Sequence[str], competition: Competition, paths: Paths
+) -> tuple[list[Predictions], Faults]:
+    """Each run's probabilities of these test clips, and what is wrong with the clips.
+
+    What was predicted before is found in work/predictions. A competition whose test sound lies nowhere is unpacked.
+    Raises UserError on a missing file, unless the runs' config says to do without.
+    """
+    from features.store import open_features
+
+    folder, cfg, test = runs[0].folder.parent, runs[0].config, competition.test
+    say(f"{folder}: not stored with it, so predicted or found in {paths.predictions}: {list_some(fnames)}")
+    if test["path"].isna().all():
+        test = load_competition(paths.input, skip_missing=True).test
+    clips = test[test["fname"].isin(set(fnames))].reset_index(drop=True)
+    gone = clips["fname"][clips["path"].isna()]
+    if len(gone) and not cfg.input.skip_unreadable:
+        raise UserError(f"{paths.input}: test files are missing: {list_some(gone)}: complete the download")
+    found = predict_test([run.folder for run in runs], clips, paths.features, paths.predictions)
+    return found, open_features(cfg.features, clips, paths.features).faults

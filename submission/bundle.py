@@ -1,0 +1,179 @@
+"""Pack a blend for Kaggle: one folder for a private dataset with code, weights, and a manifest of every file.
+
+python -m submission.bundle --owner me
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from modulefinder import ModuleFinder
+from pathlib import Path
+from typing import Any
+
+from configs.files import new_folder, recover
+from configs.paths import Paths, add_folders, as_path
+from console.command_line import run_command
+from console.errors import UserError, list_some
+from console.output import say
+from submission.kernel_script import MANIFEST_NAME
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("configs", "input", "features", "folds", "models", "kernel")  # what prediction imports
+METADATA = "dataset-metadata.json"
+LIMIT = 100 * 10**9  # bytes; Kaggle takes no larger dataset
+SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+OWNER = re.compile(r"[A-Za-z0-9_-]+")  # the letters of a Kaggle name
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m submission.bundle", description=__doc__.partition("\n")[0], allow_abbrev=False
+    )
+    parser.add_argument("--owner", default=os.environ.get("KAGGLE_USERNAME"), help="your Kaggle name (KAGGLE_USERNAME)")
+    parser.add_argument("--slug", help="the dataset's name in its address (<competition>-kit)")
+    add_folders(parser)
+    parser.add_argument("--ensemble", default="default", metavar="NAME", help="work/ensembles/NAME/ (%(default)s)")
+    parser.add_argument("--competition", metavar="SLUG", help="what the kernel predicts (the name of the input folder)")
+    parser.add_argument("--wheel", type=as_path, nargs="+", default=[], metavar="FILE", help="wheels that Kaggle lacks")
+    args = parser.parse_args()
+    paths = Paths(args.input, args.work)
+    bundle(paths, args.ensemble, args.owner, args.slug, args.wheel, args.competition)
+
+
+def bundle(
+    paths: Paths,
+    ensemble: str,
+    owner: str | None,
+    slug: str | None = None,
+    wheels: Sequence[Path] = (),
+    competition: str | None = None,
+) -> Path:
+    """Write <work>/kaggle/dataset/, whole or not at all; returns it.
+
+    Raises UserError on a name that Kaggle refuses, a blend that is absent or whose runs changed, or too large a bundle.
+    """
+    from blending.ensemble_folder import load_ensemble
+    from runs.provenance import git_revision
+
+    if competition is None and not paths.input.is_dir():
+        raise UserError(f"{paths.input}: no such folder: name the competition with --input DIR or --competition SLUG")
+    competition = competition or paths.input.resolve().name
+    if not SLUG.fullmatch(competition):
+        raise UserError(f"{competition}: is no competition's address: give its last part with --competition SLUG")
+    metadata = dataset_metadata(owner, slug or f"{competition[:46].strip('-')}-kit")
+    folder = paths.ensemble(ensemble)
+    recover(folder)
+    if not folder.exists():
+        raise UserError(f"{folder}: no such blend: python ensemble.py makes it")
+    weights = load_ensemble(folder).weights
+    used = {name: model for name, model in weights["models"].items() if model["weight"] > 0} or weights["models"]
+    weights = {**weights, "models": used}  # a greedy blend leaves models out; so does the bundle
+    final = paths.work / "kaggle" / "dataset"
+    with new_folder(final) as partial:
+        (partial / "weights.json").write_text(json.dumps(weights, indent=1))
+        copy_runs(paths.runs, weights, partial / "weights")
+        copy_code(partial / "code")
+        check_code(partial / "code")
+        copy_wheels(wheels, partial / "wheels")
+        about = {"competition": competition, "ensemble": ensemble, "git_revision": git_revision(ROOT)}
+        size = write_manifest(partial, about)
+        (partial / METADATA).write_text(json.dumps(metadata, indent=1))
+    say(f"{metadata['id']}: {len(weights['models'])} experiments, {size / 1e6:.1f} MB -> {final}")
+    return final
+
+
+def dataset_metadata(owner: str | None, slug: str) -> dict[str, Any]:
+    """What Kaggle asks of a dataset. The title has the words of the slug: the two must agree."""
+    if not owner:
+        raise UserError("whose dataset? Give your Kaggle name with --owner, or set KAGGLE_USERNAME")
+    if not OWNER.fullmatch(owner):
+        raise UserError(f"--owner {owner}: your Kaggle name as it stands in the address of your profile, nothing else")
+    if not SLUG.fullmatch(slug) or not 6 <= len(slug) <= 50:
+        raise UserError(f"--slug {slug}: 6 to 50 of a-z, 0-9 and single hyphens within")
+    return {"id": f"{owner}/{slug}", "title": title_of(slug), "licenses": [{"name": "other"}]}
+
+
+def title_of(slug: str) -> str:
+    return slug.replace("-", " ").title()
+
+
+def copy_runs(runs: Path, weights: dict[str, Any], target: Path) -> None:
+    """The trained part of every run of the blend. Raises UserError where a run is not the one that was blended."""
+    from runs.run_folder import TRAINED, finished_folds, read_run, read_trained
+
+    for name, model in weights["models"].items():
+        folds, ids = finished_folds(runs / name), []
+        if not folds or [read_run(fold).id for fold in folds] != model["ids"]:
+            raise UserError(f"{runs / name}: its runs changed since they were blended: python ensemble.py blends again")
+        for fold in folds:
+            (target / name / fold.name).mkdir(parents=True)
+            for file in (*TRAINED, "manifest.json"):
+                shutil.copyfile(fold / file, target / name / fold.name / file)
+            ids.append(read_trained(target / name / fold.name).id)  # another process may have replaced it meanwhile
+        if ids != model["ids"]:
+            raise UserError(f"{runs / name}: its runs changed since they were blended: python ensemble.py blends again")
+
+
+def copy_code(target: Path) -> None:
+    """The kit's modules that prediction needs, but none that git ignores."""
+    for file in code_files(ROOT):
+        (target / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / file, target / file)
+
+
+def code_files(root: Path) -> list[Path]:
+    """Modules of the packages, relative to `root`; those that lie deeper are not ours (input/<slug>/ is raw data). Only
+    a repository of the kit's own may leave some out, not one that the kit was unpacked in."""
+    from runs.provenance import ask_git
+
+    there = [file.relative_to(root) for package in PACKAGES for file in sorted((root / package).glob("*.py"))]
+    ignored = set(ask_git(root, "check-ignore", "-z", "--stdin", told="\0".join(map(str, there))).split("\0"))
+    return [file for file in there if str(file) not in ignored]
+
+
+def check_code(code: Path) -> None:
+    """Raises UserError where a module of ours is missing that submission.kernel_predict imports, at any depth."""
+    main = code / "submission" / "kernel_predict.py"
+    lacking = [] if main.is_file() else ["submission.kernel_predict"]
+    if not lacking:
+        finder = ModuleFinder([str(code)])
+        finder.run_script(str(main))
+        ours = {file.parent.name for file in ROOT.glob("*/__init__.py")}
+        lacking = [name for name in finder.any_missing() if name.partition(".")[0] in ours]
+    if lacking:
+        raise UserError(
+            f"{ROOT}: modules that predict on Kaggle would not be packed: {list_some(sorted(lacking))}: unpack the kit "
+            f"again, and see that its own .gitignore does not name them"
+        )
+
+
+def copy_wheels(wheels: Sequence[Path], target: Path) -> None:
+    for wheel in wheels:
+        if wheel.suffix != ".whl" or not wheel.is_file():
+            raise UserError(f"--wheel {wheel}: no such wheel: fetch it with pip download --no-deps")
+        target.mkdir(exist_ok=True)
+        shutil.copyfile(wheel, target / wheel.name)
+
+
+def write_manifest(folder: Path, about: dict[str, Any]) -> int:
+    """kit_manifest.json with size and sha256 of every file; returns their bytes. UserError where they are too many."""
+    from runs.provenance import file_sha256
+
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    listed = {str(f.relative_to(folder)): {"bytes": f.stat().st_size, "sha256": file_sha256(f)} for f in files}
+    size = sum(f.stat().st_size for f in files)
+    if size > LIMIT:
+        largest = [str(f.relative_to(folder)) for f in sorted(files, key=lambda f: -f.stat().st_size)]
+        raise UserError(
+            f"{folder}: {size / 1e9:.0f} GB, Kaggle takes {LIMIT / 1e9:.0f}: blend fewer experiments "
+            f"(ensemble.py --runs); largest are {list_some(largest, 3)}"
+        )
+    (folder / MANIFEST_NAME).write_text(json.dumps({**about, "files": listed}, indent=1, sort_keys=True))
+    return size
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,93 @@
+"""How weights.json is applied: by hand, and what must not matter."""
+
+import numpy as np
+import pytest
+
+from blending.apply import FLOOR, apply_blend, geometric, rank_mean, sharpen
+
+A = np.array([[0.6, 0.3, 0.1], [0.2, 0.5, 0.3]])
+B = np.array([[0.2, 0.6, 0.2], [0.4, 0.3, 0.3]])
+
+
+def about(method: str, **extra: object) -> dict:
+    return {"method": method, "models": {"a": {"weight": 0.75}, "b": {"weight": 0.25}}, **extra}
+
+
+def test_arithmetic_by_hand() -> None:
+    # 3/4 of 0.6 and 1/4 of 0.2 is 0.5
+    blend = apply_blend(about("arithmetic"), {"a": A, "b": B})
+    assert np.allclose(blend[0], [0.5, 0.375, 0.125])
+
+
+def test_geometric_by_hand() -> None:
+    # roots of (0.8 x 0.2, 0.2 x 0.8) are 0.4 and 0.4: half and half
+    assert np.allclose(geometric(np.array([[[0.8, 0.2]], [[0.2, 0.8]]]), np.array([0.5, 0.5])), 0.5)
+
+
+def test_rank_mean_by_hand() -> None:
+    # a beats 2, 1, 0 classes; b ties two for 0.5 and beats both with its second: 0.5, 2, 0.5; the mean 1.25, 1.5, 0.25
+    stack = np.array([[[0.6, 0.3, 0.1]], [[0.2, 0.6, 0.2]]])
+    assert np.allclose(rank_mean(stack, np.array([0.5, 0.5])) * 3, [[1.25, 1.5, 0.25]])
+
+
+def test_log_linear_by_hand() -> None:
+    # one model of weight 1 and an offset of log 2 on the last class: odds of (0.6, 0.3, 0.1) become (0.6, 0.3, 0.2)
+    told = {"method": "log_linear", "models": {"a": {"weight": 1.0}}, "offsets": [0.0, 0.0, np.log(2)]}
+    odds = (A[:1] + FLOOR) * [1, 1, 2]
+    assert np.allclose(apply_blend(told, {"a": A[:1]}), odds / odds.sum())
+
+
+def test_temperature_one_changes_little_and_a_low_one_sharpens() -> None:
+    assert np.allclose(sharpen(A, 1.0), A, atol=2 * FLOOR)
+    # (0.6 : 0.3)^(1 / 0.5) is 4 : 1
+    sharp = sharpen(A, 0.5)[0]
+    assert sharp[0] / sharp[1] == pytest.approx(4, rel=0.02)
+
+
+def test_stack_by_hand() -> None:
+    # the identity on centred logs, twice, is the same as the log of p^2
+    eye = np.eye(3).tolist()
+    models = {"a": {"weight": 0.5, "coefficients": eye}, "b": {"weight": 0.5, "coefficients": eye}}
+    blend = apply_blend({"method": "stack", "models": models, "offsets": [0, 0, 0]}, {"a": A, "b": A})
+    odds = (A + FLOOR) ** 2
+    assert np.allclose(blend, odds / odds.sum(axis=1, keepdims=True))
+
+
+ALL = [
+    about("single"),
+    about("arithmetic"),
+    about("geometric"),
+    about("rank"),
+    about("greedy"),
+    about("weights"),
+    about("log_linear", offsets=[0.1, -0.2, 0.3]),
+]
+
+
+@pytest.mark.parametrize("told", ALL, ids=lambda told: told["method"])
+def test_neither_the_order_of_clips_nor_of_models_matters(told: dict) -> None:
+    rng = np.random.default_rng(0)
+    probs = {name: rng.dirichlet(np.ones(3), size=50) for name in "ab"}
+    order = rng.permutation(50)
+    blend = apply_blend(told, probs)
+    assert np.allclose(blend.sum(axis=1), 1)
+    assert np.allclose(apply_blend(told, {name: p[order] for name, p in probs.items()}), blend[order])
+    swapped = {**told, "models": dict(reversed(told["models"].items()))}
+    assert np.allclose(apply_blend(swapped, probs), blend)
+
+
+def test_a_model_of_weight_zero_may_be_absent_and_another_may_not() -> None:
+    told = {"method": "arithmetic", "models": {"a": {"weight": 1.0}, "b": {"weight": 0.0}}}
+    assert np.allclose(apply_blend(told, {"a": A}), A)
+    with pytest.raises(KeyError):
+        apply_blend(told, {"b": B})
+
+
+def test_a_pool_of_models_that_know_nothing_is_its_offsets() -> None:
+    told = {"method": "log_linear", "models": {"a": {"weight": 0.0}}, "offsets": [0.0, 0.0, np.log(2)]}
+    assert np.allclose(apply_blend(told, {"a": A}), [0.25, 0.25, 0.5])
+
+
+def test_an_unknown_method_is_refused() -> None:
+    with pytest.raises(ValueError, match="nonsense"):
+        apply_blend(about("nonsense"), {"a": A, "b": B})

@@ -1,0 +1,90 @@
+"""Nested scores are honest where fitted ones are not, and the choice is the simplest that is as good."""
+
+import numpy as np
+import pytest
+
+from blending.bootstrap import bootstrap_means, expected_on, summary
+from blending.compare_methods import nested_blend, nested_choice, simplest
+from blending.fit import FitRows
+from metrics.map_at_3 import average_precision_at_3, map_at_3
+
+
+def random_rows(clips: int, models: int, classes: int = 6, seed: int = 0) -> FitRows:
+    """Models that know nothing."""
+    rng = np.random.default_rng(seed)
+    stack = rng.dirichlet(np.ones(classes), size=(models, clips)).astype(np.float32)
+    return FitRows(stack, rng.integers(classes, size=clips), np.ones(clips), np.arange(clips) % 4)
+
+
+CHANCE = (1 + 1 / 2 + 1 / 3) / 6  # MAP@3 of a random order of six classes
+
+
+@pytest.mark.parametrize("method", ["single", "greedy", "weights", "log_linear", "stack"])
+def test_random_models_have_no_nested_lift_and_a_fitted_one(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("blending.fit.TRIALS", 30)  # enough to overfit
+    rows = random_rows(240, 8)
+    found = nested_blend(method, rows, "abcdefgh")
+    gains = average_precision_at_3(found.nested, rows.truth)
+    error = gains.std() / np.sqrt(len(gains))
+    assert abs(gains.mean() - CHANCE) < 3 * error
+    assert map_at_3(found.fitted, rows.truth) > CHANCE + error  # optimistic
+
+
+def test_the_held_out_fold_has_no_part_in_its_own_blend() -> None:
+    rows = random_rows(120, 3)
+    first = nested_blend("log_linear", rows, "abc").nested
+    other_truth = np.where(rows.fold == 0, (rows.truth + 1) % 6, rows.truth)
+    changed = nested_blend("log_linear", FitRows(rows.stack, other_truth, rows.weight, rows.fold), "abc").nested
+    assert np.array_equal(changed[rows.fold == 0], first[rows.fold == 0])
+    assert not np.array_equal(changed[rows.fold == 1], first[rows.fold == 1])
+
+
+def test_simplest_takes_the_first_within_one_error_and_keeps_a_clear_gain() -> None:
+    rng = np.random.default_rng(0)
+    base = rng.choice([0.0, 0.5, 1.0], size=1000)  # hard and easy clips, which all methods share
+    clear = np.minimum(1, base + (rng.random(1000) < 0.05) * 0.5)  # lifts some clips, harms none
+    same = clear.copy()
+    same[0] = 1.5 - same[0] if same[0] == 0.5 else 0.5
+    alone = np.arange(1000)
+    # the gain is less than 1.5 errors of a score, but many of the paired difference
+    assert clear.mean() - base.mean() < 1.5 * base.std() / np.sqrt(1000)
+    assert simplest({"plain": base, "better": clear, "complex": same}, alone) == "better"
+    assert simplest({"plain": base, "equal": base}, alone) == "plain"
+
+
+def test_nested_choice_judges_each_fold_by_the_choice_of_the_others() -> None:
+    # fold 0 alone likes b, fold 1 alone likes a: each gets what the other one chose
+    fold = np.array([0] * 20 + [1] * 20)
+    gains = {"a": np.where(fold == 0, 0.0, 1.0), "b": np.where(fold == 0, 1.0, 0.0)}
+    probs = {"a": np.full((40, 3), 1.0), "b": np.full((40, 3), 2.0)}
+    chosen = nested_choice(gains, probs, fold, np.ones(40, dtype=bool), np.arange(40))
+    assert (chosen[fold == 0] == 1).all()
+    assert (chosen[fold == 1] == 2).all()
+
+
+def test_bootstrap_error_is_that_of_the_formula_and_grows_with_groups() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.choice([0.0, 1.0], size=(1, 400))
+    alone = bootstrap_means(values, np.arange(400)).std()
+    assert alone == pytest.approx(values.std() / 20, rel=0.1)
+    four_times = np.repeat(values[:, :100], 4, axis=1)  # four copies of each clip, as cuts of one recording
+    grouped = bootstrap_means(four_times, np.repeat(np.arange(100), 4)).std()
+    assert grouped == pytest.approx(values[0, :100].std() / 10, rel=0.1)
+
+
+def test_summary_of_two_methods_that_differ_by_a_constant() -> None:
+    gains = {"single": np.array([0.0, 0.5, 0.5]), "arithmetic": np.array([0.25, 0.75, 0.75])}
+    found = summary(gains, np.arange(3), "single", "arithmetic")
+    assert found["arithmetic"]["to_single"]["difference"] == pytest.approx(0.25)
+    assert found["arithmetic"]["to_single"]["interval"] == pytest.approx([0.25, 0.25])
+    assert found["single"]["se"] == pytest.approx(found["arithmetic"]["se"])
+
+
+def test_expected_interval_holds_new_scores_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(300):
+        ours, new = rng.choice([0.0, 0.5, 1.0], size=400), rng.choice([0.0, 0.5, 1.0], size=100)
+        low, high = expected_on(100, ours, ours.std() / 20)
+        held += low <= new.mean() <= high
+    assert 0.9 < held / 300 < 0.99

@@ -1,0 +1,243 @@
+"""The dataset and the script exactly as the stand-in received them, run as Kaggle runs a kernel."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import warnings
+import zipfile
+from pathlib import Path
+
+import pytest
+from kaggle_server import KaggleServer
+from sandbox import run_kernel, why_not
+
+from configs.paths import Paths
+from console.errors import UserError
+from input.competition import read_test_clips
+from submission.bundle import bundle
+from submission.kernel_predict import find_audio, find_sample
+from submission.push import push
+
+# Only what Kaggle's image is relied on for may be imported, and the kit only from the dataset.
+GATE = """
+import sys
+
+REFUSED = set("{refused}".split())
+
+
+class Gate:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in REFUSED:
+            raise ImportError(f"the prediction path imports {{name}}")
+
+
+sys.meta_path[:] = [Gate(), *(finder for finder in sys.meta_path if "editable" not in repr(finder))]
+"""
+REFUSED = "pytorch_lightning lightning pydantic yaml rich torchaudio sklearn optuna matplotlib tensorboard kaggle timm"
+
+
+@pytest.fixture
+def received(blended: Paths, kaggle: KaggleServer, tmp_path: Path, naps: list[float]) -> KaggleServer:
+    """A stand-in that has got dataset and kernel by the real client; the kernel's output is not asked for."""
+    work = tmp_path / "work"
+    shutil.copytree(blended.work, work, ignore=shutil.ignore_patterns("features"))
+    paths = Paths(blended.input, work)
+    bundle(paths, "default", kaggle.user, None)
+    kaggle.kernel_states = ["ERROR"]
+    with pytest.raises(ValueError, match="ended with error"):
+        push(paths)
+    return kaggle
+
+
+def laid_out(received: KaggleServer, blended: Paths, root: Path, layout: str) -> tuple[Path, Path]:
+    """The kernel's script, and its inputs in one of the ways in which Kaggle has mounted them."""
+    inputs = root / "inputs"
+    ref, slug = "tester/tiny-tagging-kit", "tiny-tagging"
+    old = layout != "new"
+    dataset = inputs / "tiny-tagging-kit" if old else inputs / "datasets" / "tester" / "tiny-tagging-kit"
+    competition = inputs / slug if old else inputs / "competitions" / slug
+    received.mount(ref, dataset, unpacked=layout != "packed")
+    shutil.copytree(blended.input, competition, ignore=shutil.ignore_patterns("test_labels.csv"))
+    if layout == "packed":
+        shutil.make_archive(str(competition / "audio_test"), "zip", competition, "audio_test")
+        shutil.rmtree(competition / "audio_test")
+    script = root / "src" / "predict.py"
+    script.parent.mkdir()
+    script.write_text(received.kernels["tester/tiny-tagging-kit-predict"][-1]["text"])
+    return script, inputs
+
+
+def run(script: Path, inputs: Path, root: Path, refused: str = REFUSED) -> "subprocess.CompletedProcess[str]":
+    if why_not():
+        warnings.warn(f"no namespaces here ({why_not()}): the kernel ran without isolation", stacklevel=2)
+    gate = inputs / "gate"  # readable in the sandbox, and not the kit's
+    gate.mkdir()
+    (gate / "sitecustomize.py").write_text(GATE.format(refused=refused))
+    place = str(gate) if why_not() else "/kaggle/input/gate"
+    return run_kernel(script, inputs, root / "working", {"PYTHONPATH": place, "OMP_NUM_THREADS": "1"})
+
+
+@pytest.mark.parametrize("layout", ["old", "new", "packed"])
+def test_kernel_writes_the_bytes_that_submit_writes(
+    layout: str, received: KaggleServer, blended: Paths, tmp_path: Path
+) -> None:
+    script, inputs = laid_out(received, blended, tmp_path, layout)
+    done = run(script, inputs, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    working = tmp_path / "working"
+    assert sorted(file.name for file in working.iterdir()) == ["report.json", "submission.csv"]
+    assert (working / "submission.csv").read_bytes() == (blended.work / "submission.csv").read_bytes()
+    report = json.loads((working / "report.json").read_text())
+    manifest = received.datasets["tester/tiny-tagging-kit"].versions[-1]["kit_manifest.json"]
+    assert report["manifest_sha256"] == hashlib.sha256(manifest).hexdigest()
+    assert report["runs"] == {"demo_resnetish": 2, "demo_vggish": 2}
+    assert report["clips_with_a_fault"] == {"empty.wav": "empty", "silent.wav": "silent"}
+    assert "test clips with a fault" in done.stderr and "2: empty.wav (empty), silent.wav (silent)" in done.stderr
+    assert done.stdout.splitlines()[1].startswith("python 3.")
+
+
+def test_the_gate_refuses(received: KaggleServer, blended: Paths, tmp_path: Path) -> None:
+    """The proof above would fail if the prediction path imported something else: here it may not import soundfile."""
+    script, inputs = laid_out(received, blended, tmp_path, "old")
+    done = run(script, inputs, tmp_path, refused=REFUSED + " soundfile")
+    assert done.returncode == 1
+    assert "the prediction path imports soundfile" in done.stderr
+
+
+@pytest.mark.skipif(bool(why_not()), reason=f"no namespaces here: {why_not()}")
+def test_the_sandbox_has_no_network_and_cannot_write_its_inputs(tmp_path: Path) -> None:
+    script = tmp_path / "src" / "probe.py"
+    script.parent.mkdir()
+    (tmp_path / "inputs").mkdir()
+    script.write_text(
+        "import os, socket\n"
+        "print(sorted(os.listdir('/kaggle')), 'HOME' in os.environ)\n"
+        "for attempt in (lambda: open('/kaggle/input/x', 'w'), lambda: socket.create_connection(('127.0.0.1', 9))):\n"
+        "    try: attempt()\n"
+        "    except OSError as error: print(error.strerror)\n"
+    )
+    done = run_kernel(script, tmp_path / "inputs", tmp_path / "working", {})
+    assert done.stdout.splitlines() == [
+        "['input', 'src', 'working'] False",
+        "Read-only file system",
+        "Network is unreachable",
+    ]
+
+
+@pytest.mark.parametrize("victim", ["weights/demo_vggish/fold1/model.safetensors", "code/blending/apply.py"])
+def test_a_flipped_byte_is_refused(victim: str, received: KaggleServer, blended: Paths, tmp_path: Path) -> None:
+    script, inputs = laid_out(received, blended, tmp_path, "new")
+    file = inputs / "datasets" / "tester" / "tiny-tagging-kit" / victim
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    done = run(script, inputs, tmp_path)
+    assert done.returncode == 1
+    assert f"has other bytes in {victim}: run submission.bundle and submission.push again" in done.stderr
+    assert list((tmp_path / "working").iterdir()) == []
+
+
+def test_a_lost_file_is_refused(received: KaggleServer, blended: Paths, tmp_path: Path) -> None:
+    script, inputs = laid_out(received, blended, tmp_path, "old")
+    (inputs / "tiny-tagging-kit" / "weights.json").unlink()
+    done = run(script, inputs, tmp_path)
+    assert (done.returncode, "lacks weights.json" in done.stderr) == (1, True)
+
+
+def test_a_stale_dataset_is_refused(received: KaggleServer, blended: Paths, tmp_path: Path) -> None:
+    script, inputs = laid_out(received, blended, tmp_path, "old")
+    manifest = inputs / "tiny-tagging-kit" / "kit_manifest.json"
+    manifest.write_text(manifest.read_text().replace('"ensemble": "default"', '"ensemble": "older"'))
+    done = run(script, inputs, tmp_path)
+    assert done.returncode == 1
+    assert "another version of the dataset is attached" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_absent_inputs_are_named(received: KaggleServer, blended: Paths, tmp_path: Path) -> None:
+    script, inputs = laid_out(received, blended, tmp_path, "old")
+    shutil.rmtree(inputs / "tiny-tagging")
+    done = run(script, inputs, tmp_path)
+    assert "no sample_submission.csv in a folder tiny-tagging: attach the competition to this kernel" in done.stderr
+    shutil.rmtree(inputs / "tiny-tagging-kit")
+    shutil.rmtree(inputs / "gate")
+    shutil.rmtree(tmp_path / "working")
+    done = run(script, inputs, tmp_path)
+    assert "no kit_manifest.json under" in done.stderr
+
+
+def competition_of(root: Path, sample: str, files: list[str]) -> Path:
+    (root / "c" / "sounds").mkdir(parents=True)
+    (root / "c" / "sample_submission.csv").write_text(sample)
+    for name in files:
+        (root / "c" / name).touch()
+    return root / "c" / "sample_submission.csv"
+
+
+def test_a_link_to_itself_among_the_inputs_ends(tmp_path: Path) -> None:
+    """Each of two such links doubled the paths with every level."""
+    sample = competition_of(tmp_path, "fname\na.wav\n", [])
+    for name in ("up", "again", "more"):
+        (tmp_path / name).symlink_to(".")
+        (tmp_path / "c" / name).symlink_to("..")
+    (tmp_path / "self").symlink_to("self")
+    assert find_sample(tmp_path, "c").resolve() == sample
+
+
+def test_test_clips_are_found_by_whatever_form_their_names_have(tmp_path: Path) -> None:
+    sample = competition_of(
+        tmp_path, "fname\ncaf\u00e9.wav\nb.wav\n", ["sounds/cafe\u0301.wav", "sounds/b.WAV", "b.csv"]
+    )
+    assert find_audio(sample, tmp_path / "scratch") == sample.parent / "sounds"
+    clips = read_test_clips(sample, sample.parent / "sounds")
+    assert [Path(path).name for path in clips["path"]] == ["cafe\u0301.wav", "b.WAV"]
+
+
+def test_test_clips_without_their_extension_are_told(tmp_path: Path) -> None:
+    sample = competition_of(tmp_path, "fname\na\nb\n", ["sounds/a.wav", "sounds/b.wav"])
+    (tmp_path / "c" / "old_test.zip").write_bytes(b"PK half of it")
+    folder = find_audio(sample, tmp_path / "scratch")
+    assert folder == sample.parent / "sounds"
+    with pytest.raises(
+        UserError, match=r"missing: 2: sounds/a \(there is a\.wav\), sounds/b \(there is b\.wav\); write"
+    ):
+        read_test_clips(sample, folder)
+
+
+def test_a_broken_zip_beside_a_whole_one_is_told_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sample = competition_of(tmp_path, "fname\na.wav\n", [])
+    (tmp_path / "c" / "audio_test_old.zip").write_bytes(b"PK half of it")
+    with zipfile.ZipFile(tmp_path / "c" / "audio_test.ZIP", "w") as target:
+        target.writestr("a.wav", b"a")
+    assert (find_audio(sample, tmp_path / "scratch") / "a.wav").read_bytes() == b"a"
+    assert "audio_test_old.zip: cannot unpack" in capsys.readouterr().err
+
+
+def test_another_submission_than_ours_is_not_predicted(tmp_path: Path) -> None:
+    sample = competition_of(tmp_path, "fname,Bark,Cello\na.wav,0,0\n", ["sounds/a.wav"])
+    with pytest.raises(UserError, match="wants a number for each of 2 classes"):
+        find_audio(sample, tmp_path / "scratch")
+
+
+def test_wheels_are_installed_without_an_index(tmp_path: Path) -> None:
+    from kaggle_server import archive_of
+
+    from submission.kernel_script import installed_wheels
+
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    info = "tinywheel-1.0.dist-info"
+    content = {
+        "tinywheel.py": b"ANSWER = 42\n",
+        f"{info}/METADATA": b"Metadata-Version: 2.1\nName: tinywheel\nVersion: 1.0\n",
+        f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/RECORD": b"",
+    }
+    (wheels / "tinywheel-1.0-py3-none-any.whl").write_bytes(archive_of(content))
+    (site,) = installed_wheels(wheels, tmp_path / "site")
+    command = [sys.executable, "-c", "import tinywheel; print(tinywheel.ANSWER)"]
+    done = subprocess.run(command, env={"PYTHONPATH": str(site)}, capture_output=True, text=True)
+    assert done.stdout == "42\n"
+    assert installed_wheels(tmp_path / "none", tmp_path / "site2") == []

@@ -1,0 +1,258 @@
+"""Lines, tables, progress, and what becomes of an error."""
+
+import errno
+import io
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from console import output as console
+from console.command_line import run_command
+from console.errors import UserError, list_some
+from console.output import progress, say, table, warn
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass only when the test says so."""
+    now = [100.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+
+    def wait(seconds: float) -> None:
+        now[0] += seconds
+
+    return wait
+
+
+def test_results_go_to_stdout_and_warnings_to_stderr(capsys):
+    say("a result")
+    warn("a doubt")
+    assert capsys.readouterr() == ("a result\n", "warning: a doubt\n")
+
+
+def test_a_table_is_aligned(capsys):
+    table(["model", "oof"], [["a", "0.5"], ["longer", "10.25"]])
+    assert capsys.readouterr().out == "model     oof\na         0.5\nlonger  10.25\n"
+
+
+def test_a_table_may_be_empty(capsys):
+    table(["model", "oof"], [])
+    assert capsys.readouterr().out == "model  oof\n"
+
+
+def test_a_user_error_is_one_line_and_status_2(capsys):
+    def main() -> None:
+        raise UserError("train.csv: lacks the column label")
+
+    with pytest.raises(SystemExit) as ended:
+        run_command(main)
+    assert ended.value.code == 2
+    assert capsys.readouterr() == ("", "error: train.csv: lacks the column label\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "work/features"), "work/features: Permission denied"),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "No space left on device: make room, the same command goes on",
+        ),  # while writing: no name
+    ],
+)
+def test_what_the_system_refuses_is_one_line_and_status_2(capsys, error, told):
+    def main() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        run_command(main)
+    assert ended.value.code == 2
+    assert capsys.readouterr() == ("", f"error: {told}\n")
+
+
+@pytest.mark.parametrize(
+    "greedy",
+    [
+        lambda: np.ones(1 << 50),
+        lambda: torch.ones(1 << 50),
+        lambda: throw(torch.OutOfMemoryError("CUDA out of\nmemory")),
+    ],
+)
+def test_a_want_of_memory_is_one_line_and_status_2(capsys, greedy):
+    with pytest.raises(SystemExit) as ended:
+        run_command(greedy)
+    assert ended.value.code == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: out of memory (") and "train.batch_size" in err and err.count("\n") == 1
+
+
+def test_another_runtime_error_keeps_its_traceback():
+    with pytest.raises(RuntimeError, match="shapes"):
+        run_command(lambda: throw(RuntimeError("shapes")))
+
+
+def throw(error: Exception) -> None:
+    raise error
+
+
+def test_ctrl_c_is_status_130(capsys):
+    def main() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        run_command(main)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "interrupted: the same command goes on from here\n"
+
+
+def test_after_force_ctrl_c_names_the_command_that_goes_on(capsys, monkeypatch):
+    """With --force it would begin anew."""
+
+    def main() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["train_fold.py", "--fold", "0", "--force"])
+    with pytest.raises(SystemExit):
+        run_command(main)
+    assert capsys.readouterr().err == "interrupted: the same command without --force goes on from here\n"
+
+
+@pytest.mark.parametrize("fault", [ZeroDivisionError(), OSError("a library's own")])
+def test_a_fault_of_ours_keeps_its_traceback(fault):
+    def main() -> None:
+        raise fault
+
+    with pytest.raises(type(fault)):
+        run_command(main)
+
+
+def test_without_a_terminal_a_plain_line_now_and_then(capsys, clock):
+    """10 clips: after 5 s nothing is said, after 10 s 4 of them are done: 0.4 a second, 15 s for the other 6."""
+    with progress("features", 10, "clips") as advance:
+        clock(5)
+        advance(2)
+        clock(5)
+        advance(2)
+        clock(1)
+        advance(1)
+        clock(20)
+        advance(5)
+    assert capsys.readouterr().out == "features: 4/10 clips, 0.4 clips/s, 15 s left\n"
+
+
+def test_nothing_done_yet_has_no_rate(capsys, clock):
+    with progress("features", 10, "clips", every=0) as advance:
+        clock(60)
+        advance(0)
+        assert capsys.readouterr().out == ""
+        advance(1)
+    assert capsys.readouterr().out.startswith("features: 1/10 clips")
+
+
+def test_on_a_terminal_a_bar(monkeypatch):
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    with progress("features", 4, "clips") as advance:
+        for _ in range(4):
+            advance(1)
+        say("between")
+    shown = screen.getvalue()
+    assert "features" in shown and "4/4" in shown and "between" in shown and "\x1b[" in shown
+
+
+def test_an_error_within_comes_through(capsys):
+    with pytest.raises(UserError), progress("features", 4, "clips"):
+        raise UserError("stop")
+
+
+def test_the_first_ten_are_named_and_all_are_counted():
+    assert list_some(["a", "b"]) == "2: a, b"
+    assert list_some(["a"]) == "a" and list_some([]) == "none"  # a count would say nothing
+    assert list_some(range(10)) == "10: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
+    assert list_some(range(240)) == "240: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ... and 230 more"
+    assert list_some(iter("abc"), most=2) == "3: a, b, ... and 1 more"
+
+
+def test_speaking_costs_no_heavy_import():
+    heavy = "{'rich', 'numpy', 'torch', 'pandas', 'yaml', 'pydantic'}"
+    code = f"import sys, console.output, configs.paths; print(*{heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def run_python(code: str, shell: str = "", **variables: str) -> "subprocess.CompletedProcess[bytes]":
+    """`code` in a process of its own, with a redirection or a pipe behind it as the shell has it."""
+    command = f'"$PYTHON" -c "$CODE" {shell}'
+    env = {**os.environ, "PYTHON": sys.executable, "CODE": code, **variables}
+    return subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, env=env)
+
+
+MANY = "from configs.console import *\nrun_command(lambda: [say('x' * 99) for _ in range(10_000)])"
+
+
+def test_a_reader_that_leaves_has_what_it_asked_for():
+    done = run_python(MANY, "| head -n 1")
+    assert (done.returncode, done.stdout, done.stderr) == (141, b"x" * 99 + b"\n", b"")  # as of any command
+    done = run_python(MANY, "2>&1 | head -n 1")
+    assert (done.returncode, done.stdout) == (141, b"x" * 99 + b"\n")
+    code = "import argparse, time\nfrom configs.console import *\ntime.sleep(0.2)\n"
+    done = run_python(
+        code + "run_command(lambda: argparse.ArgumentParser().parse_args(['-h']))", "| true", PYTHONUNBUFFERED=""
+    )
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_a_broken_pipe_of_something_else_is_told(capsys):
+    with pytest.raises(SystemExit):
+        run_command(lambda: throw(BrokenPipeError(errno.EPIPE, "Broken pipe")))
+    assert capsys.readouterr().err == "error: Broken pipe\n"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", ">&- 2>&- <&-"])
+def test_without_standard_streams_nothing_is_said_and_no_file_takes_their_place(tmp_path, closed):
+    code = f"""
+import os, sys
+from configs.console import *
+say("before"); warn("before")
+def main():
+    with open({str(tmp_path / "file")!r}, "w") as file:
+        assert file.fileno() > 2
+        say("hello"); warn("careful"); table(["a"], [["b"]])
+        with progress("features", 2, "clips", every=0) as advance:
+            advance(1)
+        os.write(1, b"of a C library"); os.write(2, b"of a C library")
+        file.write("mine")
+    raise UserError("the end")
+run_command(main)
+"""
+    done = run_python(code, closed)
+    assert done.returncode == 2
+    assert (tmp_path / "file").read_text() == "mine"
+    assert (b"hello" in done.stdout) == (">&-" not in closed.split())
+    assert (b"error: the end" in done.stderr) == ("2>&-" not in closed)
+    assert b"careful" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"), [("ascii", rb"G\xe4nse"), ("latin-1", b"G\xe4nse"), ("utf-8", b"G\xc3\xa4nse")]
+)
+def test_a_terminal_of_another_encoding_stops_nothing(encoding, shown):
+    code = """
+import argparse
+from configs.console import *
+say("G\\xe4nse \\udcff"); table(["G\\xe4nse"], [["1"]])
+run_command(lambda: argparse.ArgumentParser(prog="G\\xe4nse").parse_args(["--help"]))
+"""
+    done = run_python(code, PYTHONIOENCODING=encoding)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.count(shown) == 3 and rb"\udcff" in done.stdout

@@ -1,0 +1,199 @@
+"""The LightningModule that trains every backbone. Lightning is imported here and in training/trainer.py only."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from configs.schema import Config, TrainConfig
+from console.errors import UserError
+from features.batches import Batches, Sources, draw_length
+from features.store import Store, normalisation
+from metrics.scores import scores
+from models.inference import predict_clips
+from models.tagger import Tagger, build_tagger, check_input_size
+from training.fold_data import FoldData, RowBatches, balanced
+from training.losses import Loss
+from training.schedule import Stage, build_stages, lr_factor, stage_of
+from training.weight_averaging import State, StateAverage, ema_share, mean_share, standing_in
+
+Scores = dict[str, float]
+Validate = Callable[[Tagger], Scores]
+SAVED = ("history", "best", "best_epoch", "ema", "mean")  # of ours, in a checkpoint
+
+
+class Diverged(UserError):
+    """A loss, a weight or a probability is not finite any more."""
+
+
+class LitTagger(pl.LightningModule):
+    """Trains `tagger` on random crops of the stages' rows and scores it on the fold's validation rows.
+
+    Batches are row numbers of `sources`, whose first part holds the labelled clips; crops are gathered and augmented on
+    the device. `validate` scores the tagger after every epoch, or raises FloatingPointError where a probability is not
+    finite. What is validated and in the end `kept` are the averaged weights where the config asks for an average; the
+    raw ones go on training. With keep=best those of the epoch with the highest map3 are kept in `best`. The scores of
+    all epochs are in `history`. All of this travels in the checkpoint. `seed` fixes order, crops, augmentation and
+    dropout of every epoch.
+    """
+
+    def __init__(
+        self,
+        cfg: TrainConfig,
+        tagger: Tagger,
+        sources: Sources,
+        parts: FoldData,
+        stages: list[Stage],
+        validate: Validate,
+        seed: tuple[int, ...],
+    ) -> None:
+        super().__init__()
+        self.cfg, self.tagger, self.sources, self.parts = cfg, tagger, sources, parts
+        self.batches = sources.parts[0][0]  # of the labelled clips, as they are
+        self.stages, self.validate, self.seed = stages, validate, seed
+        self.epochs = sum(stage.epochs for stage in stages)
+        self.loss = Loss(cfg.label_smoothing, cfg.unverified_loss, cfg.bootstrap, cfg.truncate)
+        self._network = (torch.compile(tagger) if cfg.compile else tagger,)  # a tuple hides it: one copy in the state
+        self.labels, self.weights = torch.from_numpy(parts.targets), torch.from_numpy(parts.weights).float()
+        shortest = cfg.crop_seconds_min or cfg.crop_seconds
+        self.shortest, self.longest = (round(s * self.batches.store.frame_rate) for s in (shortest, cfg.crop_seconds))
+        self.unverified = 1 - torch.from_numpy(parts.verified).float()
+        self.history: list[Scores] = []
+        self.ema, self.mean = StateAverage(ema_share(cfg.ema)), StateAverage(mean_share)  # of steps, of epochs
+        self.best: State = {}
+        self.best_epoch = -1
+        self._losses: list[Tensor] = []
+
+    @property
+    def stage(self) -> Stage:
+        return stage_of(self.stages, self.current_epoch)
+
+    def train_dataloader(self) -> RowBatches:
+        """The rows of this epoch, shuffled. Lightning asks anew every epoch."""
+        self.rng = np.random.default_rng([*self.seed, self.current_epoch])
+        torch.manual_seed(int(self.rng.integers(2**63)))  # dropout
+        rows = self.stage.rows
+        drawn = balanced(rows, self.parts.labels[rows], self.rng) if self.cfg.balanced else self.rng.permutation(rows)
+        return RowBatches(drawn, self.stage.steps)
+
+    def training_step(self, rows: np.ndarray, batch_idx: int) -> Tensor:
+        x = self.sources.crop(rows, draw_length(self.shortest, self.longest, self.rng), self.rng)
+        y, w = self.targets(rows, x.device)
+        x, y, w = self.stage.augment(x, y, w, self.rng)
+        loss = self.loss(self._network[0](x).float(), y, w)
+        self._losses.append(loss.detach())
+        return loss
+
+    def targets(self, rows: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Labels as the loss wants them, and weights (batch,)."""
+        y, w = self.loss.beside(self.labels[rows], self.unverified[rows]), self.weights[rows]
+        return y.to(device, non_blocking=True), w.to(device, non_blocking=True)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if self.cfg.ema:
+            self.ema.add(self.tagger.state_dict())
+
+    def finish_epoch(self) -> Scores:
+        """Score the epoch and remember what of it may be kept.
+
+        Raises UserError where the loss, a weight or a validation probability is not finite; the checkpoint of the epoch
+        before stays.
+        """
+        loss = float(torch.stack(self._losses).mean())  # one synchronisation per epoch, not one per step
+        self._losses.clear()
+        if 1 < self.cfg.average_epochs >= self.epochs - self.current_epoch:
+            self.mean.add(self.ema.state or self.tagger.state_dict())
+        try:
+            if not math.isfinite(loss) or not all(bool(p.isfinite().all()) for p in self.tagger.parameters()):
+                raise FloatingPointError
+            with standing_in(self.tagger, self.averaged):
+                found = self.validate(self.tagger)
+        except FloatingPointError:
+            raise Diverged(
+                f"training diverged in epoch {self.current_epoch + 1} (loss {loss:.3g}): begin again with a lower "
+                f"{self.stage.lr_key} than {self.stage.lr:g} and --force"
+            ) from None
+        lr = float(self.lr_schedulers().get_last_lr()[0])  # type: ignore[union-attr]
+        self.history.append({"epoch": self.current_epoch + 1, "loss": loss, "lr": lr, **found})
+        if self.cfg.keep == "best" and (self.best_epoch < 0 or found["map3"] > self.history[self.best_epoch]["map3"]):
+            self.best_epoch = self.current_epoch
+            self.best = {k: v.detach().clone() for k, v in (self.averaged or self.tagger.state_dict()).items()}
+        return self.history[-1]
+
+    @property
+    def averaged(self) -> State | None:
+        """The average that stands for the raw weights, if there is one: of the last epochs, once they have begun."""
+        return self.mean.state or self.ema.state or None
+
+    @property
+    def kept(self) -> State:
+        """The weights to predict with, once all epochs are done."""
+        return self.best or self.averaged or self.tagger.state_dict()
+
+    @property
+    def kept_epoch(self) -> int:
+        """The last epoch that had a part in them, counted from 1."""
+        return (self.best_epoch if self.best else self.epochs - 1) + 1
+
+    def configure_optimizers(self) -> Any:
+        # Fused, since VGGish's step took seven times as long without. Norms and biases are not decayed, as is usual.
+        decayed = [p for p in self.tagger.parameters() if p.dim() > 1]
+        plain = [p for p in self.tagger.parameters() if p.dim() <= 1]
+        groups = [{"params": decayed, "weight_decay": self.cfg.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=self.cfg.lr, fused=True)
+        stages, warmup = self.stages, self.cfg.warmup
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(stages, step, warmup))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint.update(history=self.history, best=self.best, best_epoch=self.best_epoch)
+        checkpoint.update(ema=self.ema.saved(), mean=self.mean.saved())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.history, self.best, self.best_epoch = (checkpoint[k] for k in ("history", "best", "best_epoch"))
+        self.ema.load(checkpoint["ema"])
+        self.mean.load(checkpoint["mean"])
+
+
+def build_lit_tagger(
+    cfg: Config,
+    fold: int,
+    parts: FoldData,
+    store: Store,
+    device: torch.device,
+    precision: str,
+    copies: Sequence[Store] = (),
+    test: Store | None = None,
+) -> LitTagger:
+    """The untrained network of a fold, all its randomness fixed by train.seed and the fold.
+
+    copies: of the clips of `store`, for training. test: the clips of the pseudo-labels in `parts`. The network's
+    statistics and prior come from the labelled training clips alone.
+    """
+    torch.manual_seed(1000 * cfg.train.seed + fold)  # initial weights
+    labelled = parts.train[parts.train < len(store.fnames)]
+    mean, std = normalisation(store, labelled, cfg.train.normalise)
+    tagger = build_tagger(cfg, parts.prior, mean, std)
+    batches = Batches(store, device, cfg.input.padding)
+    versions = [batches, *(Batches(copy, device, cfg.input.padding) for copy in copies)]
+    sources = Sources([versions] if test is None else [versions, [Batches(test, device, cfg.input.padding)]])
+
+    def validate(tagger: Tagger) -> Scores:
+        probs = predict_clips(tagger, batches, parts.val, cfg.predict, precision)
+        return scores(probs, parts.labels[parts.val], parts.val_verified)
+
+    # decibels have no mean of their own, and 0 dB would be a loud mask
+    fill = normalisation(store, labelled, "per_mel")[0] if cfg.train.normalise == "decibel" else mean
+    stages = build_stages(cfg, parts, torch.from_numpy(fill))
+    lit = LitTagger(cfg.train, tagger, sources, parts, stages, validate, (cfg.train.seed, fold))
+    fewest = min(len(stage.rows) // stage.steps for stage in stages)
+    remedy = "longer train.crop_seconds, more mels or a larger train.batch_size"
+    check_input_size(tagger, fewest, lit.shortest, True, remedy)
+    for seconds in (cfg.predict.window_seconds, *cfg.predict.more_window_seconds):
+        n_frames = round(seconds * store.frame_rate)
+        check_input_size(tagger, 1, n_frames, False, "longer predict.window_seconds or more mels")
+    return lit

@@ -1,0 +1,124 @@
+"""Test clips as further training clips, labelled fold by fold by models that never saw what the fold is scored on.
+
+The model of fold k in another experiment was trained without the clips of fold k. So are its answers to test clips, and
+fold k may learn from them: its out-of-fold score stays honest. A blend over all folds, or weights fitted to all
+out-of-fold rows, would carry fold k's labels into fold k. (With train.keep=best its epoch was chosen by fold k, as its
+own score is.) Source: D.-H. Lee, "Pseudo-Label", 2013; soft labels as in Q. Xie et al., "Self-training with Noisy
+Student", 2020.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from blending.apply import geometric
+from configs.files import recover
+from configs.schema import PseudoConfig
+from console.errors import UserError, list_some
+from features.store import Store
+from folds.assign import fold_hash
+from runs.run_folder import Run, partial_of, read_run
+from training.fold_data import FoldData
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """probs (clips, classes) float32 for fnames, all of them confident; ids: experiment -> id of the run that voted."""
+
+    fnames: tuple[str, ...]
+    probs: np.ndarray
+    ids: dict[str, str]
+
+
+def read_pseudo_labels(
+    cfg: PseudoConfig,
+    name: str,
+    fold: int,
+    runs: Path,
+    folds: pd.DataFrame,
+    classes: tuple[str, ...],
+    sound_hash: dict[str, str],
+) -> PseudoLabels:
+    """What the models of this one fold in the experiments cfg.runs say of the test clips.
+
+    name: the experiment that is to be trained. folds: fname, label, verified, fold of all training clips. Raises
+    UserError where an experiment is this one or stands twice, or its fold is not finished or was made from other folds,
+    classes or test sound, and where no clip is confident.
+    """
+    if len(set(cfg.runs)) < len(cfg.runs):
+        raise UserError(f"pseudo.runs: an experiment stands twice in {', '.join(cfg.runs)}: name each once")
+    if name in cfg.runs:
+        raise UserError(f"pseudo.runs: {name} cannot learn from itself: give this experiment another name=NEW")
+    voters = [_read_voter(runs / voter / f"fold{fold}") for voter in cfg.runs]
+    for run in voters:
+        _check_voter(run, fold, folds, classes, sound_hash)
+    fnames = voters[0].test.fnames
+    stack = np.stack([run.test.of(fnames, str(run.folder)) for run in voters])
+    probs = geometric(stack, np.full(len(voters), 1 / len(voters))).astype(np.float32)
+    sure = probs.max(axis=1) >= cfg.min_confidence
+    if not sure.any():
+        raise UserError(
+            f"pseudo.min_confidence: {', '.join(cfg.runs)} are as sure as {cfg.min_confidence:g} of none of the "
+            f"{len(fnames)} test clips in fold {fold} (at most {probs.max():.3f}): lower it"
+        )
+    ids = {voter: run.id for voter, run in zip(cfg.runs, voters, strict=True)}
+    return PseudoLabels(tuple(np.array(fnames)[sure].tolist()), probs[sure], ids)
+
+
+def add_pseudo_labels(parts: FoldData, pseudo: PseudoLabels, weight: float, test: Store) -> FoldData:
+    """The fold with these test clips among its training clips, not verified, each of that weight in the loss, times
+    that of its classes where they have one.
+
+    The rows of the test store follow those of the training store. A clip with a fault is not used. The prior stays that
+    of the labelled clips.
+    """
+    heard = np.array([fname not in test.faults for fname in pseudo.fnames], dtype=bool)
+    row, probs = test.rows(np.array(pseudo.fnames)[heard].tolist()), pseudo.probs[heard]
+    soft = np.zeros((len(test.fnames), probs.shape[1]), dtype=np.float32)
+    soft[row] = probs
+    labels, weights = np.full(len(soft), -1), np.zeros(len(soft))
+    labels[row] = probs.argmax(axis=1)
+    weights[row] = weight if parts.class_weight is None else weight * (probs @ parts.class_weight)
+    return replace(
+        parts,
+        train=np.concatenate([parts.train, len(parts.labels) + row]),
+        labels=np.concatenate([parts.labels, labels]),
+        weights=np.concatenate([parts.weights, weights]),
+        verified=np.concatenate([parts.verified, np.zeros(len(soft), dtype=bool)]),
+        soft=soft,
+    )
+
+
+def _read_voter(folder: Path) -> Run:
+    recover(folder)
+    if not folder.exists():
+        there = sorted(run.parent.name for run in folder.parent.parent.glob(f"*/{folder.name}"))
+        begun = " (begun)" if partial_of(folder).exists() else ""
+        raise UserError(
+            f"pseudo.runs: {folder} is not finished{begun}: train it first, or name other experiments; "
+            f"{folder.name} is finished in {list_some(there)}"
+        )
+    return read_run(folder)
+
+
+def _check_voter(run: Run, fold: int, folds: pd.DataFrame, classes: Sequence[str], sound_hash: dict[str, str]) -> None:
+    facts: dict[str, Any] = run.manifest
+    used = folds[~folds["fname"].isin(facts["skipped"])]
+    other = None
+    if run.classes != tuple(classes):
+        other = "classes"
+    elif run.fold != fold or facts["fold_hash"] != fold_hash(used):  # else it may have seen what this fold is scored on
+        other = "folds"
+    elif facts.get("sound_hash", {}).get("test") != sound_hash["test"]:
+        other = "test sound"
+    if other:
+        raise UserError(
+            f"pseudo.runs: {run.folder} was made from other {other} than this experiment: train it again with --force, "
+            f"or name other experiments"
+        )
+    if not np.isfinite(run.test.probs).all():
+        raise UserError(f"pseudo.runs: {run.folder}: its predictions hold NaN or infinity: train it again with --force")

@@ -1,0 +1,95 @@
+"""What a trial of a search does: it trains folds and reports their scores."""
+
+import contextlib
+import io
+import multiprocessing
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from configs.paths import Paths
+from console.errors import UserError
+
+if TYPE_CHECKING:
+    from configs.schema import Config
+    from training.experiment_data import Data, Prepared
+    from tuning.study import Plan, Report
+
+
+def without_test_clips(data: "Data") -> "Data":
+    """The training clips stand in for the test clips too, so that nothing in a search can read those."""
+    return replace(data, competition=replace(data.competition, test=data.competition.train))
+
+
+def check_networks(plan: "Plan", n_classes: int) -> None:
+    """Raises UserError, with file and line, where the space holds a network that cannot be built."""
+    from models.build import build_model
+
+    for r in plan.space:
+        for value in (r.choices or (r.low, r.high)) if r.key.startswith("model.") else ():
+            try:
+                build_model(plan.with_settings([r.setting(value)]), n_classes)
+            except UserError as error:
+                raise UserError(f"{r.place}: {error}") from None
+
+
+class Training:
+    """The objective of a search: trains a fold of a config. Features are opened once for all trials that share them."""
+
+    def __init__(self, data: "Data", paths: Paths, folds: Sequence[int]) -> None:
+        self.data, self.paths, self.folds = data, paths, list(folds)
+        self.prepared: dict[Any, Prepared] = {}
+        self.told: set[int] = set()  # folds
+
+    def __call__(self, cfg: "Config", fold: int, report: "Report") -> float:
+        """Out-of-fold MAP@3 of the fold as train_fold.py would have it; no file is written.
+
+        Raises TrialFailed where there is no such network, the training diverges, or memory does not suffice.
+        """
+        import torch
+
+        from training.lit_tagger import Diverged
+        from training.train import build_module, out_of_fold
+        from training.trainer import EpochReporter, run_epochs
+        from tuning.study import TrialFailed
+
+        data = self.prepare(cfg)
+        told = contextlib.nullcontext() if fold not in self.told else contextlib.redirect_stderr(io.StringIO())
+        try:
+            with told:  # what it warns of is the same in all trials
+                lit = build_module(cfg, fold, data)
+        except UserError as error:
+            raise TrialFailed(str(error)) from None
+        self.told.add(fold)
+        try:
+            run_epochs(lit, data.precision, EpochReporter(lambda found: _tell(found, report)))
+        except Diverged:
+            raise TrialFailed(f"diverged in epoch {len(lit.history) + 1}") from None
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            raise TrialFailed("out of memory") from None
+        return out_of_fold(cfg, lit, data)[1]["map3"]
+
+    def prepare(self, cfg: "Config") -> "Prepared":
+        """Raises TrialFailed where there is no such network: two settings may exclude each other that each go alone."""
+        from models.build import build_model
+        from training.experiment_data import prepare
+        from tuning.study import TrialFailed
+
+        t = cfg.train
+        looked_at = (cfg.features, cfg.input, cfg.model.weights)
+        key = (*looked_at, t.speeds, t.device, t.precision, t.finetune_epochs > 0)
+        if key not in self.prepared:
+            try:
+                build_model(cfg, len(self.data.competition.classes))
+            except UserError as error:
+                raise TrialFailed(str(error)) from None
+            self.prepared[key] = prepare(cfg, self.data, self.paths, self.folds)
+        return self.prepared[key]
+
+
+def _tell(found: dict[str, float], report: "Report") -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():  # killed: nobody would see what is trained on
+        raise KeyboardInterrupt
+    report(found["epoch"], found["map3"])
