@@ -79,7 +79,7 @@ class FoldConfig:
 class ModelConfig:
     """The backbone."""
 
-    name: str = "resnetish18"  # resnetish10/18/34/50, vggish, alexnet, cnn14, or timm:<network>
+    name: str = "resnetish18"  # of NETWORKS in models/build.py, timm:<network>, or yours: my_file:MyNet
     width: int = 64  # channels of the first stage, a multiple of 8; timm networks have their own
     pooling: Literal["grid", "avg_max", "attention"] = "grid"  # what a ResNetish or VGGish does before its last layers
     deltas: int = 0  # 1 adds the slope of the log-mel over time as an input channel, 2 its slope as well
@@ -116,10 +116,16 @@ class AugmentConfig:
     freq_masks: int = 0  # per clip
     freq_mask_mels: int = 8  # widest mask, mel bands
     gain: float = 0.0  # standard deviation of a per-clip offset in log-mel
+    extra: tuple[str, ...] = ()  # yours, after all of these, in this order: [my_file:on_a_batch]
+    wave: tuple[str, ...] = ()  # yours, on the sound: each makes further copies of the clips, as train.speeds does
 
     def __post_init__(self) -> None:
         for key, value in vars(self).items():
-            _require(value >= 0, key, "must not be negative")
+            if key in ("extra", "wave"):
+                _require(all(":" in name for name in value), key, "takes names of yours, like my_file:my_function")
+            else:
+                _require(value >= 0, key, "must not be negative")
+        _require(len(set(self.wave)) == len(self.wave), "wave", "must differ")
         for key in ("concat_mix", "erasing"):
             _require(getattr(self, key) <= 1, key, "must lie in 0 to 1")
         _require(self.resized_crop < 1, "resized_crop", "must lie in [0, 1)")
@@ -137,6 +143,7 @@ class TrainConfig:
     lr: float = 1e-3  # peak of the one-cycle schedule
     weight_decay: float = 1e-2
     warmup: float = 0.1  # share of all steps before the peak
+    loss: str = "cross_entropy"  # of LOSSES in training/losses.py, or yours: my_file:my_loss
     label_smoothing: float = 0.0
     class_weights: bool = False  # weight classes by the inverse of their count
     balanced: bool = False  # draw every class equally often instead of every clip once an epoch

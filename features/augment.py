@@ -1,10 +1,14 @@
 """Batch augmentation on the device. Every draw comes from the caller's generator, so that a seed fixes an epoch."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from configs.schema import AugmentConfig
+from configs.user_code import faults_in_one_line, load_callable
+from console.errors import UserError
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -16,7 +20,7 @@ class Augment:
     two partners of a mixture were changed differently; then mixing; masks come last, or the fill of one clip would
     shine through another. `fill` (n_mels,) is what a mask shows and what a shift lets in: the training mean, since a
     zero in the log domain would be loud. The stretch comes before the shift, or it would move fill to other bands.
-    gain: a random offset in log-mel, which is a random loudness.
+    gain: a random offset in log-mel, which is a random loudness. extra: names of the user's own, which come last.
     """
 
     def __init__(
@@ -33,6 +37,7 @@ class Augment:
         freq_masks: int = 0,
         freq_mask_mels: int = 8,
         gain: float = 0.0,
+        extra: Sequence[str] = (),
     ) -> None:
         self.fill = fill.view(1, 1, -1, 1)
         self.gain, self.roll, self.resized_crop, self.freq_shift = gain, roll, resized_crop, freq_shift
@@ -40,10 +45,11 @@ class Augment:
         self.time_masks, self.time_mask_frames = time_masks, time_mask_frames
         self.freq_masks, self.freq_mask_mels = freq_masks, freq_mask_mels
         self.erasing = erasing
+        self.extra = [UserAugmentation(name) for name in extra]
 
     @classmethod
     def from_config(cls, cfg: AugmentConfig, fill: Tensor) -> "Augment":
-        return cls(fill, **vars(cfg))
+        return cls(fill, **{key: value for key, value in vars(cfg).items() if key != "wave"})
 
     def __call__(self, x: Tensor, y: Tensor, w: Tensor, rng: np.random.Generator) -> Batch:
         fill = self.fill = self.fill.to(x)  # a copy in the first call only
@@ -58,6 +64,8 @@ class Augment:
             x = mask(x, 2, self.freq_mask_mels, fill, rng)
         if self.erasing:
             x = erase(x, self.erasing, fill, rng)
+        for own in self.extra:
+            x, y, w = own(x, y, w, rng)
         return x, y, w
 
     def _sound(self, x: Tensor, fill: Tensor, rng: np.random.Generator) -> Tensor:
@@ -70,6 +78,35 @@ class Augment:
         if self.freq_shift:
             x = freq_shift(x, self.freq_shift, fill, rng)
         return x
+
+
+class UserAugmentation:
+    """The user's function (x, y, w, rng) -> (x, y, w), by name; called as `Augment` is, once that is done.
+
+    The three keep shape and device. Raises UserError where there is no such function, where it raises, and where it
+    returns something else.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.function = load_callable(name, "augment.extra", ("x", "y", "w", "rng"))
+
+    def __call__(self, x: Tensor, y: Tensor, w: Tensor, rng: np.random.Generator) -> Batch:
+        with faults_in_one_line(self.name, "augment.extra"):
+            found = self.function(x, y, w, rng)
+        given = [(tuple(t.shape), t.device) for t in (x, y, w)]
+        parts = found if isinstance(found, tuple | list) else (found,)
+        there = [(tuple(t.shape), t.device) if isinstance(t, Tensor) else type(t).__name__ for t in parts]
+        if there != given:
+            raise UserError(
+                f"augment.extra: {self.name} must return x, y, w of {_told(given)}, but returns {_told(there)}"
+            )
+        x, y, w = parts
+        return x, y, w
+
+
+def _told(parts: Sequence[object]) -> str:
+    return ", ".join(f"{part[0]} on {part[1]}" if isinstance(part, tuple) else str(part) for part in parts)
 
 
 def roll(x: Tensor, rng: np.random.Generator) -> Tensor:

@@ -27,8 +27,10 @@ from console.output import progress, say, warn
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
 
+    from features.wave_augmentation import WaveAugmentation
 
-Job = tuple[FeatureConfig, list[tuple[str, str | None]], Path]  # settings, clips (fname, file), part
+
+Job = tuple[FeatureConfig, list[tuple[str, str | None]], Path, str | None]  # settings, clips (fname, file), part, wave
 Extracted = tuple[np.ndarray, str]  # frames of a clip, and its fault
 COLUMNS = ("length", "fault", "stats", "crc")  # of a part's .npz: three for each clip, and the checksum of its frames
 PART = 64  # clips per part: small enough to lose little, large enough that the pool's overhead does not show
@@ -36,17 +38,24 @@ STAGE, STAGE_FRAMES = 8, 24_000  # clips that are worked on together, and frames
 FORMAT = 3  # counts what changes the stored numbers or faults: 3, all of a sound is read and its faults have names
 
 
-def _make(cfg: FeatureConfig, fnames: Sequence[str], files: Sequence[str | None], final: Path, workers: int) -> None:
+def _make(
+    cfg: FeatureConfig,
+    fnames: Sequence[str],
+    files: Sequence[str | None],
+    final: Path,
+    workers: int,
+    wave: str | None = None,
+) -> None:
     from features.log_mel import empty_mel_bands
 
     partial = final.with_name(final.name + ".partial")
     partial.mkdir(exist_ok=True)
     clips = list(zip(fnames, files, strict=True))
     parts = [partial / f"part-{i:05d}.npz" for i in range(math.ceil(len(clips) / PART))]
-    jobs = [(cfg, clips[i * PART : (i + 1) * PART], p) for i, p in enumerate(parts)]
+    jobs = [(cfg, clips[i * PART : (i + 1) * PART], p, wave) for i, p in enumerate(parts)]
     jobs = [job for job in jobs if not _is_made(job)]
     n_clips = sum(len(job[1]) for job in jobs)
-    at = "" if cfg.speed == 1 else f" at speed {cfg.speed:g}"
+    at = f" changed by {wave}" if wave else "" if cfg.speed == 1 else f" at speed {cfg.speed:g}"
     say(
         f"features: log-mel of {len(clips)} clips{at}"
         + (f", {len(clips) - n_clips} done before" if n_clips < len(clips) else "")
@@ -128,12 +137,13 @@ def _extract_part(job: Job) -> int:
     import torch
 
     from features.log_mel import LogMel
+    from features.wave_augmentation import WaveAugmentation
 
-    cfg, clips, part = job
-    log_mel = LogMel.from_config(cfg)
+    cfg, clips, part, wave = job
+    log_mel, change = LogMel.from_config(cfg), WaveAugmentation(wave, cfg.sample_rate) if wave else None
     lengths, faults, stats, crc = [], [], [], 0
     with atomic(part.with_suffix(".f16")) as new, new.open("wb") as out, _blas().limit(limits=1):
-        for stage in _in_stages(_extract_clip(log_mel, file, cfg) for _, file in clips):
+        for stage in _in_stages(_extract_clip(log_mel, fname, file, cfg, change) for fname, file in clips):
             for frames, fault in stage:
                 packed = torch.from_numpy(frames).half().numpy().data  # a fifth of the time of NumPy's astype
                 crc = zlib.crc32(packed, crc)
@@ -165,15 +175,18 @@ def _mean_and_square(frames: np.ndarray) -> np.ndarray:
     return np.asarray(sums / np.float32(max(len(frames), 1)))
 
 
-def _extract_clip(log_mel: Any, file: str | None, cfg: FeatureConfig) -> Extracted:
-    """Its frames at cfg.speed, (0, n_mels) where nothing can be heard, and its fault, '' where there is none."""
+def _extract_clip(
+    log_mel: Any, fname: str, file: str | None, cfg: FeatureConfig, change: "WaveAugmentation | None"
+) -> Extracted:
+    """Its frames at cfg.speed, (0, n_mels) where nothing can be heard, and its fault, '' where there is none. change:
+    of its sound, before all else."""
     from input.audio import AudioFault, read_wave
     from input.resample import at_speed
 
     wave, reason = None, "missing"
     if file is not None:
         try:
-            wave, reason = read_wave(file, cfg.sample_rate, keep_int16=cfg.speed == 1), ""
+            wave, reason = read_wave(file, cfg.sample_rate, keep_int16=cfg.speed == 1 and not change), ""
         except AudioFault as fault:
             wave, reason = fault.wave, str(fault)
         except OSError as error:  # to be told: a store would remember it when the file can be read again
@@ -181,12 +194,12 @@ def _extract_clip(log_mel: Any, file: str | None, cfg: FeatureConfig) -> Extract
             raise UserError(f"{file}: {error.strerror}: {remedy}") from None
     if wave is None:
         return np.zeros((0, cfg.n_mels), dtype=np.float32), reason
-    return log_mel(at_speed(wave, cfg.speed)), reason
+    return log_mel(at_speed(change(fname, wave) if change else wave, cfg.speed)), reason
 
 
 def _is_made(job: Job) -> bool:
     """Whether a part was made before and is still what was written; one that is damaged goes."""
-    cfg, clips, part = job
+    cfg, clips, part, _ = job
     if not part.exists():
         return False
     try:

@@ -22,6 +22,7 @@ import numpy as np
 from configs.files import lock
 from configs.forms import read_json
 from configs.schema import FeatureConfig
+from configs.user_code import hashes, source_files
 from console.errors import UserError
 from console.output import say
 from features.extraction import FORMAT, _crc32, _make
@@ -68,26 +69,30 @@ class Store:
         return np.array([index[name] for name in fnames], dtype=np.int64)
 
 
-def open_features(cfg: FeatureConfig, clips: "pd.DataFrame", folder: Path, workers: int | None = None) -> Store:
+def open_features(
+    cfg: FeatureConfig, clips: "pd.DataFrame", folder: Path, workers: int | None = None, wave: str | None = None
+) -> Store:
     """The store of these clips, made first if it is not there.
 
-    clips: fname and path, None for a missing file. Raises UserError where the store is corrupted.
+    clips: fname and path, None for a missing file. wave: the user's function that changes their sound, by name. Raises
+    UserError where the store is corrupted.
     """
     fnames: list[str] = clips["fname"].tolist()
     files: list[str | None] = [path if isinstance(path, str) else None for path in clips["path"]]  # pandas: NaN
-    key = store_key(cfg, fnames, files)
+    key = store_key(cfg, fnames, files, wave)
     final = folder / key
     if not final.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with lock(final, on_wait=lambda: say(f"features: another process makes {final}: waiting for it")):
             if not final.exists():  # another process may have made it while this one waited
-                _make(cfg, fnames, files, final, workers or len(os.sched_getaffinity(0)))
+                _make(cfg, fnames, files, final, workers or len(os.sched_getaffinity(0)), wave)
     return _open(final, cfg)
 
 
-def store_key(cfg: FeatureConfig, fnames: Sequence[str], files: Sequence[str | None]) -> str:
-    """Twelve hex digits: settings, and name, size and modification time of every file."""
-    digest = hashlib.sha256(json.dumps([FORMAT, asdict(cfg)], sort_keys=True).encode())
+def store_key(cfg: FeatureConfig, fnames: Sequence[str], files: Sequence[str | None], wave: str | None = None) -> str:
+    """Twelve hex digits: settings, name, size and modification time of every file, and the code that changes them."""
+    code = [wave, hashes(source_files(wave, "augment.wave"))] if wave else []
+    digest = hashlib.sha256(json.dumps([FORMAT, asdict(cfg), *code], sort_keys=True).encode())
     for fname, file in zip(fnames, files, strict=True):
         stat = os.stat(file) if file is not None else None  # noqa: PTH116  called 20,000 times
         digest.update(f"{fname}\0{stat and (stat.st_size, stat.st_mtime_ns)}\n".encode())

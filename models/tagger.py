@@ -86,7 +86,8 @@ def check_input_size(tagger: Tagger, batch: int, n_frames: int, training: bool, 
 
 def save_tagger(state: dict[str, Tensor], file: Path) -> None:
     """A tagger's state dict as .safetensors."""
-    save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, file)
+    own = {key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in state.items()}
+    save_file(own, file)  # cloned: it refuses weights that two layers share
 
 
 def load_tagger(cfg: Config, file: Path) -> Tagger:

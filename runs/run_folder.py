@@ -158,6 +158,9 @@ def check_same_data(there: dict[str, Any], facts: dict[str, Any], fact: str) -> 
             one, other = one.get("train"), other.get("train")
         if one != other:
             raise UserError(f"{fact} from other {what}: {ANEW}")
+    one, other = there.get("code", {}), facts.get("code", {})
+    if changed := sorted(name for name in {*one, *other} if one.get(name) != other.get(name)):
+        raise UserError(f"{fact} from other code of {list_some(changed)}: {ANEW}")
 
 
 def finish_run(

@@ -18,6 +18,7 @@ from input.competition import Competition, load_competition, sound_hash, sound_s
 from models.device import choose_precision, memory_kept
 from models.inference import predict_finite
 from models.tagger import load_tagger
+from runs.network_code import network_code
 from runs.predictions import Predictions, load_predictions, mean_of_folds, replace_predictions
 from runs.run_folder import Run, Trained, read_trained
 
@@ -35,6 +36,9 @@ def predict_test(
     Raises UserError where a run folder is damaged, or a file of `keep`.
     """
     runs = [read_trained(folder) for folder in folders]
+    own = {run.config.model.name: code for run in runs if (code := network_code(run))}
+    for name, code in own.items():
+        say(f"network of your own, {name}: {', '.join(map(str, code.values()))}")
     stores = {run.config.features: open_features(run.config.features, clips, features) for run in runs}
     free: SimpleQueue[torch.device] = SimpleQueue()
     for device in prediction_devices():

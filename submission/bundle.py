@@ -74,7 +74,7 @@ def bundle(
     final = paths.work / "kaggle" / "dataset"
     with new_folder(final) as partial:
         (partial / "weights.json").write_text(json.dumps(weights, indent=1))
-        copy_runs(paths.runs, weights, partial / "weights")
+        copy_runs(paths.runs, weights, partial / "weights", partial / "code")
         copy_code(partial / "code")
         check_code(partial / "code")
         copy_wheels(wheels, partial / "wheels")
@@ -100,8 +100,11 @@ def title_of(slug: str) -> str:
     return slug.replace("-", " ").title()
 
 
-def copy_runs(runs: Path, weights: dict[str, Any], target: Path) -> None:
-    """The trained part of every run of the blend. Raises UserError where a run is not the one that was blended."""
+def copy_runs(runs: Path, weights: dict[str, Any], target: Path, code: Path) -> None:
+    """The trained part of every run of the blend, and the user's own code of its network. Raises UserError where a run
+    is not the one that was blended, or that code is not what it was made with."""
+    from configs.user_code import is_installed
+    from runs.network_code import network_code
     from runs.run_folder import TRAINED, finished_folds, read_run, read_trained
 
     for name, model in weights["models"].items():
@@ -109,6 +112,11 @@ def copy_runs(runs: Path, weights: dict[str, Any], target: Path) -> None:
         if not folds or [read_run(fold).id for fold in folds] != model["ids"]:
             raise UserError(f"{runs / name}: its runs changed since they were blended: python ensemble.py blends again")
         for fold in folds:
+            own = network_code(read_trained(fold))  # the weights are what the run's manifest says
+            for place, source in own.items():
+                if not is_installed(source):  # of a package: --wheel brings it
+                    (code / place).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(source, code / place)
             (target / name / fold.name).mkdir(parents=True)
             for file in (*TRAINED, "manifest.json"):
                 shutil.copyfile(fold / file, target / name / fold.name / file)

@@ -431,7 +431,7 @@ def test_what_was_there_before_draws_as_before():
 
 
 def test_every_setting_of_the_config_arrives():
-    assert set(ALL) == {f.name for f in fields(AugmentConfig)}
+    assert set(ALL) == {f.name for f in fields(AugmentConfig)} - {"extra", "wave"}  # tests/test_extending.py has these
     augment = Augment.from_config(AugmentConfig(**ALL), FILL)
     assert {name: getattr(augment, name) for name in ALL} == ALL
     assert torch.equal(augment(*batch(), rng(3))[0], Augment(FILL, **ALL)(*batch(), rng(3))[0])

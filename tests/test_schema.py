@@ -22,6 +22,8 @@ from configs.schema import (
     to_dict,
 )
 
+AUGMENTATIONS = [f.name for f in dataclasses.fields(AugmentConfig) if f.name not in ("extra", "wave")]  # of the kit
+
 
 @pytest.mark.parametrize(
     ("kind", "values", "told"),
@@ -41,7 +43,10 @@ from configs.schema import (
         (ModelConfig, {"dropout": 1.0}, "dropout must lie in"),
         (TrainConfig, {"compile": True, "crop_seconds_min": 0.5}, "compile and crop_seconds_min exclude each other"),
         (ModelConfig, {"pretrained": True, "weights": "w.pth"}, "pretrained and weights exclude each other"),
-        *[(AugmentConfig, {f.name: -1}, f"{f.name} must not be negative") for f in dataclasses.fields(AugmentConfig)],
+        *[(AugmentConfig, {name: -1}, f"{name} must not be negative") for name in AUGMENTATIONS],
+        (AugmentConfig, {"extra": ("my_aug:tilt", "tilt")}, "extra takes names of yours, like my_file:my_function"),
+        (AugmentConfig, {"wave": ("tilt",)}, "wave takes names of yours, like my_file:my_function"),
+        (AugmentConfig, {"wave": ("a:b", "a:b")}, "wave must differ"),
         (TrainConfig, {"epochs": 0}, "epochs must be above 0"),
         (TrainConfig, {"batch_size": 0}, "batch_size must be above 0"),
         (TrainConfig, {"crop_seconds": 0.0}, "crop_seconds must be above 0"),

@@ -11,12 +11,14 @@ import pandas as pd
 from configs.forms import read_json
 from configs.paths import Paths
 from configs.schema import Config, config_hash
+from configs.user_code import hashes, user_files
 from console.errors import UserError, list_faults, list_some
 from console.output import say, warn
 from features.store import Store, open_features
 from folds.assign import fold_hash, load_folds
 from input.competition import Competition, load_competition, sound_hash, sound_sizes
 from input.corrections import correct, corrections_hash, read_corrections
+from runs.network_code import check_no_code_inside
 from runs.provenance import file_sha256
 from runs.run_folder import Manifest
 from training.fold_data import check_finetuning_rows
@@ -47,7 +49,7 @@ class Data:
 @dataclass(frozen=True)
 class Prepared(Data):
     """What all folds share in training. folds: the clips that can be used; copies: of the training clips, at other
-    speeds."""
+    speeds or with their sound changed."""
 
     train: Store
     copies: list[Store]
@@ -68,6 +70,9 @@ def load_data(cfg: Config, wanted: list[int], paths: Paths) -> Data:
         "feature_hash": config_hash(cfg.features),
         "sound_hash": {"train": sound_hash(competition.train), "test": sound_hash(competition.test)},
     }
+    if code := user_files(cfg):
+        check_no_code_inside(code, paths.work)
+        facts["code"] = hashes(code)
     corrections = {}
     if cfg.input.corrections:
         corrections = read_corrections(Path(cfg.input.corrections), competition.train, competition.classes)
@@ -92,6 +97,7 @@ def prepare(cfg: Config, data: Data, paths: Paths, wanted: list[int]) -> Prepare
     and on weights to start from that learned what it is scored on."""
     from models.build import build_model
     from models.device import choose_device, choose_precision
+    from training.user_code_check import check_user_code
 
     origins = list(runs_with(Path(cfg.model.weights), paths.runs)) if cfg.model.weights else []
     for fold in wanted:
@@ -102,6 +108,7 @@ def prepare(cfg: Config, data: Data, paths: Paths, wanted: list[int]) -> Prepare
     precision = choose_precision(cfg.train.precision, device)
     of = data.competition
     build_model(cfg, len(of.classes))  # a second at most; it may refuse its name or weights
+    check_user_code(cfg, len(of.classes))
     train = open_features(cfg.features, of.train, paths.features)
     check_training_clips(train, cfg.input.skip_unreadable)
     folds = usable_clips(data.folds, train.faults)
@@ -110,6 +117,7 @@ def prepare(cfg: Config, data: Data, paths: Paths, wanted: list[int]) -> Prepare
         what = "test clips with a fault, predicted from what can be read of them, else by the class prior"
         warn(f"{what}: {list_faults(test.faults)}")
     copies = [open_features(replace(cfg.features, speed=s), of.train, paths.features) for s in cfg.train.speeds]
+    copies += [open_features(cfg.features, of.train, paths.features, wave=name) for name in cfg.augment.wave]
     facts = data.facts | {"fold_hash": fold_hash(folds), "skipped": train.faults, "test_faults": test.faults}
     known = (of, folds, data.corrections, data.pseudo, facts, data.test_sizes)
     return Prepared(*known, train, copies, test, device, precision)

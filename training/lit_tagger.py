@@ -17,7 +17,7 @@ from metrics.scores import scores
 from models.inference import predict_clips
 from models.tagger import Tagger, build_tagger, check_input_size
 from training.fold_data import FoldData, RowBatches, balanced
-from training.losses import Loss
+from training.losses import build_loss
 from training.schedule import Stage, build_stages, lr_factor, stage_of
 from training.weight_averaging import State, StateAverage, ema_share, mean_share, standing_in
 
@@ -56,7 +56,7 @@ class LitTagger(pl.LightningModule):
         self.batches = sources.parts[0][0]  # of the labelled clips, as they are
         self.stages, self.validate, self.seed = stages, validate, seed
         self.epochs = sum(stage.epochs for stage in stages)
-        self.loss = Loss(cfg.label_smoothing, cfg.unverified_loss, cfg.bootstrap, cfg.truncate)
+        self.loss = build_loss(cfg)
         self._network = (torch.compile(tagger) if cfg.compile else tagger,)  # a tuple hides it: one copy in the state
         self.labels, self.weights = torch.from_numpy(parts.targets), torch.from_numpy(parts.weights).float()
         shortest = cfg.crop_seconds_min or cfg.crop_seconds

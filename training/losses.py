@@ -1,13 +1,23 @@
 """The loss, and what it makes of labels that nobody verified."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from configs.schema import TrainConfig
+from configs.user_code import faults_in_one_line, is_user_code, load_callable
+from console.errors import UserError
+
+LossFunction = Callable[[Tensor, Tensor, Tensor], Tensor]  # logits, soft labels, weights -> scalar
+
+LOSSES: dict[str, LossFunction | None] = {"cross_entropy": None}  # by short name; None: `soft_cross_entropy`
+
 
 class Loss:
-    """Call it with logits (batch, classes), soft labels y and weights w (batch,); a weighted mean of cross-entropies.
+    """Call it with logits (batch, classes), soft labels y and weights w (batch,); a weighted mean of cross-entropies,
+    or what another `function` makes of these, once y is smoothed and its unverified part dealt with.
 
     unverified other than 'plain' wants the part of the labels that nobody verified beside them: y (batch, 2 * classes)
     from `beside`. Mixing is linear, so that of a mixed row this half is the share that came from unverified clips.
@@ -24,7 +34,9 @@ class Loss:
         unverified: Literal["plain", "bootstrap", "truncate"] = "plain",
         bootstrap: float = 0.3,
         truncate: float = 0.8,
+        function: LossFunction | None = None,
     ) -> None:
+        self.function = function
         self.smoothing, self.unverified = smoothing, unverified
         self.bootstrap, self.truncate = bootstrap, truncate
 
@@ -44,7 +56,38 @@ class Loss:
             y = bootstrapped(logits, y, doubtful, self.bootstrap)
         elif self.unverified == "truncate":
             y, w = truncated(logits, y, doubtful, w, self.truncate, self.smoothing)
+        if self.function:
+            return self.function(logits, smooth(y, self.smoothing), w)
         return soft_cross_entropy(logits, y, w, self.smoothing)
+
+
+def build_loss(cfg: TrainConfig) -> Loss:
+    """The loss that a config names. Raises UserError where there is none of that name."""
+    if not is_user_code(cfg.loss) and cfg.loss not in LOSSES:
+        raise UserError(f"train.loss: no loss {cfg.loss!r}; known are {', '.join(LOSSES)}, or yours: my_file:my_loss")
+    function = UserLoss(cfg.loss) if is_user_code(cfg.loss) else LOSSES[cfg.loss]
+    return Loss(cfg.label_smoothing, cfg.unverified_loss, cfg.bootstrap, cfg.truncate, function)
+
+
+class UserLoss:
+    """The user's function (logits, targets, weights) -> scalar, by name.
+
+    Raises UserError where there is no such function, where it raises, and where it returns something else.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.function = load_callable(name, "train.loss", ("logits", "targets", "weights"))
+
+    def __call__(self, logits: Tensor, y: Tensor, w: Tensor) -> Tensor:
+        with faults_in_one_line(self.name, "train.loss"):
+            found = self.function(logits, y, w)
+        if not isinstance(found, Tensor) or found.dim():
+            about = f"a tensor {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+            raise UserError(f"train.loss: {self.name} must return a tensor without dimensions, but returns {about}")
+        if logits.requires_grad and not found.requires_grad:
+            raise UserError(f"train.loss: {self.name} returns a constant: nothing can be learned from it")
+        return found
 
 
 def soft_cross_entropy(logits: Tensor, y: Tensor, w: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -59,8 +102,11 @@ def soft_cross_entropy(logits: Tensor, y: Tensor, w: Tensor, smoothing: float = 
 
 def cross_entropies(logits: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
     """The loss of every row, (batch,)."""
-    y = y * (1 - smoothing) + smoothing / y.shape[1]
-    return -(y * logits.log_softmax(dim=1)).sum(dim=1)
+    return -(smooth(y, smoothing) * logits.log_softmax(dim=1)).sum(dim=1)
+
+
+def smooth(y: Tensor, smoothing: float) -> Tensor:
+    return y * (1 - smoothing) + smoothing / y.shape[1]
 
 
 def bootstrapped(logits: Tensor, y: Tensor, doubtful: Tensor, share: float) -> Tensor:

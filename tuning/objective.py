@@ -77,7 +77,7 @@ class Training:
         from tuning.study import TrialFailed
 
         t = cfg.train
-        looked_at = (cfg.features, cfg.input, cfg.model.weights)
+        looked_at = (cfg.features, cfg.input, cfg.model.weights, cfg.augment.wave)
         key = (*looked_at, t.speeds, t.device, t.precision, t.finetune_epochs > 0)
         if key not in self.prepared:
             try:

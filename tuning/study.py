@@ -117,6 +117,7 @@ def _check_same_plan(there: dict[str, Any], facts: dict[str, Any], folder: Path)
     if there["folds"] != facts["folds"]:
         raise UserError(f"{fact} with --folds {','.join(map(str, there['folds']))}: {ANEW}")
     made_of = {"fold_hash": "clips, labels or folds", "sound_hash": "sound files", "corrections_hash": "corrections"}
+    made_of |= {"code": "code of your own"}
     for key, what in made_of.items():
         if there.get(key) != facts.get(key):
             raise UserError(f"{fact} with other {what}: {ANEW}")
