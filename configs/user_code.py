@@ -13,7 +13,7 @@ import inspect
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import resolve_name
 from pathlib import Path
@@ -79,8 +79,11 @@ def is_installed(file: Path) -> bool:
     return bool(INSTALLED & set(file.parts)) or file.is_relative_to(Path(sysconfig.get_path("stdlib")).resolve())
 
 
-def load_callable(name: str, key: str, arguments: Iterable[str], by_name: bool = False) -> Callable[..., Any]:
-    """The class or function of that name, imported. arguments: what it will be called with, by place or by name.
+def load_callable(
+    name: str, key: str, arguments: Sequence[str], options: Sequence[str] | None = None
+) -> Callable[..., Any]:
+    """The class or function of that name, imported. arguments: what it will be called with, by place; with options, the
+    names of what it gets too if it asks for it, all by name.
 
     Raises UserError where it cannot be imported, is not there, or cannot be called like that.
     """
@@ -98,12 +101,13 @@ def load_callable(name: str, key: str, arguments: Iterable[str], by_name: bool =
     found = getattr(there, attribute)
     if not callable(found):
         raise UserError(f"{key}: {name} is {type(found).__name__} and cannot be called: name a function or a class")
-    expected = tuple(arguments)
     try:
         signature = inspect.signature(found)
-        signature.bind(**dict.fromkeys(expected)) if by_name else signature.bind(*expected)
+        asked = [option for option in options or () if option in signature.parameters]
+        by_name = dict.fromkeys([*arguments, *asked]) if options is not None else {}
+        signature.bind(**by_name) if by_name else signature.bind(*arguments)
     except TypeError as error:
-        raise UserError(f"{key}: {name} must take ({', '.join(expected)}), but takes {signature}: {error}") from None
+        raise UserError(f"{key}: {name} must take ({', '.join(arguments)}), but takes {signature}: {error}") from None
     except ValueError:
         pass  # of some C code Python does not know the arguments
     return found

@@ -59,9 +59,9 @@ def _untrained(cfg: Config, n_classes: int, pretrained: bool) -> nn.Module:
             f"model.name: no network {model.name!r}; known are {known}, timm:<network>, or yours: my_file:MyNet"
         )
     needed: dict[str, Any] = {"n_classes": n_classes, "in_channels": model.channels}
-    make = load_callable(model.name, "model.name", needed, by_name=True) if own else NETWORKS[model.name]
     options: dict[str, Any] = {"width": model.width, "dropout": model.dropout, "pooling": model.pooling}
     options |= {"n_mels": cfg.features.n_mels}
+    make = load_callable(model.name, "model.name", [*needed], [*options]) if own else NETWORKS[model.name]
     taken = {key: value for key, value in options.items() if key in signature(make).parameters}
     _check_options(model, taken)
     if not own:
