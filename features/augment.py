@@ -83,8 +83,8 @@ class Augment:
 class UserAugmentation:
     """The user's function (x, y, w, rng) -> (x, y, w), by name; called as `Augment` is, once that is done.
 
-    The three keep shape and device. Raises UserError where there is no such function, where it raises, and where it
-    returns something else.
+    The three keep shape and device; y is as wide as `Loss.beside` makes it. Raises UserError where there is no such
+    function, where it raises, and where it returns something else.
     """
 
     def __init__(self, name: str) -> None:
