@@ -8,8 +8,8 @@ import numpy as np
 
 from configs.forms import read_json
 from console.errors import UserError
+from runs.predictions import geometric, softmax
 
-TINY = 1e-9  # under the logarithm of a plain geometric mean; a float32 probability can be 0
 FLOOR = 1e-3  # under a fitted logarithm: a confident 1e-20 is no evidence worth 46 nats
 MEANS = ("single", "arithmetic", "geometric", "rank", "temperature", "greedy", "weights")  # none without a weight
 METHODS = {
@@ -121,11 +121,6 @@ def arithmetic(stack: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.tensordot(weights, stack, axes=1)
 
 
-def geometric(stack: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted geometric mean, each row scaled to sum 1; arguments as in `arithmetic`."""
-    return softmax(np.tensordot(weights, np.log(np.maximum(stack, TINY)), axes=1))
-
-
 def rank_mean(stack: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Weighted mean of how many classes of the clip each class beats, scaled to sum 1; a tie counts half.
 
@@ -159,9 +154,3 @@ def centred_log(probs: np.ndarray) -> np.ndarray:
     """`floored_log` with a mean of 0 in every row: features of the stack. probs (clips, classes)."""
     logs = floored_log(probs)
     return np.asarray(logs - logs.mean(axis=1, keepdims=True))
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Rows of exp(logits), scaled to sum 1. logits (clips, classes)."""
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))

@@ -10,6 +10,8 @@ import numpy as np
 from configs.files import atomic
 from console.errors import UserError, list_some
 
+TINY = 1e-9  # under the logarithm of a plain geometric mean; a float32 probability can be 0
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -31,6 +33,20 @@ class Predictions:
 def mean_of_folds(probs: Sequence[np.ndarray]) -> np.ndarray:
     """An experiment's test probabilities (clips, classes) float32 from those of its fold models."""
     return np.mean(probs, axis=0).astype(np.float32)
+
+
+def geometric(stack: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted geometric mean (clips, classes), each row scaled to sum 1.
+
+    stack (models, clips, classes), weights (models,) that sum to 1.
+    """
+    return softmax(np.tensordot(weights, np.log(np.maximum(stack, TINY)), axes=1))
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Rows of exp(logits), scaled to sum 1. logits (clips, classes)."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def save_predictions(file: Path, predictions: Predictions) -> None:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from blending.apply import FLOOR, apply_blend, geometric, rank_mean, sharpen
+from blending.apply import FLOOR, apply_blend, rank_mean, sharpen
+from runs.predictions import geometric
 
 A = np.array([[0.6, 0.3, 0.1], [0.2, 0.5, 0.3]])
 B = np.array([[0.2, 0.6, 0.2], [0.4, 0.3, 0.3]])

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from blending.apply import geometric
 from configs.files import recover
 from configs.schema import PseudoConfig
 from console.errors import UserError, list_some
 from features.store import Store
 from folds.assign import fold_hash
+from runs.predictions import geometric
 from runs.run_folder import Run, partial_of, read_run
 from training.fold_data import FoldData
 
