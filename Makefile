@@ -38,10 +38,11 @@ test: setup  ## pass the tests
 fuzz: setup  ## search longer for input that breaks the readers (FUZZ_EXAMPLES=2000 per test)
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-2000} $(PY) -m pytest tests/test_fuzz_*.py
 
-lint: setup  ## ruff and mypy
+lint: setup  ## ruff, mypy and the walls between the folders
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache --no-logo
 
 format: setup  ## let ruff put the code in order
 	$(VENV)/bin/ruff check --fix --quiet . ; $(VENV)/bin/ruff format .
