@@ -1,11 +1,10 @@
 """The report of a blend: pictures as PNG, and one HTML file that holds them and the tables and needs nothing else."""
 
 import base64
-from html import escape
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from blending import plots as pictures
@@ -14,9 +13,6 @@ from blending.candidates import Candidates
 from blending.ensemble_folder import Ensemble
 from metrics.map_at_3 import average_precision_at_3
 
-STYLE = """body{font:15px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#1a202c}
-table{border-collapse:collapse;font-size:13px}td,th{padding:.25em .7em;text-align:right;border-bottom:1px solid #e2e8f0}
-td:first-child,th:first-child{text-align:left}tr.chosen{font-weight:bold;background:#fffaf0}img{max-width:100%}"""
 CAPTIONS = {
     "scores": "Score of every model and method",
     "weights": "Weights",
@@ -82,56 +78,13 @@ def _by_class(gains: np.ndarray, truth: np.ndarray, counts: np.ndarray) -> np.nd
 
 
 def _html(folder: Path, ensemble: Ensemble) -> str:
-    compared, n_models = ensemble.comparison, len(ensemble.weights["models"])
-    expected = compared["expected"]
-    low, high = expected["interval"]
-    parts = [
-        f"<!DOCTYPE html><html lang='en'><meta charset='utf-8'><title>Blend: {escape(compared['chosen'])}</title>",
-        f"<style>{STYLE}</style><h1>Blend of {n_models} models: {escape(compared['chosen'])}</h1>",
-        f"<p>Expected MAP@3 on {expected['clips']} test clips, if like the {compared['rows']} rows that decide "
-        f"({compared['decide']}): <b>{expected['score']:.4f}</b>, with 95 % between {low:.4f} and {high:.4f}. Nested: "
-        "the blend of a fold was fitted to the other folds, its own settings chosen there too.</p>",
-        _methods_table(compared),
-    ]
-    if tried := compared["unverified_weight"]:
-        rows = [[weight, f"{score:.4f}"] for weight, score in tried.items()]
-        parts.append(
-            "<h2>Noisy labels</h2><p>Log-linear pool, by the weight of unverified rows in the fit: each fold "
-            "by a fit to the others, but the spread of the offsets was chosen on all rows.</p>"
-        )
-        parts.append(_table(["weight", "MAP@3"], rows))
-    for name, caption in CAPTIONS.items():
-        data = base64.b64encode((folder / f"{name}.png").read_bytes()).decode()
-        parts.append(f"<h2>{escape(caption)}</h2><img alt='{escape(caption)}' src='data:image/png;base64,{data}'>")
-    return "\n".join(parts) + "\n</html>\n"
-
-
-def _methods_table(compared: dict[str, Any]) -> str:
-    header = [
-        "method",
-        "fitted",
-        "nested",
-        "standard error",
-        "to the best single model",
-        "to the plain mean",
-        "all rows",
-    ]
-    rows, marked = [], -1
-    for i, (name, one) in enumerate(compared["methods"].items()):
-        marked = i if name == compared["chosen"] else marked
-        cells = [name, f"{one['fitted']:.4f}", f"{one['score']:.4f}", f"{one['se']:.4f}"]
-        for key in ("to_single", "to_mean"):
-            low, high = one[key]["interval"]
-            cells.append(f"{one[key]['difference']:+.4f} ({low:+.4f} to {high:+.4f})")
-        rows.append([*cells, f"{one['nested_all']:.4f}"])
-    return _table(header, rows, marked)
-
-
-def _table(header: list[str], rows: list[list[str]], marked: int = -1) -> str:
-    def line(cells: list[str], tag: str) -> str:
-        return "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells)
-
-    body = "".join(
-        f"<tr{' class=chosen' if i == marked else ''}>{line(cells, 'td')}</tr>" for i, cells in enumerate(rows)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    return f"<table><tr>{line(header, 'th')}</tr>{body}</table>"
+    found = [
+        {"caption": caption, "png": base64.b64encode((folder / f"{name}.png").read_bytes()).decode()}
+        for name, caption in CAPTIONS.items()
+    ]
+    return environment.get_template("report.html.j2").render(
+        compared=ensemble.comparison, n_models=len(ensemble.weights["models"]), pictures=found
+    )

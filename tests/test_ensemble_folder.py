@@ -129,8 +129,23 @@ def test_auto_compares_all_and_writes_a_whole_report(
     )
     save_ensemble(e, tmp_path / "e", lambda folder: write_report(folder, e, c))
     html = (tmp_path / "e" / "report.html").read_text()
-    assert html.count("src='data:image/png;base64,") == len(CAPTIONS)
+    assert html.count('src="data:image/png;base64,') == len(CAPTIONS)
     assert "http" not in html
+    chosen, methods = e.comparison["chosen"], e.comparison["methods"]
+    assert html.count('<tr class="chosen">') == 1 and f'<tr class="chosen"><td>{chosen}</td>' in html
+    one, (low, high) = methods["stack"], methods["stack"]["to_single"]["interval"]
+    assert f"<td>{one['to_single']['difference']:+.4f} ({low:+.4f} to {high:+.4f})</td>" in html
+    tried = e.comparison["unverified_weight"]
+    assert html.count("<tr") == 2 + len(methods) + len(tried)
+    assert all(f"<td>{weight}</td><td>{score:.4f}</td>" in html for weight, score in tried.items())
+
+
+def test_the_report_escapes_what_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("blending.report.CAPTIONS", {"scores": "A & B <c>"})
+    e = make_ensemble(made(clips=80), "arithmetic")
+    save_ensemble(e, tmp_path / "e", lambda folder: write_report(folder, e, made(clips=80)))
+    html = (tmp_path / "e" / "report.html").read_text()
+    assert "<h2>A &amp; B &lt;c&gt;</h2>" in html and "<c>" not in html
     assert all((tmp_path / "e" / f"{name}.png").stat().st_size > 1000 for name in CAPTIONS)
 
 

@@ -35,7 +35,9 @@ class Gate:
 
 sys.meta_path[:] = [Gate(), *(finder for finder in sys.meta_path if "editable" not in repr(finder))]
 """
-REFUSED = "pytorch_lightning lightning pydantic yaml rich torchaudio sklearn optuna matplotlib tensorboard kaggle timm"
+REFUSED = (
+    "pytorch_lightning lightning pydantic yaml rich torchaudio sklearn optuna matplotlib tensorboard kaggle timm jinja2"
+)
 
 
 @pytest.fixture
