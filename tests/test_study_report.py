@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import matplotlib
+import matplotlib.pyplot as plt
 import optuna
 import pandas as pd
 import pytest
@@ -91,6 +93,18 @@ def test_the_pictures_are_pictures(study: tuple[Path, optuna.Study]) -> None:
     for name in ("history", "slices", "importances"):
         image = imread(study[0] / f"{name}.png")
         assert image.shape[0] > 100 and len(set(image[..., :3].reshape(-1, 3).sum(axis=1).tolist())) > 10
+
+
+@pytest.mark.filterwarnings("error")
+def test_pictures_are_drawn_in_silence_and_leave_no_trace(tmp_path: Path) -> None:
+    """Of one trial, too, whose settings have one value each."""
+    one = study_of(tmp_path, lambda cfg, fold, report: 0.5, 1)
+    style = dict(matplotlib.rcParams)
+    write_report(tmp_path / "s", one)
+    assert {file.name for file in (tmp_path / "s").glob("*.png")} == {"history.png", "slices.png"}
+    assert plt.get_fignums() == []
+    matplotlib.rcParams["backend"] = style["backend"]
+    assert dict(matplotlib.rcParams) == style
 
 
 def test_the_report_says_that_the_best_is_flattered(

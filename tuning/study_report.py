@@ -2,20 +2,20 @@
 
 import csv
 import io
-import math
 import shlex
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import optuna
 import yaml
-from matplotlib.figure import Figure
-from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
+from optuna.visualization.matplotlib import plot_optimization_history, plot_param_importances, plot_slice
 
-from blending.plots import BLUE, GREY, ORANGE
 from configs.files import write
 from configs.schema import Config, from_dict, to_dict
 from console.errors import UserError
@@ -23,7 +23,7 @@ from console.output import say, table
 from tuning.study import best_trial, finished, settings_of
 
 FEWEST = 4  # whole trials, of different scores, from which importances are estimated
-GRID = "#e2e8f0"
+SCORE = "out-of-fold MAP@3"
 
 
 def write_report(folder: Path, study: optuna.Study) -> None:
@@ -38,14 +38,10 @@ def write_report(folder: Path, study: optuna.Study) -> None:
     file = folder / "best.yaml"
     write(file, best_yaml(file, study, best).encode("utf-8", "backslashreplace"))  # YAML must be UTF-8, a path need not
     importances = parameter_importances(study)
-    pictures = {"history": history_picture(trials), "slices": slices_picture(trials, searched(study))}
     if importances:
-        pictures["importances"] = importances_picture(importances)
         table(["setting", "share of the scores' variance"], [[k, f"{v:.2f}"] for k, v in importances.items()])
-    for name, picture in pictures.items():
-        image = io.BytesIO()
-        picture.savefig(image, format="png")
-        write(folder / f"{name}.png", image.getvalue())
+    for name, image in _pictures(study, searched(study), bool(importances)).items():
+        write(folder / f"{name}.png", image)
     pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
     say(
         f"best of {len(trials)} trials ({pruned} pruned): trial {best.number}, out-of-fold MAP@3 {best.value:.4f}, "
@@ -111,74 +107,30 @@ def parameter_importances(study: optuna.Study) -> dict[str, float]:
     whole, keys = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)), searched(study)
     if len({trial.value for trial in whole if set(trial.params) == set(keys)}) < FEWEST:
         return {}
-    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-    return optuna.importance.get_param_importances(study, evaluator=evaluator, params=keys)
+    return optuna.importance.get_param_importances(study, evaluator=_fanova(), params=keys)
 
 
-def history_picture(trials: Sequence[FrozenTrial]) -> Figure:
-    """Scores in the order of the trials, pruned ones as crosses at their last score, and the best so far."""
-    fig = Figure(figsize=(8, 4), layout="constrained", dpi=110)
-    ax = fig.subplots()
-    whole, pruned = _parts(trials)
-    ax.plot([t.number for t in pruned], _scores(pruned), "x", color=GREY, label="pruned, last score")
-    ax.plot([t.number for t in whole], _scores(whole), "o", color=BLUE, label="whole")
-    best = np.maximum.accumulate(_scores(whole))
-    ax.step([t.number for t in whole], best, where="post", color=ORANGE, label="best so far")
-    ax.set_xlabel("trial")
-    ax.set_ylabel("out-of-fold MAP@3")
-    ax.grid(color=GRID)
-    fig.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=8)
-    return fig
+def _fanova() -> optuna.importance.FanovaImportanceEvaluator:
+    return optuna.importance.FanovaImportanceEvaluator(seed=0)
 
 
-def slices_picture(trials: Sequence[FrozenTrial], keys: Sequence[str]) -> Figure:
-    """Score against each of the searched settings; pruned trials as crosses."""
-    columns = min(4, max(1, len(keys)))
-    rows = math.ceil(max(1, len(keys)) / columns)
-    fig = Figure(figsize=(2.6 * columns + 0.6, 2.4 * rows + 0.4), layout="constrained", dpi=110)
-    axes = fig.subplots(rows, columns, squeeze=False, sharey=True).ravel()
-    for ax, key in zip(axes, keys, strict=False):
-        ranges = [trial.distributions[key] for trial in trials if key in trial.distributions]  # the base may lack it
-        chosen = bool(ranges) and isinstance(ranges[0], CategoricalDistribution)
-        for part, marker, color in zip(_parts(trials), "ox", (BLUE, GREY), strict=True):
-            xs = [_x(settings_of(trial, [key])[key], chosen) for trial in part]
-            ax.plot(xs, _scores(part), marker, color=color, markersize=5)
-        if ranges and isinstance(ranges[0], FloatDistribution) and ranges[0].log:
-            ax.set_xscale("log")
-        ax.set_xlabel(key, fontsize=9)
-        ax.grid(color=GRID)
-    for ax in axes[len(keys) :]:
-        ax.remove()
-    axes[0].set_ylabel("out-of-fold MAP@3")
-    return fig
-
-
-def importances_picture(importances: dict[str, float]) -> Figure:
-    """A bar per setting: its share of the variance of the scores."""
-    fig = Figure(figsize=(7, 0.3 * len(importances) + 1), layout="constrained", dpi=110)
-    ax = fig.subplots()
-    ax.barh(list(importances), list(importances.values()), color=BLUE)
-    ax.invert_yaxis()
-    ax.grid(axis="x", color=GRID)
-    ax.set_axisbelow(True)
-    ax.set_xlabel("share of the variance of the scores of whole trials (fANOVA)")
-    return fig
-
-
-def _parts(trials: Sequence[FrozenTrial]) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
-    """Whole trials, and pruned ones that have a score."""
-    scored = [trial for trial in trials if trial.value is not None]
-    whole = [trial for trial in scored if trial.state == TrialState.COMPLETE]
-    return whole, [trial for trial in scored if trial.state == TrialState.PRUNED]
-
-
-def _scores(trials: Sequence[FrozenTrial]) -> np.ndarray:
-    return np.array([trial.value for trial in trials], dtype=np.float64)
-
-
-def _x(value: Any, chosen: bool) -> Any:
-    """Numbers as they are; all else as its text among choices, an axis of categories, and nowhere on an axis of
-    numbers."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return value
-    return str(value) if chosen else np.nan
+def _pictures(study: optuna.Study, keys: list[str], with_importances: bool) -> dict[str, bytes]:
+    """PNG by name, drawn by Optuna from whole trials."""
+    found = {}
+    # Optuna's functions set a style for good, and warn that they may change and of settings with one value so far
+    with matplotlib.rc_context({"figure.constrained_layout.use": True}), warnings.catch_warnings():
+        matplotlib.use("agg")  # needs no display
+        warnings.simplefilter("ignore")
+        drawn = {
+            "history": plot_optimization_history(study, target_name=SCORE),
+            "slices": plot_slice(study, keys, target_name=SCORE),
+        }
+        if with_importances:
+            drawn["importances"] = plot_param_importances(study, _fanova(), keys, target_name=SCORE)
+        for name, axes in drawn.items():
+            figure = np.asarray(axes).flat[0].figure
+            image = io.BytesIO()
+            figure.savefig(image, format="png", dpi=110, bbox_inches="tight")
+            found[name] = image.getvalue()
+            plt.close(figure)
+    return found
