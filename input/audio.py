@@ -2,10 +2,7 @@
 
 import io
 import struct
-from fractions import Fraction
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile
@@ -214,15 +211,6 @@ def _pcm16_header(head: bytes) -> tuple[int, int, int, int]:
 def _resample(wave: Wave, rate: int, sample_rate: int) -> Wave:
     if not sample_rate / 100 <= rate <= sample_rate * 50:
         raise AudioFault(f"unreadable: a sample rate of {rate} Hz")
-    out: Wave = _resampler(rate, sample_rate)(wave)
-    return out
+    from input.resample import resample  # torch is for those who need it
 
-
-@lru_cache(maxsize=16)
-def _resampler(rate: int, sample_rate: int) -> Any:
-    """A resampler keeps a filter for every phase: gigabytes from 44,099 to 44,100 Hz. The nearest ratio with at most
-    2,000 phases is exact for the usual rates, and off by 1/4,000 at most, under half a cent, for the others."""
-    from input.resample import Resample
-
-    ratio = Fraction(rate, sample_rate).limit_denominator(2_000)
-    return Resample(ratio.numerator, ratio.denominator)
+    return resample(wave, rate, sample_rate)

@@ -183,10 +183,10 @@ def test_another_speed_is_another_wave_with_the_same_faults(tmp_path):
 
 
 def test_the_speed_of_1_costs_nothing(clips, tmp_path, monkeypatch):
-    def never(speed):
+    def never(ratio):
         raise AssertionError("resampled")
 
-    monkeypatch.setattr(input.resample, "_player", never)
+    monkeypatch.setattr(input.resample, "_resampler", never)
     open_features(CFG, clips, tmp_path / "features", workers=1)
 
 
