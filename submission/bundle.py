@@ -21,7 +21,8 @@ from console.output import say
 from submission.kernel_script import MANIFEST_NAME
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("configs", "input", "features", "folds", "models", "kernel")  # what prediction imports
+# what prediction imports
+PACKAGES = ("console", "configs", "input", "metrics", "features", "folds", "models", "runs", "blending", "submission")
 METADATA = "dataset-metadata.json"
 LIMIT = 100 * 10**9  # bytes; Kaggle takes no larger dataset
 SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
