@@ -97,8 +97,12 @@ class LitTagger(pl.LightningModule):
         if self.cfg.ema:
             self.ema.add(self.tagger.state_dict())
 
-    def finish_epoch(self) -> Scores:
-        """Score the epoch and remember what of it may be kept.
+    def val_dataloader(self) -> RowBatches:
+        return RowBatches(self.parts.val, 1)
+
+    def validation_step(self, rows: np.ndarray, batch_idx: int) -> None:
+        """Score the epoch and remember what of it may be kept; `rows` are all validation rows, since a score is no mean
+        over batches.
 
         Raises UserError where the loss, a weight or a validation probability is not finite; the checkpoint of the epoch
         before stays.
@@ -122,7 +126,6 @@ class LitTagger(pl.LightningModule):
         if self.cfg.keep == "best" and (self.best_epoch < 0 or found["map3"] > self.history[self.best_epoch]["map3"]):
             self.best_epoch = self.current_epoch
             self.best = {k: v.detach().clone() for k, v in (self.averaged or self.tagger.state_dict()).items()}
-        return self.history[-1]
 
     @property
     def averaged(self) -> State | None:

@@ -59,7 +59,8 @@ def build_trainer(lit: LitTagger, precision: str, keeper: pl.Callback, epochs: i
         plugins=[OneProcess()],
         precision=PRECISIONS[precision],  # type: ignore[arg-type]  # its Literal is not exported
         reload_dataloaders_every_n_epochs=1,
-        limit_val_batches=0,
+        num_sanity_val_steps=0,
+        inference_mode=False,  # what is copied then takes part in training again
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -116,7 +117,7 @@ class RunKeeper(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
         assert isinstance(lit, LitTagger)
-        last = lit.finish_epoch()  # not the module's own hook: Lightning calls that one after the callbacks
+        last = lit.history[-1]
         for key, value in last.items():
             self.board.add_scalar(key, value, int(last["epoch"]))
         self.board.flush()
@@ -144,7 +145,7 @@ class EpochReporter(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
         assert isinstance(lit, LitTagger)
-        self.report(lit.finish_epoch())
+        self.report(lit.history[-1])
 
 
 @contextmanager
