@@ -16,11 +16,10 @@ from runs.run_folder import CHECKPOINT
 from tests.conftest import MakeStore
 from training import losses
 from training.fold_data import split
-from training.lit_tagger import LitTagger, build_lit_tagger
+from training.lit_tagger import LitTagger, State, build_lit_tagger
 from training.losses import soft_cross_entropy
 from training.schedule import one_cycle
 from training.trainer import RunKeeper, build_trainer, finished_epochs, quiet
-from training.weight_averaging import State
 
 CPU = torch.device("cpu")
 CLASSES = ("high", "low", "mid")
@@ -216,7 +215,7 @@ def test_the_last_epoch_is_kept_and_nothing_is_copied(make_store: MakeStore, tmp
     fit(lit, tmp_path)
     assert equal(lit.kept, states[-1]) and lit.kept_epoch == 3
     saved = torch.load(tmp_path / CHECKPOINT, weights_only=True)
-    assert not (saved["best"] or saved["ema"]["state"] or saved["mean"]["state"])
+    assert not saved["best"] and all(key.startswith("tagger.") for key in saved["state_dict"])
 
 
 def test_the_average_of_the_steps_is_validated_and_kept_while_the_raw_weights_go_on(
@@ -256,7 +255,7 @@ def test_the_mean_of_the_last_epochs_is_kept(make_store: MakeStore, tmp_path: Pa
     validation_step = lit.validation_step
 
     def step(rows: np.ndarray, batch_idx: int) -> None:
-        ends.append({k: v.clone() for k, v in (lit.ema.state or lit.tagger.state_dict()).items()})
+        ends.append({k: v.clone() for k, v in (lit.ema.network if lit.ema else lit.tagger).state_dict().items()})
         validation_step(rows, batch_idx)
 
     lit.validation_step = step  # type: ignore

@@ -19,11 +19,12 @@ from models.tagger import Tagger, build_tagger, check_input_size
 from training.fold_data import FoldData, RowBatches, balanced
 from training.losses import build_loss
 from training.schedule import Stage, build_stages, lr_factor, stage_of
-from training.weight_averaging import State, StateAverage, ema_share, mean_share, standing_in
+from training.weight_averaging import WeightAverage, ema_share, mean_share
 
 Scores = dict[str, float]
+State = dict[str, Tensor]
 Validate = Callable[[Tagger], Scores]
-SAVED = ("history", "best", "best_epoch", "ema", "mean")  # of ours, in a checkpoint
+SAVED = ("history", "best", "best_epoch")  # of ours, in a checkpoint
 
 
 class Diverged(UserError):
@@ -63,7 +64,8 @@ class LitTagger(pl.LightningModule):
         self.shortest, self.longest = (round(s * self.batches.store.frame_rate) for s in (shortest, cfg.crop_seconds))
         self.unverified = 1 - torch.from_numpy(parts.verified).float()
         self.history: list[Scores] = []
-        self.ema, self.mean = StateAverage(ema_share(cfg.ema)), StateAverage(mean_share)  # of steps, of epochs
+        self.ema = WeightAverage(tagger, ema_share(cfg.ema)) if cfg.ema else None  # of steps
+        self.mean = WeightAverage(tagger, mean_share) if cfg.average_epochs > 1 else None  # of epochs
         self.best: State = {}
         self.best_epoch = -1
         self._losses: list[Tensor] = []
@@ -94,8 +96,8 @@ class LitTagger(pl.LightningModule):
         return y.to(device, non_blocking=True), w.to(device, non_blocking=True)
 
     def on_train_batch_end(self, *_: Any) -> None:
-        if self.cfg.ema:
-            self.ema.add(self.tagger.state_dict())
+        if self.ema:
+            self.ema.add(self.tagger)
 
     def val_dataloader(self) -> RowBatches:
         return RowBatches(self.parts.val, 1)
@@ -109,13 +111,12 @@ class LitTagger(pl.LightningModule):
         """
         loss = float(torch.stack(self._losses).mean())  # one synchronisation per epoch, not one per step
         self._losses.clear()
-        if 1 < self.cfg.average_epochs >= self.epochs - self.current_epoch:
-            self.mean.add(self.ema.state or self.tagger.state_dict())
+        if self.mean and self.cfg.average_epochs >= self.epochs - self.current_epoch:
+            self.mean.add(self.ema.network if self.ema else self.tagger)
         try:
             if not math.isfinite(loss) or not all(bool(p.isfinite().all()) for p in self.tagger.parameters()):
                 raise FloatingPointError
-            with standing_in(self.tagger, self.averaged):
-                found = self.validate(self.tagger)
+            found = self.validate(self.judged)
         except FloatingPointError:
             raise Diverged(
                 f"training diverged in epoch {self.current_epoch + 1} (loss {loss:.3g}): begin again with a lower "
@@ -125,17 +126,18 @@ class LitTagger(pl.LightningModule):
         self.history.append({"epoch": self.current_epoch + 1, "loss": loss, "lr": lr, **found})
         if self.cfg.keep == "best" and (self.best_epoch < 0 or found["map3"] > self.history[self.best_epoch]["map3"]):
             self.best_epoch = self.current_epoch
-            self.best = {k: v.detach().clone() for k, v in (self.averaged or self.tagger.state_dict()).items()}
+            self.best = {k: v.detach().clone() for k, v in self.judged.state_dict().items()}
 
     @property
-    def averaged(self) -> State | None:
-        """The average that stands for the raw weights, if there is one: of the last epochs, once they have begun."""
-        return self.mean.state or self.ema.state or None
+    def judged(self) -> Tagger:
+        """What is validated: the average of the last epochs, once they have begun, or of the steps, or the tagger."""
+        averages = [average.network for average in (self.mean, self.ema) if average and average.n]
+        return averages[0] if averages else self.tagger
 
     @property
     def kept(self) -> State:
         """The weights to predict with, once all epochs are done."""
-        return self.best or self.averaged or self.tagger.state_dict()
+        return self.best or self.judged.state_dict()
 
     @property
     def kept_epoch(self) -> int:
@@ -154,12 +156,9 @@ class LitTagger(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint.update(history=self.history, best=self.best, best_epoch=self.best_epoch)
-        checkpoint.update(ema=self.ema.saved(), mean=self.mean.saved())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.history, self.best, self.best_epoch = (checkpoint[k] for k in ("history", "best", "best_epoch"))
-        self.ema.load(checkpoint["ema"])
-        self.mean.load(checkpoint["mean"])
 
 
 def build_lit_tagger(

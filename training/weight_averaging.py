@@ -1,47 +1,49 @@
 """Averages of a network's weights over steps or epochs, kept in one copy however many there are."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+import copy
+from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-State = dict[str, Tensor]
+from models.tagger import Tagger
 
 
-class StateAverage:
-    """The average of the state dicts that were added; `state` is empty before the first.
+class WeightAverage(nn.Module):
+    """`network` has the average of the weights that were added; before the first, `n` is 0 and it means nothing.
 
-    share(n): what the state after n others counts, 1 - share(n) what the average of those does. Running means and
+    share(n): what the weights after n others count, 1 - share(n) what the average of those does. Running means and
     variances of batch normalisation are averaged like weights: those of one moment belong to the weights of that
-    moment. Integers are those of the last state.
+    moment. Integers are those of the last network. As a part of the LightningModule it goes with it to the device and
+    into the checkpoint.
     """
 
-    def __init__(self, share: Callable[[int], float]) -> None:
+    # By hand: Lightning's WeightAveraging copies the whole module, the features with it, has room for one average in a
+    # checkpoint, and torch's AveragedModel below it waits for the GPU at every step.
+
+    def __init__(self, network: Tagger, share: Callable[[int], float]) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network).requires_grad_(False)
         self.share = share
-        self.state: State = {}
         self.n = 0
 
     @torch.no_grad()
-    def add(self, state: State) -> None:
-        if not self.state:
-            self.state = {k: v.detach().clone() for k, v in state.items()}
+    def add(self, network: nn.Module) -> None:
+        own, new = self.network.state_dict(), network.state_dict()
+        if not self.n:
+            self.network.load_state_dict(new)
         else:
-            # read from a checkpoint it may lie on another device
-            self.state = {k: v.to(state[k].device) for k, v in self.state.items()}
-            floats = [k for k, v in state.items() if v.is_floating_point()]
-            torch._foreach_lerp_([self.state[k] for k in floats], [state[k] for k in floats], self.share(self.n))
-            for k in state.keys() - set(floats):
-                self.state[k].copy_(state[k])
+            floats = [k for k, v in new.items() if v.is_floating_point()]
+            torch._foreach_lerp_([own[k] for k in floats], [new[k] for k in floats], self.share(self.n))
+            for k in new.keys() - set(floats):
+                own[k].copy_(new[k])
         self.n += 1
 
-    def saved(self) -> dict[str, Any]:
-        """For a checkpoint; the inverse of `load`."""
-        return {"state": self.state, "n": self.n}
+    def get_extra_state(self) -> int:
+        return self.n
 
-    def load(self, saved: dict[str, Any]) -> None:
-        self.state, self.n = saved["state"], saved["n"]
+    def set_extra_state(self, n: int) -> None:
+        self.n = n
 
 
 def ema_share(decay: float) -> Callable[[int], float]:
@@ -56,17 +58,3 @@ def ema_share(decay: float) -> Callable[[int], float]:
 def mean_share(n: int) -> float:
     """Of the plain mean, as P. Izmailov et al. take it: "Averaging Weights Leads to Wider Optima", 2018."""
     return 1 / (n + 1)
-
-
-@contextmanager
-def standing_in(network: nn.Module, state: State | None) -> Iterator[None]:
-    """The network with the weights `state` for a while; its own come back to the bit. None: with its own."""
-    if state is None:
-        yield
-        return
-    own = {k: v.clone() for k, v in network.state_dict().items()}
-    network.load_state_dict(state)
-    try:
-        yield
-    finally:
-        network.load_state_dict(own)
