@@ -63,8 +63,8 @@ def lit_of(make_store: MakeStore, cfg: Config = CFG, n: int = 21, precision: str
 def fit(lit: LitTagger, folder: Path, epochs: int | None = None, precision: str = "fp32") -> list[dict[str, float]]:
     """As train_fold.py does, without the console; the scores that were reported."""
     reported: list[dict[str, float]] = []
-    keeper = RunKeeper(folder, reported.append, lambda n: None)
     last = folder / CHECKPOINT
+    keeper = RunKeeper(folder, finished_epochs(last), reported.append, lambda n: None)
     with quiet():
         trainer = build_trainer(lit, precision, keeper, epochs or lit.epochs)
         trainer.fit(lit, ckpt_path=last if last.exists() else None, weights_only=True)
@@ -356,7 +356,7 @@ def test_lightning_leaves_nothing_behind_and_says_nothing(
     fit(lit_of(make_store), tmp_path / "run")
     assert list((tmp_path / "here").iterdir()) == []
     names = sorted(f.name.partition(".")[0] for f in (tmp_path / "run").iterdir())
-    assert names == ["events", "last", "metrics"]
+    assert names == ["events", "hparams", "last", "metrics"]  # the second one goes when the folder is whole
     assert capfd.readouterr() == ("", "")
     assert [str(w.message) for w in recwarn] == []
 

@@ -1,16 +1,18 @@
 """Lightning's Trainer around a LitTagger: the epochs that are missing, and what is written and said after each."""
 
+import io
 import logging
-import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.plugins import TorchCheckpointIO
 from pytorch_lightning.plugins.environments import LightningEnvironment
 
 from configs.files import atomic, name_in_utf8
@@ -30,17 +32,17 @@ def fit(lit: LitTagger, partial: Path, what: str, precision: str) -> None:
     Raises KeyboardInterrupt on Ctrl-C and on SIGTERM, which Lightning turns into an exit of its own.
     """
     last = partial / CHECKPOINT
-    done = finished_epochs(last)
+    done = finished_epochs(last, lit.state_dict())
     if done:
         say(f"{what}: going on after epoch {done} of {lit.epochs}")
     missing = sum(len(stage_of(lit.stages, epoch).rows) for epoch in range(done, lit.epochs))
     with progress(what, missing, "clips", every=60) as advance:
-        keeper = RunKeeper(partial, reporter(what, lit.epochs, done), advance)
+        keeper = RunKeeper(partial, done, reporter(what, lit.epochs, done), advance)
         run_epochs(lit, precision, keeper, last if done else None)
 
 
-def run_epochs(lit: LitTagger, precision: str, keeper: pl.Callback, checkpoint: Path | None = None) -> None:
-    """All epochs, or those after a checkpoint; `keeper` calls finish_epoch after each. Raises as `fit` does."""
+def run_epochs(lit: LitTagger, precision: str, keeper: "EpochReporter", checkpoint: Path | None = None) -> None:
+    """All epochs, or those after a checkpoint; `keeper` hears of each. Raises as `fit` does."""
     with quiet(), memory_kept():
         try:
             build_trainer(lit, precision, keeper, lit.epochs).fit(lit, ckpt_path=checkpoint, weights_only=True)
@@ -50,20 +52,20 @@ def run_epochs(lit: LitTagger, precision: str, keeper: pl.Callback, checkpoint: 
             raise KeyboardInterrupt from None
 
 
-def build_trainer(lit: LitTagger, precision: str, keeper: pl.Callback, epochs: int) -> pl.Trainer:
-    """A Trainer that stops after so many epochs and leaves validation, files and lines to `keeper`."""
+def build_trainer(lit: LitTagger, precision: str, keeper: "EpochReporter", epochs: int) -> pl.Trainer:
+    """A Trainer that stops after so many epochs and leaves what is said and kept to `keeper`."""
     return pl.Trainer(
         max_epochs=epochs,
         accelerator="gpu" if lit.batches.device.type == "cuda" else "cpu",
         devices=1,
-        plugins=[OneProcess()],
         precision=PRECISIONS[precision],  # type: ignore[arg-type]  # its Literal is not exported
         reload_dataloaders_every_n_epochs=1,
         num_sanity_val_steps=0,
         inference_mode=False,  # what is copied then takes part in training again
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
+        logger=keeper.logger,
+        plugins=[OneProcess(), WholeFiles()],
+        enable_checkpointing=False,  # by hand, see RunKeeper
+        enable_progress_bar=False,  # ours has plain lines where there is no terminal
         enable_model_summary=False,
         callbacks=[keeper],
     )
@@ -97,48 +99,10 @@ def reporter(what: str, epochs: int, done: int) -> Callable[[dict[str, float]], 
     return report
 
 
-class RunKeeper(pl.Callback):
-    """After every epoch: a checkpoint to go on from, metrics.csv, TensorBoard, and `report` with the epoch's scores.
-
-    The checkpoint is replaced in one step, so a kill at any moment leaves the last whole epoch.
-    """
-
-    def __init__(self, folder: Path, report: Callable[[Scores], None], advance: Callable[[int], None]) -> None:
-        self.folder, self.report, self.advance = folder, report, advance
-        self.board: Any = None
-
-    def on_train_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.board = SummaryWriter(name_in_utf8(self.folder), purge_step=trainer.current_epoch + 1)
-
-    def on_train_batch_end(self, trainer: pl.Trainer, lit: pl.LightningModule, out: Any, batch: Any, i: int) -> None:
-        self.advance(len(batch))
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
-        assert isinstance(lit, LitTagger)
-        last = lit.history[-1]
-        for key, value in last.items():
-            self.board.add_scalar(key, value, int(last["epoch"]))
-        self.board.flush()
-        lines = [",".join(last), *(",".join(f"{v:.6g}" for v in row.values()) for row in lit.history)]
-        (self.folder / "metrics.csv").write_text("\n".join(lines) + "\n")
-        try:
-            with atomic(self.folder / CHECKPOINT) as part:
-                trainer.save_checkpoint(part)
-        except OSError as error:
-            if error.strerror is None:
-                raise
-            way = f"{self.folder / CHECKPOINT} (by way of {tempfile.gettempdir()})"  # as Lightning writes it
-            raise OSError(error.errno, error.strerror, way) from None
-        self.report(last)
-
-    def on_train_end(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
-        self.board.close()
-
-
 class EpochReporter(pl.Callback):
     """After every epoch: `report` with its scores. Nothing is written; what report raises ends the training."""
+
+    logger: TensorBoardLogger | bool = False
 
     def __init__(self, report: Callable[[Scores], None]) -> None:
         self.report = report
@@ -146,6 +110,44 @@ class EpochReporter(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
         assert isinstance(lit, LitTagger)
         self.report(lit.history[-1])
+
+
+class RunKeeper(EpochReporter):
+    """After every epoch: metrics.csv, a checkpoint to go on from, and then `report`; TensorBoard has heard before.
+
+    done: epochs behind the checkpoint that it goes on from. A kill at any moment leaves the last whole epoch.
+    """
+
+    def __init__(
+        self, folder: Path, done: int, report: Callable[[Scores], None], advance: Callable[[int], None]
+    ) -> None:
+        super().__init__(report)
+        self.folder, self.advance = folder, advance
+        self.logger = TensorBoardLogger(name_in_utf8(folder), name="", version="", purge_step=done + 1)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, lit: pl.LightningModule, out: Any, batch: Any, i: int) -> None:
+        self.advance(len(batch))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
+        assert isinstance(lit, LitTagger)
+        # by hand: CSVLogger removes the epochs before a kill, and sorts the columns
+        lines = [",".join(lit.history[-1]), *(",".join(f"{v:.6g}" for v in row.values()) for row in lit.history)]
+        (self.folder / "metrics.csv").write_text("\n".join(lines) + "\n")
+        # by hand: ModelCheckpoint saves after all other callbacks, so that an epoch would be told that a kill still loses
+        trainer.save_checkpoint(self.folder / CHECKPOINT)
+        super().on_train_epoch_end(trainer, lit)
+
+
+class WholeFiles(TorchCheckpointIO):
+    """A checkpoint replaces the one before in one step. Lightning's own copies it there from the temporary folder, and
+    a kill in the middle of that would leave neither."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Raises OSError that names the file, on a full disk for instance."""
+        content = io.BytesIO()
+        torch.save(checkpoint, content)  # into a file it would call a full disk a RuntimeError
+        with atomic(Path(path)) as part:
+            part.write_bytes(content.getbuffer())
 
 
 @contextmanager
@@ -162,13 +164,14 @@ def quiet() -> Iterator[None]:
             log.setLevel(level)
 
 
-def finished_epochs(checkpoint: Path) -> int:
-    """Whole epochs behind a checkpoint, 0 where there is none. Raises UserError where it is damaged."""
+def finished_epochs(checkpoint: Path, state: Iterable[str] = ()) -> int:
+    """Whole epochs behind a checkpoint, 0 where there is none. Raises UserError where it is damaged, or lacks a name
+    of `state` (of a state dict)."""
     if not checkpoint.exists():
         return 0
     try:
         found = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        if lacking := sorted(set(SAVED) - set(found)):  # of another version of the kit
+        if lacking := sorted({*SAVED, *state} - {*found, *found.get("state_dict", ())}):  # another version's
             raise ValueError(f"it lacks {lacking[0]}")
         return len(found["history"])
     except Exception as error:  # torch fails in many ways on a file that is not whole
