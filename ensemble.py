@@ -102,11 +102,16 @@ def show(ensemble: "Ensemble", selected_on_oof: Sequence[str] = ()) -> None:
 
     selected_on_oof: the models whose epoch was chosen by its score on the out-of-fold clips.
     """
+    from metrics.scores import oof_columns
+
     known = ensemble.weights["models"]
+    columns = oof_columns(ensemble.scores.values())
     rows = [
-        [name, f"{known[name]['weight']:.3f}", *_oof(one)] for name, one in ensemble.scores.items() if name in known
+        [name, f"{known[name]['weight']:.3f}", *(f"{one.get(key, float('nan')):.4f}" for key in columns.values())]
+        for name, one in ensemble.scores.items()
+        if name in known
     ]
-    table(["model", "weight", "OOF", "OOF verified"], rows)
+    table(["model", "weight", *columns], rows)
     about = ensemble.comparison
     say("")
     header = ["method", "fitted", "nested", "SE", "to best single", "95 %", "to plain mean", "95 %", "nested, all rows"]
@@ -124,10 +129,6 @@ def show(ensemble: "Ensemble", selected_on_oof: Sequence[str] = ()) -> None:
     if selected_on_oof:
         what = "its epoch was the one that scored best on its own out-of-fold clips (train.keep=best)"
         say(f"a little flattered by each of {', '.join(selected_on_oof)}: {what}")
-
-
-def _oof(found: dict[str, float]) -> list[str]:
-    return [f"{found['map3']:.4f}", f"{found.get('map3_verified', float('nan')):.4f}"]
 
 
 def _line(name: str, found: dict[str, Any], chosen: str) -> list[str]:

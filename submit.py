@@ -136,17 +136,19 @@ def check_same_runs(ensemble: "Ensemble", folder: Path, runs: "Sequence[Run]") -
 def show_scores(ensemble: "Ensemble", candidates: "Candidates", truth: "pd.DataFrame") -> None:
     """MAP@3 per experiment and for the blend: out-of-fold, and on the test clips by usage."""
     from blending.ensemble_folder import BLEND
+    from metrics.scores import oof_columns
     from runs.predictions import Predictions
     from submission.submission_file import score_by_usage
 
     test = {n: Predictions(candidates.test_fnames, p) for n, p in zip(candidates.names, candidates.test, strict=True)}
     test[BLEND] = ensemble.test
     rows, usages = [], dict[str, float]()
+    columns = oof_columns(ensemble.scores.values())
     for name, predictions in test.items():
         usages = score_by_usage(predictions, truth, candidates.classes)
-        oof = [ensemble.scores[name].get(key, float("nan")) for key in ("map3", "map3_verified")]
+        oof = [ensemble.scores[name].get(key, float("nan")) for key in columns.values()]
         rows.append([name, *(f"{value:.4f}" for value in (*oof, *usages.values()))])
-    table(["MAP@3", "OOF", "OOF verified", *(f"test {usage}" for usage in usages)], rows)
+    table(["MAP@3", *columns, *(f"test {usage}" for usage in usages)], rows)
 
 
 if __name__ == "__main__":

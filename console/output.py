@@ -5,13 +5,18 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import TextIO
+from typing import Protocol, TextIO
 
 READER_LEFT = 128 + signal.SIGPIPE  # the status of a command whose output nobody reads any more, as the shell has it
-Advance = Callable[[int], None]
+
+
+class Advance(Protocol):
+    """Called with the number of units just done; note: what else a bar shows, the units' count then makes room."""
+
+    def __call__(self, n: int, note: str = "") -> None: ...
 
 
 def say(line: str) -> None:
@@ -43,6 +48,13 @@ def _end_unread(stream: TextIO) -> None:
     """The reader has what it asked for (| head): end as quietly as other commands do, also in Python's last flush."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(READER_LEFT)
+
+
+@contextmanager
+def muted() -> Iterator[None]:
+    """Nothing is said or warned of here: the process that started this one has done so already."""
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        yield
 
 
 def table(header: list[str], rows: list[list[str]]) -> None:
@@ -79,21 +91,24 @@ def _flush() -> None:
 
 @contextmanager
 def progress(what: str, total: int, unit: str, every: float = 10.0) -> Iterator[Advance]:
-    """A context whose value is called with the number of units just done.
+    """A context whose value is called with the number of units just done, see `Advance`.
 
-    On a terminal a rich bar shows rate and time left; elsewhere a plain line appears at most every `every` seconds.
+    On a terminal a rich bar shows rate and time left, in one line of 80 columns; elsewhere a plain line appears at most
+    every `every` seconds.
     """
     if sys.stdout is not None and sys.stdout.isatty():
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.table import Column
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        rate = TextColumn("{task.fields[rate]}")
-        with Progress(*columns, rate, TimeRemainingColumn(), transient=True) as bar:
-            task = bar.add_task(_encodable(what, sys.stdout), total=total, rate="")
+        texts = (TextColumn(f"{{task.fields[{name}]}}") for name in ("note", "rate"))
+        left = TimeRemainingColumn(table_column=Column(no_wrap=True))  # so that the bar alone shrinks
+        with Progress(TextColumn("{task.description}"), BarColumn(), *texts, left, transient=True) as bar:
+            task = bar.add_task(_encodable(what, sys.stdout), total=total, note=f"0/{total}", rate="")
 
-            def advance(n: int) -> None:
-                speed = bar.tasks[0].speed
-                bar.update(task, advance=n, rate=f"{speed:.1f} {unit}/s" if speed else "")
+            def advance(n: int, note: str = "") -> None:
+                speed, done = bar.tasks[0].speed or 0.0, int(bar.tasks[0].completed) + n
+                rate = f"{speed:.{0 if speed >= 10 else 1}f} {unit}/s" if speed else ""
+                bar.update(task, advance=n, note=note or f"{done}/{total}", rate=rate)
 
             yield advance
     else:
@@ -104,7 +119,7 @@ def _plain_lines(what: str, total: int, unit: str, every: float) -> Advance:
     start = last = time.monotonic()
     done = 0
 
-    def advance(n: int) -> None:
+    def advance(n: int, note: str = "") -> None:
         nonlocal last, done
         done += n
         now = time.monotonic()

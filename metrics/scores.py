@@ -1,5 +1,7 @@
 """The scores of a set of predictions, by name."""
 
+from collections.abc import Iterable, Mapping
+
 import numpy as np
 
 from metrics.map_at_3 import map_at_3, ranks
@@ -13,8 +15,15 @@ def accuracy(probs: np.ndarray, truth: np.ndarray) -> float:
 
 
 def scores(probs: np.ndarray, truth: np.ndarray, verified: np.ndarray) -> dict[str, float]:
-    """map3, accuracy and, where any clip is verified, map3_verified; verified (clips,) bool."""
+    """map3, accuracy and, where some clips are verified and others are not, map3_verified; verified (clips,) bool."""
     found = {"map3": map_at_3(probs, truth), "accuracy": accuracy(probs, truth)}
-    if verified.any():
+    if verified.any() and not verified.all():
         found["map3_verified"] = map_at_3(probs[verified], truth[verified])
     return found
+
+
+def oof_columns(found: Iterable[Mapping[str, float]]) -> dict[str, str]:
+    """Titles of a table of out-of-fold scores, and the name of the score in each: those that any of `found` has."""
+    titles = {"OOF": "map3", "OOF verified": "map3_verified"}
+    names: set[str] = set().union(*found)
+    return {title: name for title, name in titles.items() if name in names}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from metrics.map_at_3 import average_precision_at_3, log_loss, map_at_3, ranks, standard_error, top_3
-from metrics.scores import accuracy, scores
+from metrics.scores import accuracy, oof_columns, scores
 
 
 def slow_map_at_3(probs: np.ndarray, truth: np.ndarray) -> float:
@@ -115,7 +115,9 @@ def test_verified_score_counts_verified_clips_only() -> None:
         "accuracy": pytest.approx(2 / 3),
         "map3_verified": pytest.approx(0.75),
     }
-    assert "map3_verified" not in scores(probs, truth, np.zeros(3, bool))
+    plain = [scores(probs, truth, np.full(3, verified)) for verified in (False, True)]  # it would be map3 again
+    assert plain[0] == plain[1] and "map3_verified" not in plain[0]
+    assert list(oof_columns(plain)) == ["OOF"] and list(oof_columns([found, *plain])) == ["OOF", "OOF verified"]
 
 
 def test_log_loss_by_hand() -> None:

@@ -13,7 +13,7 @@ import torch
 from console import output as console
 from console.command_line import run_command
 from console.errors import UserError, list_some
-from console.output import progress, say, table, warn
+from console.output import muted, progress, say, table, warn
 
 
 class Terminal(io.StringIO):
@@ -168,6 +168,26 @@ def test_on_a_terminal_a_bar(monkeypatch):
         say("between")
     shown = screen.getvalue()
     assert "features" in shown and "4/4" in shown and "between" in shown and "\x1b[" in shown
+
+
+def test_a_note_takes_the_place_of_the_count_in_80_columns(monkeypatch):
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    with progress("fsdkaggle2018_best fold 0", 40000, "clips") as advance:
+        advance(64, "epoch 13/80 loss 0.12 map3 0.654")
+        advance(64, "epoch 13/80 loss 0.12 map3 0.654")
+    shown = screen.getvalue()
+    assert "fold 0" in shown and "epoch 13/80 loss 0.12 map3 0.654" in shown and "128/" not in shown
+
+
+def test_what_another_process_has_said_is_not_said_again(capsys):
+    with muted():
+        say("a result")
+        warn("a doubt")
+    say("news")
+    assert capsys.readouterr() == ("news\n", "")
 
 
 def test_an_error_within_comes_through(capsys):

@@ -201,6 +201,17 @@ def test_without_any_of_it_runs_are_as_before(own: Paths) -> None:
     assert train_folds(run.config, [0], own) == [run.scores["map3"]]
 
 
+def test_without_the_preamble_a_fold_speaks_of_itself_alone(own: Paths, capfd: pytest.CaptureFixture[str]) -> None:
+    cfg = config()
+    train_folds(cfg, [0], own, preamble=True)
+    out, err = capfd.readouterr()
+    assert "training clips, " in out and "test clips with a fault" in err
+    train_folds(cfg, [0], own, force=True, preamble=False)
+    again, err = capfd.readouterr()
+    assert err == "" and [line.partition(" fold 0")[0] for line in again.splitlines()] == ["new", "new"]
+    assert len(out.splitlines()) == 3
+
+
 def test_a_fold_that_is_done_again_goes_on_without_force(own: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the line says that an interrupted --force leaves; what is finished stays until then."""
     cfg = config()

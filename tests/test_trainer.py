@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import get_args, get_type_hints
@@ -12,6 +12,7 @@ import torch
 from pytorch_lightning.utilities import rank_zero_only
 
 from configs.schema import TrainConfig
+from console.output import Advance
 from runs.run_folder import CHECKPOINT
 from tests.conftest import MakeStore
 from tests.test_lit_tagger import EVERYTHING, equal, lit_of, same, train_config
@@ -65,14 +66,14 @@ def test_the_report_of_an_epoch(capsys: pytest.CaptureFixture[str], monkeypatch:
 
 
 @pytest.fixture
-def bars(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
-    """For every progress bar: its total, then what it was advanced by."""
-    shown: list[list[int]] = []
+def bars(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[int, str]]]:
+    """For every progress bar: its total, then what it was advanced by, each with the note."""
+    shown: list[list[tuple[int, str]]] = []
 
     @contextmanager
-    def progress(what: str, total: int, unit: str, every: float) -> Iterator[Callable[[int], None]]:
-        shown.append([total])
-        yield shown[-1].append
+    def progress(what: str, total: int, unit: str, every: float) -> Iterator[Advance]:
+        shown.append([(total, what)])
+        yield lambda n, note="": shown[-1].append((n, note))
 
     monkeypatch.setattr(fitting, "progress", progress)
     return shown
@@ -84,7 +85,7 @@ def bars(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
 def test_going_on_shows_what_is_left(
     make_store: MakeStore,
     tmp_path: Path,
-    bars: list[list[int]],
+    bars: list[list[tuple[int, str]]],
     options: dict[str, object],
     at: int,
     clips: list[int],
@@ -109,8 +110,11 @@ def test_going_on_shows_what_is_left(
     assert finished_epochs(tmp_path / "halves" / CHECKPOINT) == at
     fit(second, tmp_path / "halves", "exp", "fp32")
     assert same(whole, second) and equal(whole.kept, second.kept)
-    assert [bar[0] for bar in bars] == clips
-    assert sum(bars[0][1:]) == clips[0] and sum(bars[2][1:]) == clips[2]
+    assert [bar[0][0] for bar in bars] == clips
+    assert [sum(n for n, _ in bar[1:]) for bar in bars[::2]] == clips[::2]
+    row = whole.history[at - 1]
+    assert bars[0][1][1] == f"epoch 1/{whole.epochs}"  # no score yet
+    assert bars[2][1][1] == f"epoch {at + 1}/{whole.epochs} loss {row['loss']:.2g} map3 {row['map3']:.3f}"
 
 
 def test_what_was_begun_on_a_gpu_goes_on_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

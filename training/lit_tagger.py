@@ -127,9 +127,8 @@ class LitTagger(pl.LightningModule):
         if self.cfg.keep == "best" and (self.best_epoch < 0 or found["map3"] > self.history[self.best_epoch]["map3"]):
             self.best_epoch = self.current_epoch
             self.best = {k: v.detach().clone() for k, v in self.judged.state_dict().items()}
-        self.log_dict(
-            {**self.history[-1], "step": self.current_epoch + 1.0}, batch_size=1
-        )  # TensorBoard's axis: epochs
+        step = self.current_epoch + 1.0  # on TensorBoard's axis
+        self.log_dict({**self.history[-1], "step": step}, batch_size=1)
 
     @property
     def judged(self) -> Tagger:

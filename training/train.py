@@ -1,12 +1,13 @@
 """A fold from its rows to its run folder, or found there."""
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.paths import Paths
 from configs.schema import Config, config_hash
-from console.output import say, warn
+from console.output import muted, say, warn
 from folds.assign import fold_hash
 from runs.predictions import Predictions
 from runs.provenance import environment
@@ -23,9 +24,13 @@ if TYPE_CHECKING:
 CODE = Path(__file__).parents[1]
 
 
-def train_folds(cfg: Config, folds: list[int], paths: Paths, force: bool = False) -> list[float]:
-    """Train what is not finished; the out-of-fold MAP@3 of each fold. Raises UserError on bad input."""
-    data = load_data(cfg, folds, paths)
+def train_folds(cfg: Config, folds: list[int], paths: Paths, force: bool = False, preamble: bool = True) -> list[float]:
+    """Train what is not finished; the out-of-fold MAP@3 of each fold. Raises UserError on bad input.
+
+    preamble: say what the competition and the folds are, and warn of their faults.
+    """
+    with nullcontext() if preamble else muted():
+        data = load_data(cfg, folds, paths)
     prepared = None
     found = []
     for fold in folds:
@@ -34,7 +39,8 @@ def train_folds(cfg: Config, folds: list[int], paths: Paths, force: bool = False
         if final.exists() and not force and not is_begun(final, cfg):  # begun: by --force, and interrupted
             found.append(reuse_finished_fold(cfg, fold, data, final))
             continue
-        prepared = prepared or prepare(cfg, data, paths, folds)
+        with nullcontext() if preamble else muted():
+            prepared = prepared or prepare(cfg, data, paths, folds)
         found.append(train_fold(cfg, fold, prepared, final, force))
     if len(folds) > 1:
         say_all_folds(cfg, folds, data, paths)

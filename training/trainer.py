@@ -17,7 +17,7 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 
 from configs.files import atomic, name_in_utf8
 from console.errors import UserError
-from console.output import READER_LEFT, progress, say
+from console.output import READER_LEFT, Advance, progress, say
 from models.device import memory_kept
 from runs.run_folder import CHECKPOINT
 from training.lit_tagger import SAVED, LitTagger, Scores
@@ -118,22 +118,25 @@ class RunKeeper(EpochReporter):
     done: epochs behind the checkpoint that it goes on from. A kill at any moment leaves the last whole epoch.
     """
 
-    def __init__(
-        self, folder: Path, done: int, report: Callable[[Scores], None], advance: Callable[[int], None]
-    ) -> None:
+    def __init__(self, folder: Path, done: int, report: Callable[[Scores], None], advance: Advance) -> None:
         super().__init__(report)
         self.folder, self.advance = folder, advance
         self.logger = TensorBoardLogger(name_in_utf8(folder), name="", version="", purge_step=done + 1)
 
+    def on_train_epoch_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
+        assert isinstance(lit, LitTagger)
+        known = "".join(f" loss {last['loss']:.2g} map3 {last['map3']:.3f}" for last in lit.history[-1:])
+        self.note = f"epoch {trainer.current_epoch + 1}/{lit.epochs}{known}"
+
     def on_train_batch_end(self, trainer: pl.Trainer, lit: pl.LightningModule, out: Any, batch: Any, i: int) -> None:
-        self.advance(len(batch))
+        self.advance(len(batch), self.note)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
         assert isinstance(lit, LitTagger)
-        # by hand: CSVLogger removes the epochs before a kill, and sorts the columns
+        # by hand: CSVLogger deletes the epochs that were before it, and sorts the columns
         lines = [",".join(lit.history[-1]), *(",".join(f"{v:.6g}" for v in row.values()) for row in lit.history)]
         (self.folder / "metrics.csv").write_text("\n".join(lines) + "\n")
-        # by hand: ModelCheckpoint saves after all other callbacks, so that an epoch would be told that a kill still loses
+        # by hand: ModelCheckpoint saves after all other callbacks, also after `report`: a kill would lose that epoch
         trainer.save_checkpoint(self.folder / CHECKPOINT)
         super().on_train_epoch_end(trainer, lit)
 
