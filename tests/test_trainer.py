@@ -1,5 +1,6 @@
 """The epochs of a fold: what is said, what is left after Ctrl-C, and that going on ends in the same place."""
 
+import errno
 import os
 import signal
 from collections.abc import Iterator
@@ -12,13 +13,14 @@ import torch
 from pytorch_lightning.utilities import rank_zero_only
 
 from configs.schema import TrainConfig
+from console.errors import UserError
 from console.output import Advance
 from runs.run_folder import CHECKPOINT
 from tests.conftest import MakeStore
 from tests.test_lit_tagger import EVERYTHING, equal, lit_of, same, train_config
 from training import trainer as fitting
 from training.lit_tagger import SAVED
-from training.trainer import PRECISIONS, finished_epochs, fit, reporter
+from training.trainer import PRECISIONS, WholeFiles, finished_epochs, fit, reporter
 
 
 def test_every_precision_of_the_config_has_lightnings_name() -> None:
@@ -123,3 +125,30 @@ def test_what_was_begun_on_a_gpu_goes_on_without_one(tmp_path: Path, monkeypatch
         patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
         torch.save(found | {"history": [{"epoch": 1}], "best": {"w": torch.ones(2)}}, tmp_path / CHECKPOINT)
     assert finished_epochs(tmp_path / CHECKPOINT) == 1
+
+
+def test_a_begun_fold_of_another_version_is_told(tmp_path: Path) -> None:
+    """Its averages lay elsewhere in the checkpoint."""
+    found: dict[str, object] = {name: [] for name in SAVED}
+    torch.save(found | {"state_dict": {"tagger.mean": torch.ones(2)}}, tmp_path / CHECKPOINT)
+    assert finished_epochs(tmp_path / CHECKPOINT, ["tagger.mean"]) == 0
+    with pytest.raises(UserError, match=r"last\.ckpt: damaged \(it lacks ema\.n\).*--force"):
+        finished_epochs(tmp_path / CHECKPOINT, ["tagger.mean", "ema.n"])
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / CHECKPOINT
+    WholeFiles().save_checkpoint({"epoch": 1}, file)
+
+    def full(part: Path, content: bytes) -> None:
+        with part.open("wb") as torn:
+            torn.write(content[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left") as error:
+        WholeFiles().save_checkpoint({"epoch": 2}, file)
+    assert error.value.filename == str(file)
+    assert torch.load(file, weights_only=True) == {"epoch": 1}
