@@ -64,7 +64,7 @@ def fit(lit: LitTagger, folder: Path, epochs: int | None = None, precision: str 
     """As train_fold.py does, without the console; the scores that were reported."""
     reported: list[dict[str, float]] = []
     last = folder / CHECKPOINT
-    keeper = RunKeeper(folder, finished_epochs(last), reported.append, lambda n: None)
+    keeper = RunKeeper(folder, finished_epochs(last), reported.append, lambda n, note="": None)
     with quiet():
         trainer = build_trainer(lit, precision, keeper, epochs or lit.epochs)
         trainer.fit(lit, ckpt_path=last if last.exists() else None, weights_only=True)

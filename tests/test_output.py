@@ -217,7 +217,7 @@ def run_python(code: str, shell: str = "", **variables: str) -> "subprocess.Comp
     return subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, env=env)
 
 
-MANY = "from configs.console import *\nrun_command(lambda: [say('x' * 99) for _ in range(10_000)])"
+MANY = "from console.command_line import *; from console.output import *\nrun_command(lambda: [say('x' * 99) for _ in range(10_000)])"
 
 
 def test_a_reader_that_leaves_has_what_it_asked_for():
@@ -225,7 +225,7 @@ def test_a_reader_that_leaves_has_what_it_asked_for():
     assert (done.returncode, done.stdout, done.stderr) == (141, b"x" * 99 + b"\n", b"")  # as of any command
     done = run_python(MANY, "2>&1 | head -n 1")
     assert (done.returncode, done.stdout) == (141, b"x" * 99 + b"\n")
-    code = "import argparse, time\nfrom configs.console import *\ntime.sleep(0.2)\n"
+    code = "import argparse, time\nfrom console.command_line import *; from console.output import *\ntime.sleep(0.2)\n"
     done = run_python(
         code + "run_command(lambda: argparse.ArgumentParser().parse_args(['-h']))", "| true", PYTHONUNBUFFERED=""
     )
@@ -242,7 +242,7 @@ def test_a_broken_pipe_of_something_else_is_told(capsys):
 def test_without_standard_streams_nothing_is_said_and_no_file_takes_their_place(tmp_path, closed):
     code = f"""
 import os, sys
-from configs.console import *
+from console.command_line import *; from console.output import *
 say("before"); warn("before")
 def main():
     with open({str(tmp_path / "file")!r}, "w") as file:
@@ -269,7 +269,7 @@ run_command(main)
 def test_a_terminal_of_another_encoding_stops_nothing(encoding, shown):
     code = """
 import argparse
-from configs.console import *
+from console.command_line import *; from console.output import *
 say("G\\xe4nse \\udcff"); table(["G\\xe4nse"], [["1"]])
 run_command(lambda: argparse.ArgumentParser(prog="G\\xe4nse").parse_args(["--help"]))
 """
