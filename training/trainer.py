@@ -163,8 +163,11 @@ class WholeFiles(TorchCheckpointIO):
         """Raises OSError that names the file, on a full disk for instance."""
         content = io.BytesIO()
         torch.save(checkpoint, content)  # into a file it would call a full disk a RuntimeError
-        with atomic(Path(path)) as part:
-            part.write_bytes(content.getbuffer())
+        try:
+            with atomic(Path(path)) as part:
+                part.write_bytes(content.getbuffer())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 @contextmanager
