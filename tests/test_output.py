@@ -217,7 +217,8 @@ def run_python(code: str, shell: str = "", **variables: str) -> "subprocess.Comp
     return subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, env=env)
 
 
-MANY = "from console.command_line import *; from console.output import *\nrun_command(lambda: [say('x' * 99) for _ in range(10_000)])"
+MANY = "from console.command_line import *; from console.output import *\n"
+MANY += "run_command(lambda: [say('x' * 99) for _ in range(10_000)])"
 
 
 def test_a_reader_that_leaves_has_what_it_asked_for():
