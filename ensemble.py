@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from blending.apply import AUTO, DECIDE, METHODS
 from configs.paths import Paths, add_folders, as_path
@@ -11,6 +11,8 @@ from console.command_line import run_command
 from console.output import say, table
 
 if TYPE_CHECKING:
+    from blending.bootstrap import MethodScore
+    from blending.candidates import Candidates
     from blending.ensemble_folder import Ensemble
 
 EXAMPLES = f"""methods, the simplest first:
@@ -65,7 +67,6 @@ def blend(
 
     predictions: a folder that stands for our runs and the competition; the others as in `make_ensemble`.
     """
-    from blending.candidates import current_candidates
     from blending.ensemble_folder import (
         find_ensemble,
         is_up_to_date,
@@ -83,7 +84,7 @@ def blend(
     if unverified_weight is not None and not 0 <= unverified_weight <= 1:
         raise UserError(f"--unverified-weight {unverified_weight}: must lie in 0 to 1")
     folder = paths.ensemble(name)
-    candidates = candidates_from_predictions(predictions, runs) if predictions else current_candidates(paths, runs)
+    candidates = candidates_from_predictions(predictions, runs) if predictions else candidates_of(paths, runs)
     found = None if force else find_ensemble(folder)
     if found and same_options(found, method, decide, unverified_weight) and is_up_to_date(found, candidates):
         found = with_current_test(found, candidates, folder, write_report)
@@ -93,8 +94,19 @@ def blend(
     ensemble = make_ensemble(candidates, method, decide=decide, unverified_weight=unverified_weight)
     save_ensemble(ensemble, folder, lambda partial: write_report(partial, ensemble, candidates))
     show(ensemble, candidates.selected_on_oof)
-    say(f"{ensemble.weights['method']} blend of {len(candidates.names)} models -> {folder} (look at report.html)")
+    say(f"{ensemble.blend.method} blend of {len(candidates.names)} models -> {folder} (look at report.html)")
     return ensemble
+
+
+def candidates_of(paths: Paths, names: list[str]) -> "Candidates":
+    """The named experiments, or all that are finished, with answers for the test clips as they are now."""
+    from blending.candidates import align, finished_runs
+    from input.competition import load_competition, locate_test
+    from runs.test_predictions import test_predictions
+
+    competition = locate_test(load_competition(paths.input, sound=False))
+    runs = finished_runs(paths.runs, names, competition)
+    return align(runs, test_predictions(runs, competition, paths), competition)
 
 
 def show(ensemble: "Ensemble", selected_on_oof: Sequence[str] = ()) -> None:
@@ -104,40 +116,33 @@ def show(ensemble: "Ensemble", selected_on_oof: Sequence[str] = ()) -> None:
     """
     from metrics.scores import oof_columns
 
-    known = ensemble.weights["models"]
-    columns = oof_columns(ensemble.scores.values())
+    compared, scores = ensemble.comparison, ensemble.scores
+    columns = oof_columns(scores.values())
     rows = [
-        [name, f"{known[name]['weight']:.3f}", *(f"{one.get(key, float('nan')):.4f}" for key in columns.values())]
-        for name, one in ensemble.scores.items()
-        if name in known
+        [name, f"{model.weight:.3f}", *(f"{scores[name].get(key, float('nan')):.4f}" for key in columns.values())]
+        for name, model in ensemble.blend.models.items()
     ]
     table(["model", "weight", *columns], rows)
-    about = ensemble.comparison
     say("")
-    header = ["method", "fitted", "nested", "SE", "to best single", "95 %", "to plain mean", "95 %", "nested, all rows"]
-    table(header, [_line(name, one, about["chosen"]) for name, one in about["methods"].items()])
-    say(f"* chosen. fitted, nested and differences: MAP@3 of the {about['rows']} rows that decide ({about['decide']})")
-    if tried := about["unverified_weight"]:
-        listed = ", ".join(f"{weight}: {score:.4f}" for weight, score in tried.items())
-        say(f"log_linear, by the weight of unverified rows in the fit (offsets' spread chosen on all rows): {listed}")
-    expected = about["expected"]
-    low, high = expected["interval"]
-    say(
-        f"expected on {expected['clips']} test clips, if like the rows that decide: {expected['score']:.4f}, "
-        f"with 95 % between {low:.4f} and {high:.4f}"
-    )
+    header = ["method", "fitted", "nested", "SE", "to best single", "95 %"]
+    table(header, [_line(name, one, name == compared.chosen) for name, one in compared.methods.items()])
+    say(f"* chosen. MAP@3 of the {compared.rows} rows that decide ({compared.decide}); more in report.html")
+    if tried := compared.unverified_weight:
+        say("log_linear, by the weight of unverified rows in the fit:")
+        say("  " + ", ".join(f"{weight}: {score:.4f}" for weight, score in tried.items()))
+    expected = compared.expected
+    low, high = expected.interval
+    say(f"expected on {expected.clips} test clips like these: {expected.score:.4f} (95 %: {low:.4f} to {high:.4f})")
     if selected_on_oof:
         what = "its epoch was the one that scored best on its own out-of-fold clips (train.keep=best)"
         say(f"a little flattered by each of {', '.join(selected_on_oof)}: {what}")
 
 
-def _line(name: str, found: dict[str, Any], chosen: str) -> list[str]:
-    cells = [name + (" *" if name == chosen else ""), f"{found['fitted']:.4f}", f"{found['score']:.4f}"]
-    cells.append(f"{found['se']:.4f}")
-    for key in ("to_single", "to_mean"):
-        low, high = found[key]["interval"]
-        cells += [f"{found[key]['difference']:+.4f}", f"{low:+.4f} {high:+.4f}"]
-    return [*cells, f"{found['nested_all']:.4f}"]
+def _line(name: str, one: "MethodScore", is_chosen: bool) -> list[str]:
+    low, high = one.to_single.interval
+    cells = [f"{value:.4f}" for value in (one.fitted, one.score, one.se)]
+    gain = [f"{one.to_single.difference:+.4f}", f"{low:+.4f} {high:+.4f}"]
+    return [name + " *" * is_chosen, *cells, *gain]
 
 
 if __name__ == "__main__":

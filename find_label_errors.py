@@ -68,9 +68,10 @@ def list_label_errors(
     runs: experiments whose mean counts, all finished ones where none is named. Raises UserError where `out` exists,
     unless `force`, or is a folder, and as the reading of runs and competition does.
     """
-    from blending.candidates import candidates_from_runs
+    from blending.candidates import align, finished_runs
     from input.competition import load_competition
     from input.corrections import read_corrections
+    from runs.test_predictions import test_predictions
 
     if out.is_dir():
         raise UserError(f"{out}: is a folder: name a file with --out")
@@ -80,7 +81,9 @@ def list_label_errors(
         raise UserError(f"{out}: exists: name another with --out, or overwrite it with --force")
     competition = load_competition(paths.input, skip_missing=True)
     known = read_corrections(corrections, competition.train, competition.classes) if corrections else {}
-    candidates = candidates_from_runs(paths.runs, runs, replace(competition, test=competition.test[:0]))
+    competition = replace(competition, test=competition.test[:0])  # nothing is asked of test clips
+    experiments = finished_runs(paths.runs, runs, competition)
+    candidates = align(experiments, test_predictions(experiments, competition, paths), competition)
     found = suspects(candidates, competition)
     if not verified and candidates.verified.all():
         say("every label counts as verified: all are doubted, as with --verified")

@@ -10,13 +10,10 @@ from console.errors import UserError, list_faults, list_some
 from console.output import say, table, warn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import pandas as pd
 
     from blending.candidates import Candidates
     from blending.ensemble_folder import Ensemble
-    from runs.run_folder import Run
 
 CHANGED = "its runs or their labels changed since: python ensemble.py makes it again"
 EXAMPLES = """examples:
@@ -69,68 +66,106 @@ def submit(
     output: Path,
     truth_file: Path | None,
     predictions: Path | None = None,
-    anew: bool = False,
+    refresh: bool = False,
 ) -> None:
-    """Write and validate the submission; with a truth, score it. predictions: a folder that stands for our runs and the
-    competition; anew: nothing of the test clips that is stored counts. Raises UserError on a blend that does not fit.
+    """Choose the blend, write and validate the submission and, with a truth, score it.
+
+    predictions: a folder that stands for our runs and the competition. refresh: predict every test clip, whatever is
+    stored. Raises UserError on a blend that does not fit.
     """
-    from blending.candidates import current_candidates
-    from blending.ensemble_folder import find_ensemble, make_ensemble, same_runs, save_ensemble, with_current_test
-    from blending.external_predictions import candidates_from_predictions
-    from input.competition import read_truth
-    from submission.submission_file import check_overwritable, write_report, write_submission
+    from submission.submission_file import check_overwritable
 
     if output.resolve() == ((predictions or paths.input) / "sample_submission.csv").resolve():
         raise UserError(f"{output}: is the competition's own: give another name with --output")
     check_overwritable(output)  # now, not after the clips are predicted
     folder = paths.ensemble(name)
-    ensemble = find_ensemble(folder)
-    if ensemble is None and name != "default":
-        raise UserError(f"{folder}: no such blend: python ensemble.py --name {name}")
-    by_default = ensemble is None or ensemble.weights["by_default"]
-    chosen = [] if ensemble is None or by_default else list(ensemble.weights["models"])
+    found = find_blend(folder)
+    candidates = read_candidates(paths, folder, found, predictions, refresh)
+    truth = read_scored(truth_file, candidates) if truth_file else None
+    ensemble = choose_blend(folder, found, candidates)
+    write(output, folder, ensemble, candidates)
+    if truth is not None:
+        show_scores(ensemble, candidates, truth)
+    say(f"{len(ensemble.test.fnames)} clips -> {output}")
+
+
+def find_blend(folder: Path) -> "Ensemble | None":
+    """The blend in a folder. Raises UserError where there is none, unless it is the default one."""
+    from blending.ensemble_folder import find_ensemble
+
+    found = find_ensemble(folder)
+    if found is None and folder.name != "default":
+        raise UserError(f"{folder}: no such blend: python ensemble.py --name {folder.name}")
+    return found
+
+
+def read_candidates(
+    paths: Paths, folder: Path, found: "Ensemble | None", predictions: Path | None, refresh: bool
+) -> "Candidates":
+    """The models of a blend that was chosen, else all that there are.
+
+    Raises UserError where the runs of a chosen blend changed, before these predict.
+    """
+    from blending.candidates import align, finished_runs
+    from blending.external_predictions import candidates_from_predictions
+    from input.competition import load_competition, locate_test
+    from runs.test_predictions import test_predictions
+
+    chosen = found.blend.models if found and not found.blend.by_default else {}
     if predictions:
-        candidates = candidates_from_predictions(predictions, chosen)
-    else:
-
-        def check(runs: "Sequence[Run]") -> None:
-            if ensemble and not by_default:
-                check_same_runs(ensemble, folder, runs)
-
-        candidates = current_candidates(paths, chosen, anew, check)
-    truth = read_truth(truth_file, candidates.classes, candidates.test_fnames) if truth_file else None
-    if truth is not None and (gone := sorted(set(truth["fname"]) - set(candidates.test_fnames))):
-        raise UserError(f"{truth_file}: scored clips that the submission would lack: {list_some(gone)}")
-    if ensemble is not None and same_runs(ensemble, candidates):
-        ensemble = with_current_test(ensemble, candidates, folder, illustrate)  # test clips may have changed since
-        say(f"{folder}: found, {ensemble.weights['method']} blend of {', '.join(ensemble.weights['models'])}")
-    elif not by_default:
+        return candidates_from_predictions(predictions, list(chosen))
+    competition = locate_test(load_competition(paths.input, sound=False))
+    experiments = finished_runs(paths.runs, list(chosen), competition)
+    ids = {runs[0].folder.parent.name: tuple(run.id for run in runs) for runs in experiments}
+    if chosen and ids != {name: model.ids for name, model in chosen.items()}:
         raise UserError(f"{folder}: {CHANGED}")
-    else:
-        ensemble = make_ensemble(candidates, "arithmetic", by_default=True, decide="all")  # a mean needs no judge
-        save_ensemble(ensemble, folder)
-        say(f"blend, for want of a chosen one: the mean of {', '.join(candidates.names)} -> {folder}")
+    return align(experiments, test_predictions(experiments, competition, paths, refresh), competition)
+
+
+def read_scored(file: Path, candidates: "Candidates") -> "pd.DataFrame":
+    """The labels of the test clips. Raises UserError where the submission would lack a clip that is scored."""
+    from input.competition import read_truth
+
+    truth = read_truth(file, candidates.classes, candidates.test_fnames)
+    if gone := sorted(set(truth["fname"]) - set(candidates.test_fnames)):
+        raise UserError(f"{file}: scored clips that the submission would lack: {list_some(gone)}")
+    return truth
+
+
+def choose_blend(folder: Path, found: "Ensemble | None", candidates: "Candidates") -> "Ensemble":
+    """The blend that was found, of the test clips as they are now; the mean of all models where none was chosen.
+
+    Raises UserError where the runs or labels of a chosen blend changed.
+    """
+    from blending.ensemble_folder import make_ensemble, same_runs, save_ensemble, with_current_test
+
+    if found and same_runs(found, candidates):
+        say(f"{folder}: found, {found.blend.method} blend of {', '.join(found.blend.models)}")
+        return with_current_test(found, candidates, folder, illustrate)
+    if found and not found.blend.by_default:
+        raise UserError(f"{folder}: {CHANGED}")
+    ensemble = make_ensemble(candidates, "arithmetic", by_default=True, decide="all")  # a mean needs no judge
+    save_ensemble(ensemble, folder)
+    say(f"no blend chosen: using the mean of {', '.join(candidates.names)} -> {folder}")
+    return ensemble
+
+
+def illustrate(folder: Path, ensemble: "Ensemble", candidates: "Candidates") -> None:
+    from blending.report import write_report
+
+    write_report(folder, ensemble, candidates)
+
+
+def write(output: Path, folder: Path, ensemble: "Ensemble", candidates: "Candidates") -> None:
+    """The submission and its report; warns of test clips with a fault."""
+    from submission.submission_file import write_report, write_submission
+
     write_submission(output, ensemble.test, candidates.classes)
     report = output.with_name(output.stem + ".report.json")
     write_report(report, folder, candidates.test_faults, len(ensemble.test.fnames))
     if candidates.test_faults:
         what = "test clips with a fault, kept with what is heard of them, or with the class prior"
         warn(f"{what}: {list_faults(candidates.test_faults)}")
-    if truth is not None:
-        show_scores(ensemble, candidates, truth)
-    say(f"{len(ensemble.test.fnames)} clips -> {output}")
-
-
-def illustrate(folder: Path, ensemble: "Ensemble", candidates: "Candidates") -> None:
-    from blending.report import write_report as write_page
-
-    write_page(folder, ensemble, candidates)
-
-
-def check_same_runs(ensemble: "Ensemble", folder: Path, runs: "Sequence[Run]") -> None:
-    """Raises UserError where a chosen blend was made from other runs of an experiment, before these predict."""
-    if ensemble.weights["models"][runs[0].folder.parent.name]["ids"] != [run.id for run in runs]:
-        raise UserError(f"{folder}: {CHANGED}")
 
 
 def show_scores(ensemble: "Ensemble", candidates: "Candidates", truth: "pd.DataFrame") -> None:

@@ -127,8 +127,8 @@ def facts_of(data: "Data", paths: Paths) -> dict[str, Any]:
     from folds.assign import fold_hash
 
     where = {"input": str(paths.input)} | ({"work": str(paths.work)} if paths.work != Paths.work else {})
-    hashes = {key: data.facts.get(key) for key in ("corrections_hash", "code")}
-    hashes |= {"sound_hash": data.facts["sound_hash"]["train"]}
+    made = data.origin
+    hashes = {"corrections_hash": made.corrections_hash, "code": made.code or None, "sound_hash": made.sound_hash.train}
     return {"fold_hash": fold_hash(data.folds), **hashes, "where": where}
 
 

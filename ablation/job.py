@@ -151,7 +151,7 @@ def _scores(trial: Trial, run: "Run", probs: "np.ndarray") -> dict[str, Any]:
 
     truth, given = rows_of(trial.truth), rows_of(trial.paths.input)
     scores = {"map3": map_at_3(probs, truth), "accuracy": accuracy(probs, truth), "map3_given": map_at_3(probs, given)}
-    return {**scores, "clips": len(truth), "git_revision": run.manifest.get("git_revision")}
+    return {**scores, "clips": len(truth), "git_revision": run.manifest.git_revision}
 
 
 def _write(trial: Trial, found: dict[str, Any]) -> None:

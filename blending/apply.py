@@ -1,17 +1,17 @@
 """How a fitted blend is applied to probabilities: numbers in a weights.json, matrices in and out, numpy alone."""
 
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
-from configs.forms import read_json
+from configs.forms import read_json, to_json
 from console.errors import UserError
 from runs.predictions import geometric, softmax
 
 FLOOR = 1e-3  # under a fitted logarithm: a confident 1e-20 is no evidence worth 46 nats
-MEANS = ("single", "arithmetic", "geometric", "rank", "temperature", "greedy", "weights")  # none without a weight
 METHODS = {
     "single": "the best model alone",
     "arithmetic": "mean of the probabilities",
@@ -27,75 +27,84 @@ AUTO = "auto"  # the simplest of METHODS within one standard error of the best n
 DECIDE = ("verified", "all")  # which rows fit and judge a blend
 
 
-class Model(TypedDict):
-    """An entry of `models` in weights.json."""
+@dataclass(frozen=True)
+class Model:
+    """A model of a blend."""
 
     weight: float
-    ids: list[str]
-    temperature: NotRequired[float]
-    coefficients: NotRequired[list[list[float]]]  # (classes in, classes out)
+    ids: tuple[str, ...] = ()  # of the runs that its predictions were read from, one a fold
+    temperature: float | None = None  # of the method 'temperature'
+    coefficients: list[list[float]] | None = None  # of the method 'stack': (classes in, classes out)
 
 
-class Weights(TypedDict):
-    """What of a weights.json is read again."""
+@dataclass(frozen=True)
+class Blend:
+    """weights.json: how a blend is computed, and what it was made from."""
 
-    method: str
+    method: str  # one of METHODS
     models: dict[str, Model]
-    classes: list[str]
-    by_default: bool
-    offsets: NotRequired[list[float]]
+    offsets: list[float] | None = None  # (classes,) of the methods 'log_linear' and 'stack'
+    offset_spread: float | None = None  # of the offsets' prior in 'log_linear', nats
+    asked: str | None = None  # the method that was asked for: AUTO, or `method`; None in one of an older version
+    decide: str | None = None  # the rows that judged, one of DECIDE
+    unverified_weight: float | None = None  # of unverified rows in the fit; None for the default
+    by_default: bool = False  # nobody chose it: a later submission may make another one
+    classes: tuple[str, ...] = ()  # in the order of the columns
+    truth: str | None = None  # hash of the labels and folds that it was fitted to
+
+    @property
+    def used(self) -> dict[str, Model]:
+        """The models that count. All of them where every weight is 0, as a pool of models that know nothing may be."""
+        return {name: model for name, model in self.models.items() if model.weight > 0} or self.models
 
 
-def read_weights(file: Path, remedy: str = "make it again with ensemble.py --force") -> Weights:
-    """The content of a weights.json. Raises UserError where it is damaged, or a number in it is none that can be."""
-    about: Weights = read_json(file, Weights, remedy)
-    try:
-        _check_weights(about)
-    except ValueError as error:
-        raise UserError(f"{file}: {' '.join(str(error).split())}: {remedy}") from None
-    return about
+def read_blend(file: Path, remedy: str = "make it again with ensemble.py --force") -> Blend:
+    """A weights.json. Raises UserError where it is damaged, or `apply_blend` would not compute a blend from it."""
+    blend = read_json(file, Blend, remedy)
+    if fault := _fault(blend):
+        raise UserError(f"{file}: {fault}: {remedy}")
+    return blend
 
 
-def _check_weights(about: Weights) -> None:
-    """Raises ValueError where `apply_blend` would not compute a blend from this."""
-    classes, models, method = about["classes"], about["models"], about["method"]
-    if not (classes and models):
-        raise ValueError("it has no classes or no models")
-    if method not in (*MEANS, "log_linear", "stack"):
-        raise ValueError(f"no blending method {method!r}")
-    weights = [_numbers(model.get("weight"), (), f"the weight of {name}") for name, model in models.items()]
-    if min(weights) < 0 or (method in MEANS and max(weights) == 0):
-        raise ValueError("its weights are below 0, or all 0")
-    if method in ("log_linear", "stack"):
-        _numbers(about.get("offsets"), (len(classes),), "offsets")
-    for name, model in models.items():
-        if method == "temperature" and _numbers(model.get("temperature"), (), f"the temperature of {name}") <= 0:
-            raise ValueError(f"the temperature of {name} is not above 0")
-        if method == "stack":
-            _numbers(model.get("coefficients"), (len(classes),) * 2, f"the coefficients of {name}")
+def _fault(blend: Blend) -> str:
+    """What keeps `apply_blend` from its work; '' for nothing."""
+    n, weights = len(blend.classes), [model.weight for model in blend.models.values()]
+    if not (n and weights):
+        return "it has no classes or no models"
+    if blend.method not in METHODS:
+        return f"no blending method {blend.method!r}"
+    if min(weights) < 0 or (blend.method not in ("log_linear", "stack") and max(weights) == 0):
+        return "its weights are below 0, or all 0"
+    if blend.method in ("log_linear", "stack") and len(blend.offsets or ()) != n:
+        return f"offsets: {n} numbers expected, one for each class"
+    for name, model in blend.models.items():
+        if blend.method == "temperature" and (model.temperature or 0) <= 0:
+            return f"the temperature of {name} is not above 0"
+        if blend.method == "stack" and [len(row) for row in model.coefficients or ()] != [n] * n:
+            return f"the coefficients of {name}: {n} x {n} numbers expected"
+    return ""
 
 
-def _numbers(values: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
-    """Raises ValueError where they are not so many finite numbers."""
-    found = np.array(values)  # a ValueError where it is no rectangle
-    if found.dtype.kind not in "fiu" or found.shape != shape or not np.isfinite(found).all():
-        wanted = " x ".join(map(str, shape)) + " finite numbers" if shape else "a finite number"
-        raise ValueError(f"{what}: {str(values)[:40]} instead of {wanted}")
-    return found
+def write_blend(file: Path, blend: Blend) -> None:
+    """The inverse of `read_blend`: a line for each entry and for each model: 41 offsets do not take 41 lines."""
+    values = to_json(blend)
+    models = ",\n".join(f"  {json.dumps(name)}: {json.dumps(one)}" for name, one in values.pop("models").items())
+    lines = [f' "{key}": {json.dumps(value)}' for key, value in values.items()]
+    file.write_text("{\n" + ",\n".join([*lines, f' "models": {{\n{models}\n }}']) + "\n}\n")
 
 
-def apply_blend(about: Mapping[str, Any], probs: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The blend (clips, classes) that a weights.json describes, of each model's probabilities (clips, classes).
+def apply_blend(blend: Blend, probs: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The blend (clips, classes) of each model's probabilities (clips, classes).
 
     The same call for out-of-fold rows, test rows and the Kaggle kernel; each row of the blend depends on that clip
-    alone, so neither the order nor the number of the clips matters. A model of weight 0 may be absent, unless all are
-    0, as a pool of models that know nothing may be. Rows sum to 1.
+    alone, so neither the order nor the number of the clips matters. Models that are not `used` may be absent. Rows sum
+    to 1.
     Raises KeyError where another model is absent, ValueError on a method that this version does not know.
     """
-    models = {name: model for name, model in about["models"].items() if model["weight"] > 0} or about["models"]
+    models = blend.used
     stack = np.stack([probs[name] for name in models])
-    weights = np.array([model["weight"] for model in models.values()])
-    method = about["method"]
+    weights = np.array([model.weight for model in models.values()])
+    method, offsets = blend.method, np.array(blend.offsets, dtype=np.float64)
     if method in ("single", "arithmetic", "greedy", "weights"):
         return arithmetic(stack, weights)
     if method == "geometric":
@@ -103,15 +112,14 @@ def apply_blend(about: Mapping[str, Any], probs: Mapping[str, np.ndarray]) -> np
     if method == "rank":
         return rank_mean(stack, weights)
     if method == "temperature":
-        temperatures = [model["temperature"] for model in models.values()]
-        scaled = [sharpen(one, t) for one, t in zip(stack, temperatures, strict=True)]
+        scaled = [sharpen(one, model.temperature or 1) for one, model in zip(stack, models.values(), strict=True)]
         return arithmetic(np.stack(scaled), weights)
     if method == "log_linear":
-        return softmax(np.tensordot(weights, floored_log(stack), axes=1) + np.array(about["offsets"]))
+        return softmax(np.tensordot(weights, floored_log(stack), axes=1) + offsets)
     if method == "stack":
-        logits = np.tile(np.array(about["offsets"], dtype=np.float64), (stack.shape[1], 1))
+        logits = np.tile(offsets, (stack.shape[1], 1))
         for one, model in zip(stack, models.values(), strict=True):
-            logits += centred_log(one) @ np.array(model["coefficients"])
+            logits += centred_log(one) @ np.array(model.coefficients)
         return softmax(logits)
     raise ValueError(f"no blending method {method!r}")
 

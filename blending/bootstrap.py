@@ -2,16 +2,17 @@
 
 The models' rows are out-of-fold already; here the blend is too: weights, temperatures and stackers, with the choices
 that a method makes itself, are fitted on the other folds and judged on the held-out one. What was chosen before, such
-as the epoch of a run, is not chosen anew.
+as the epoch of a run, is not chosen again.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 RESAMPLES = 2000  # of the bootstrap
 INTERVAL = (2.5, 97.5)  # percentiles
+SINGLE, MEAN = "single", "arithmetic"  # the methods that the others are compared to
 
 
 def bootstrap_means(values: np.ndarray, group: np.ndarray) -> np.ndarray:
@@ -30,27 +31,76 @@ def bootstrap_means(values: np.ndarray, group: np.ndarray) -> np.ndarray:
     return np.concatenate(means).T
 
 
-def summary(gains: Mapping[str, np.ndarray], group: np.ndarray, single: str, mean: str) -> dict[str, dict[str, Any]]:
-    """Per method: score, standard error, interval, and the paired differences to `single` and `mean` with theirs.
+@dataclass(frozen=True)
+class Difference:
+    """A score less that of another method, over the same clips."""
 
-    gains: average precision (clips,) of the clips that decide.
+    difference: float
+    interval: tuple[float, float]  # 95 %
+
+
+@dataclass(frozen=True)
+class MethodScore:
+    """MAP@3 of a method on the rows that decide."""
+
+    score: float  # nested: each fold by a fit to the others
+    se: float  # standard error of `score`
+    interval: tuple[float, float]  # 95 % of `score`
+    to_single: Difference  # to the best single model
+    to_mean: Difference  # to the plain mean
+    fitted: float  # on the rows that it was fitted to
+    nested_all: float  # nested, on all rows
+    nested_verified: float | None = None  # nested, on the verified rows; None where there are none
+
+
+def method_scores(
+    nested: Mapping[str, np.ndarray],
+    fitted: Mapping[str, np.ndarray],
+    judged: np.ndarray,
+    verified: np.ndarray,
+    group: np.ndarray,
+) -> dict[str, MethodScore]:
+    """The scores of each method, SINGLE and MEAN among them.
+
+    nested, fitted: average precision (clips,) per method; judged, verified (clips,) bool; group (clips,) numbers.
     """
-    drawn = dict(zip(gains, bootstrap_means(np.stack(list(gains.values())), group), strict=True))
-    found = {}
-    for name, one in gains.items():
-        found[name] = {"score": float(one.mean()), "se": float(drawn[name].std()), "interval": _interval(drawn[name])}
-        for other, key in ((single, "to_single"), (mean, "to_mean")):
-            difference = float(one.mean() - gains[other].mean())
-            found[name][key] = {"difference": difference, "interval": _interval(drawn[name] - drawn[other])}
-    return found
+    gains = {name: one[judged] for name, one in nested.items()}
+    drawn = dict(zip(gains, bootstrap_means(np.stack(list(gains.values())), group[judged]), strict=True))
+
+    def difference(name: str, other: str) -> Difference:
+        return Difference(float(gains[name].mean() - gains[other].mean()), _interval(drawn[name] - drawn[other]))
+
+    return {
+        name: MethodScore(
+            score=float(one.mean()),
+            se=float(drawn[name].std()),
+            interval=_interval(drawn[name]),
+            to_single=difference(name, SINGLE),
+            to_mean=difference(name, MEAN),
+            fitted=float(fitted[name][judged].mean()),
+            nested_all=float(nested[name].mean()),
+            nested_verified=float(nested[name][verified].mean()) if verified.any() else None,
+        )
+        for name, one in gains.items()
+    }
 
 
-def expected_on(n_clips: int, gains: np.ndarray, se: float) -> list[float]:
-    """The interval that holds, with 95 %, the score on as many new clips of the same kind: the error of our estimate
-    and the luck of their draw. gains (clips,): the average precision of ours; se: of their mean."""
-    half = 1.96 * float(np.sqrt(se**2 + gains.var(ddof=1) / n_clips))
-    return [max(0.0, float(gains.mean()) - half), min(1.0, float(gains.mean()) + half)]
+@dataclass(frozen=True)
+class Expected:
+    """What to expect of new clips of the same kind."""
+
+    clips: int
+    score: float
+    interval: tuple[float, float]  # 95 %
 
 
-def _interval(drawn: np.ndarray) -> list[float]:
-    return [float(bound) for bound in np.percentile(drawn, INTERVAL)]
+def expected_on(n_clips: int, gains: np.ndarray, se: float) -> Expected:
+    """The score on as many new clips, and the interval that holds it with 95 %: the error of our estimate and the luck
+    of their draw. gains (clips,): the average precision of ours; se: of their mean."""
+    score, half = float(gains.mean()), 1.96 * float(np.sqrt(se**2 + gains.var(ddof=1) / n_clips))
+    return Expected(n_clips, score, (max(0.0, score - half), min(1.0, score + half)))
+
+
+def _interval(drawn: np.ndarray) -> tuple[float, float]:
+    low, high = np.percentile(drawn, INTERVAL)
+    return float(low), float(high)

@@ -1,74 +1,58 @@
 """What can be blended: the experiments' out-of-fold and test probabilities as aligned matrices, checked."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from configs.paths import Paths
 from configs.schema import differences
 from console.errors import UserError, list_some
 from console.output import warn
 from folds.assign import fold_hash, group_numbers
-from input.competition import Competition, load_competition, locate_test
+from input.competition import Competition
 from input.names import respell
-from runs.predictions import Predictions
+from runs.predictions import Predictions, TestPredictions
 from runs.run_folder import Run, finished_folds, read_run
-from runs.test_predictions import Faults, Predict, _mean_test, predict_new, were_predicted
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """names: the models, as their folders are called; two seeds of one experiment are two models. ids: per model what
-    its predictions were read from (one id a fold). oof (models, clips, classes) float32 over the training clips
-    `fnames` with truth, verified, fold and group (clips,): clips of one group number were cut from one recording. test
-    (models, test clips, classes) over `test_fnames`, the mean of the fold models. selected_on_oof: the models whose
-    epoch was chosen by its score on these training clips."""
+    """Models to blend, their probabilities as aligned matrices."""
 
-    names: tuple[str, ...]
-    ids: tuple[tuple[str, ...], ...]
+    names: tuple[str, ...]  # as their folders or files are called; two seeds of one experiment are two models
+    ids: tuple[tuple[str, ...], ...]  # per model, of what its predictions were read from, one a fold
     classes: tuple[str, ...]
-    fnames: tuple[str, ...]
-    truth: np.ndarray
-    verified: np.ndarray
-    fold: np.ndarray
-    group: np.ndarray
-    oof: np.ndarray
+    fnames: tuple[str, ...]  # of the training clips
+    truth: np.ndarray  # (clips,) class indices
+    verified: np.ndarray  # (clips,) bool
+    fold: np.ndarray  # (clips,)
+    group: np.ndarray  # (clips,): clips of one number were cut from one recording
+    oof: np.ndarray  # (models, clips, classes) float32, out-of-fold
     test_fnames: tuple[str, ...]
-    test: np.ndarray
-    test_faults: Faults
-    selected_on_oof: tuple[str, ...] = ()
+    test: np.ndarray  # (models, test clips, classes), the mean of the fold models
+    test_faults: dict[str, str]  # test clips -> what is wrong with them
+    selected_on_oof: tuple[str, ...] = ()  # models whose epoch was chosen by its score on these training clips
 
 
-def candidates_from_runs(
-    runs: Path,
-    names: Sequence[str],
-    competition: Competition,
-    predict: Predict | None = None,
-    anew: Callable[[Sequence[Run]], bool] | None = None,
-) -> Candidates:
-    """All folds of the named experiments; without names, of every experiment whose folds are all finished.
+def finished_runs(folder: Path, names: Sequence[str], competition: Competition) -> list[list[Run]]:
+    """All folds of each named experiment; without names, of every experiment whose folds are all finished.
 
-    predict: called with the runs of an experiment and the test clips that these have no answer for, or one to another
-    file than lies there now, by its size; it gives each run's probabilities of these clips, and their faults. Without
-    it, files are not looked at, and a clip without an answer is an error. anew: called with the runs of an experiment,
-    whether it is asked for every clip, whatever is stored.
     Raises UserError where there is none, a named one is unfinished, or they differ in classes, folds or clips from each
     other or from the competition.
     """
-    experiments = [_experiment(folder) for folder in _folders(runs, names)]
-    whole = [runs_of for runs_of, reason in experiments if not reason]
+    experiments = [_experiment(one) for one in _folders(folder, names)]
+    whole = [runs for runs, reason in experiments if not reason]
     for _, reason in experiments:
         if reason and names:
             raise UserError(reason)
         if reason:
             warn(f"left out: {reason}")
     if not whole:
-        raise UserError(f"{runs}: no experiment with all its folds finished: python train_fold.py --fold 0..4")
+        raise UserError(f"{folder}: no experiment with all its folds finished: python train_fold.py --fold 0..4")
     _check_comparable(whole, competition)
-    return _align(whole, competition, predict, anew or (lambda runs: False))
+    return whole
 
 
 def _folders(runs: Path, names: Sequence[str]) -> list[Path]:
@@ -82,13 +66,12 @@ def _folders(runs: Path, names: Sequence[str]) -> list[Path]:
 def _experiment(folder: Path) -> tuple[list[Run], str]:
     """The finished folds of an experiment, and why they cannot be used ('' if they can)."""
     runs = [read_run(f) for f in finished_folds(folder)]
-    n_folds = runs[0].manifest["n_folds"] if runs else 0
+    n_folds = runs[0].manifest.n_folds if runs else 0
     if lacking := sorted(set(range(n_folds)) - {run.fold for run in runs}):
         begun = [k for k in lacking if (folder / f"fold{k}.partial").exists()]
-        told = f"{folder}: folds {', '.join(map(str, lacking))} of {n_folds} are not finished"
-        return runs, told + (
-            f" ({list_some(begun)} begun)" if begun else ""
-        ) + ": train them, or name others with --runs"
+        more = f" ({list_some(begun)} begun)" if begun else ""
+        fact = f"{folder}: folds {', '.join(map(str, lacking))} of {n_folds} are not finished{more}"
+        return runs, f"{fact}: train them, or name others with --runs"
     return runs, "" if runs else f"{folder}: no fold is finished"
 
 
@@ -101,7 +84,7 @@ def _check_comparable(whole: list[list[Run]], competition: Competition) -> None:
         if run.classes != competition.classes:
             odd = sorted(set(run.classes) ^ set(competition.classes)) or ["another order"]
             raise UserError(f"{run.folder}: its classes are not those of {competition.folder}: {list_some(odd)}")
-        if run.manifest["fold_hash"] != first.manifest["fold_hash"]:
+        if run.manifest.fold_hash != first.manifest.fold_hash:
             raise UserError(
                 f"{run.folder}: its folds or labels are not those of {first.folder}: out-of-fold rows of the two "
                 f"cannot be blended; choose experiments with --runs"
@@ -111,7 +94,7 @@ def _check_comparable(whole: list[list[Run]], competition: Competition) -> None:
                 f"{run.folder}: trained on other sound files than {heard[0].folder}: train one of them again with "
                 f"--force, or choose experiments with --runs"
             )
-    if _fold_hash_now(whole[0], competition.train) != first.manifest["fold_hash"]:
+    if _fold_hash_now(whole[0], competition.train) != first.manifest.fold_hash:
         raise UserError(
             f"{first.folder.parent}: made from other clips, labels or folds than {competition.folder} has now: "
             f"train it again with --force"
@@ -129,28 +112,28 @@ def _check_one_setting(runs: list[Run]) -> None:
 
 def _train_sound(run: Run) -> str:
     """The hash of the training sound; '' where a manifest of an older version does not tell."""
-    return str(run.manifest.get("sound_hash", {}).get("train", ""))
+    return run.manifest.sound_hash.train or ""
 
 
 def _fold_hash_now(runs: list[Run], train: pd.DataFrame) -> str:
     """The hash of today's table with the folds that the runs' out-of-fold rows show, as train_fold.py took it."""
-    used = train[~train["fname"].isin(set().union(*(run.manifest["skipped"] for run in runs)))]
+    used = train[~train["fname"].isin(set().union(*(run.manifest.skipped for run in runs)))]
     fold = {fname: run.fold for run in runs for fname in run.oof.fnames}
     return fold_hash(used.assign(fold=[fold.get(fname, -1) for fname in used["fname"]]))
 
 
-def _align(
-    whole: list[list[Run]], competition: Competition, predict: Predict | None, anew: Callable[[Sequence[Run]], bool]
-) -> Candidates:
+def align(whole: Sequence[list[Run]], test: TestPredictions, competition: Competition) -> Candidates:
+    """Experiments, as `finished_runs` gives them, and what they answer for the test clips, as matrices.
+
+    Raises UserError where a training clip has no out-of-fold prediction or two, or a prediction is not finite.
+    """
     train = competition.train
-    skipped = set().union(*(run.manifest["skipped"] for runs in whole for run in runs))
+    skipped = set().union(*(run.manifest.skipped for runs in whole for run in runs))
     used = train[~train["fname"].isin(skipped)]
     fnames = tuple(used["fname"])
     fold = {fname: run.fold for run in whole[0] for fname in run.oof.fnames}
     oof = [_join(runs).of(fnames, f"{runs[0].folder.parent}, out-of-fold") for runs in whole]
-    test_fnames = tuple(competition.test["fname"])
-    test, faults = zip(*(_mean_test(runs, competition.test, predict, anew(runs)) for runs in whole), strict=True)
-    for runs, one, other in zip(whole, oof, test, strict=True):
+    for runs, one, other in zip(whole, oof, test.probs, strict=True):
         if not (np.isfinite(one).all() and np.isfinite(other).all()):
             raise UserError(f"{runs[0].folder.parent}: its predictions hold NaN or infinity: train it again")
     return Candidates(
@@ -163,9 +146,9 @@ def _align(
         fold=np.array([fold[fname] for fname in fnames]),
         group=group_numbers(used, whole[0][0].config.folds.group_column),
         oof=np.stack(oof),
-        test_fnames=test_fnames,
-        test=np.stack(test),
-        test_faults={k: v for one in faults for k, v in one.items() if k in set(test_fnames)},
+        test_fnames=tuple(competition.test["fname"]),
+        test=test.probs,
+        test_faults=test.faults,
         selected_on_oof=tuple(runs[0].folder.parent.name for runs in whole if runs[0].config.train.keep == "best"),
     )
 
@@ -177,22 +160,3 @@ def _join(runs: list[Run]) -> Predictions:
         twice = sorted({f for f in fnames if fnames.count(f) > 1})
         raise UserError(f"{runs[0].folder.parent}: clips are out-of-fold twice: {list_some(twice)}")
     return Predictions(tuple(fnames), np.concatenate([run.oof.probs for run in runs]))
-
-
-def current_candidates(
-    paths: Paths, names: Sequence[str], anew: bool = False, check: Callable[[Sequence[Run]], None] = lambda runs: None
-) -> Candidates:
-    """The named experiments, or all that are finished, with answers to the test clips as they are now: what is not
-    stored is predicted, everything if `anew`. check: called with the runs of an experiment before they predict.
-
-    Raises UserError as `candidates_from_runs` and `predict_new`.
-    """
-    competition = locate_test(load_competition(paths.input, sound=False))
-
-    def predict(runs: Sequence[Run], fnames: Sequence[str]) -> tuple[list[Predictions], Faults]:
-        check(runs)
-        return predict_new(runs, fnames, competition, paths)
-
-    return candidates_from_runs(
-        paths.runs, names, competition, predict, lambda runs: anew or were_predicted(runs, competition, paths)
-    )

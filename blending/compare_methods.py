@@ -1,32 +1,43 @@
 """All methods side by side on the rows that decide, and the one that is taken."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from blending.apply import AUTO, METHODS, apply_blend
-from blending.bootstrap import bootstrap_means, expected_on, summary
+from blending.apply import AUTO, METHODS, Blend, apply_blend
+from blending.bootstrap import MEAN, SINGLE, Expected, MethodScore, bootstrap_means, expected_on, method_scores
 from blending.candidates import Candidates
 from blending.fit import FitRows, fit_blend
 from blending.greedy import greedy_path
 from console.errors import UserError
+from console.output import Advance, progress
 from metrics.map_at_3 import average_precision_at_3
 
-BASELINES = ("single", "arithmetic")
 UNVERIFIED_WEIGHTS = (0.0, 0.1, 0.3, 1.0)  # shown beside each other where some rows are not verified
 FEWEST_ROWS = 2  # that decide, outside of any fold: there is nothing to fit to below
 
 
 @dataclass(frozen=True)
 class Nested:
-    """A method's fit to all rows, what that gives on the rows it was fitted to, and what the fits to the other folds
-    give: (clips, classes)."""
+    """A method's fit to all rows, and what it and the fits to all but one fold give."""
 
-    about: dict[str, Any]
-    fitted: np.ndarray
-    nested: np.ndarray
+    blend: Blend
+    fitted: np.ndarray  # (clips, classes) on the rows that it was fitted to
+    nested: np.ndarray  # (clips, classes), each fold by the fit to the others
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """comparison.json: all methods tried, and what to expect of the one that is taken."""
+
+    chosen: str  # a method
+    decide: str  # the rows that judge, one of DECIDE
+    rows: int  # how many they are
+    methods: dict[str, MethodScore]  # AUTO among them, where it was asked for
+    expected: Expected  # of the test clips
+    unverified_weight: dict[str, float] = field(default_factory=dict)  # weight -> score, see `_by_unverified_weight`
+    greedy_path: tuple[tuple[str, float], ...] = ()  # the models in order, and the fitted score after each
 
 
 def rows_that_decide(
@@ -50,42 +61,37 @@ def rows_that_decide(
 
 def compare(
     candidates: Candidates, method: str, rows_judged: tuple[FitRows, np.ndarray]
-) -> tuple[dict[str, Any], np.ndarray, dict[str, Any]]:
-    """The fit that is taken, its nested probabilities (clips, classes), and the comparison as JSON.
+) -> tuple[Blend, np.ndarray, Comparison]:
+    """The fit that is taken, its nested probabilities (clips, classes), and the comparison.
 
-    The comparison: `methods`: per method fitted and nested scores with intervals and differences; `chosen`; `decide`
-    and how many rows do; `expected`: the interval for the test clips; `unverified_weight`: score per weight, see
-    `_by_unverified_weight`; `greedy_path`: the models in order and the fitted score after each. AUTO compares all
-    METHODS and stands beside them as a method of its own, whose score pays for most of the choice, see `nested_choice`.
+    AUTO compares all METHODS and counts beside them as a method of its own, whose score pays for most of the choice,
+    see `nested_choice`.
     """
     c, (rows, judged) = candidates, rows_judged
-    tried = list(METHODS) if method == AUTO else [name for name in METHODS if name in (*BASELINES, method)]
-    found = {name: nested_blend(name, rows, c.names) for name in tried}
-    gains = {name: average_precision_at_3(one.nested, c.truth) for name, one in found.items()}
-    chosen = method
+    tried = list(METHODS) if method == AUTO else [name for name in METHODS if name in (SINGLE, MEAN, method)]
+    fits = len(tried) * (1 + len(np.unique(c.fold)))
+    with progress("fitting", fits, "fits") as advance:
+        found = {name: nested_blend(name, rows, c.names, advance) for name in tried}
     nested = {name: one.nested for name, one in found.items()}
+    gains = {name: average_precision_at_3(one, c.truth) for name, one in nested.items()}
+    fitted = {name: average_precision_at_3(one.fitted, c.truth) for name, one in found.items()}
+    chosen = method
     if method == AUTO:
         chosen = simplest({name: one[judged] for name, one in gains.items()}, c.group[judged])
         nested[AUTO] = nested_choice(gains, nested, c.fold, judged, c.group)
-        gains[AUTO] = average_precision_at_3(nested[AUTO], c.truth)
-    judged_gains = {name: one[judged] for name, one in gains.items()}
-    methods = summary(judged_gains, c.group[judged], *BASELINES)
-    for name in methods:
-        fitted = average_precision_at_3(found[chosen if name == AUTO else name].fitted, c.truth)
-        methods[name] |= {"fitted": float(fitted[judged].mean()), "nested_all": float(gains[name].mean())}
-        methods[name] |= {"nested_verified": float(gains[name][c.verified].mean()) if c.verified.any() else None}
-    expected = expected_on(len(c.test_fnames), judged_gains[method], methods[method]["se"])
+        gains[AUTO], fitted[AUTO] = average_precision_at_3(nested[AUTO], c.truth), fitted[chosen]
+    methods = method_scores(gains, fitted, judged, c.verified, c.group)
     path, path_scores = greedy_path(*_plain_rows(rows))
-    comparison = {
-        "chosen": chosen,
-        "decide": "verified" if judged.sum() < len(judged) else "all",
-        "rows": int(judged.sum()),
-        "methods": methods,
-        "expected": {"clips": len(c.test_fnames), "score": methods[method]["score"], "interval": expected},
-        "unverified_weight": _by_unverified_weight(c, found["log_linear"], judged) if method == AUTO else {},
-        "greedy_path": [[c.names[i], score] for i, score in zip(path, path_scores, strict=True)],
-    }
-    return found[chosen].about, nested[method], comparison
+    comparison = Comparison(
+        chosen=chosen,
+        decide="verified" if judged.sum() < len(judged) else "all",
+        rows=int(judged.sum()),
+        methods=methods,
+        expected=expected_on(len(c.test_fnames), gains[method][judged], methods[method].se),
+        unverified_weight=_by_unverified_weight(c, found["log_linear"], judged) if method == AUTO else {},
+        greedy_path=tuple((c.names[i], score) for i, score in zip(path, path_scores, strict=True)),
+    )
+    return found[chosen].blend, nested[method], comparison
 
 
 def _plain_rows(rows: FitRows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -102,23 +108,31 @@ def _by_unverified_weight(candidates: Candidates, found: Nested, judged: np.ndar
     scores = {}
     for weight in UNVERIFIED_WEIGHTS:
         rows = FitRows(c.oof, c.truth, np.where(c.verified, 1.0, weight), c.fold)
-        probs = nested_probs("log_linear", rows, c.names, found.about["offset_spread"])
+        probs = nested_probs("log_linear", rows, c.names, found.blend.offset_spread)
         scores[str(weight)] = float(average_precision_at_3(probs, c.truth)[judged].mean())
     return scores
 
 
-def nested_blend(method: str, rows: FitRows, names: Sequence[str]) -> Nested:
+def nested_blend(method: str, rows: FitRows, names: Sequence[str], advance: Advance = lambda n: None) -> Nested:
     """Fit `method` to all rows and to all but each fold. Rows of weight 0 are blended, not fitted to."""
-    about = fit_blend(method, rows.at(rows.weight > 0), names)
-    return Nested(about, _apply(about, rows.stack, names), nested_probs(method, rows, names))
+    blend = fit_blend(method, rows.at(rows.weight > 0), names)
+    advance(1)
+    return Nested(blend, _apply(blend, rows.stack, names), nested_probs(method, rows, names, advance=advance))
 
 
-def nested_probs(method: str, rows: FitRows, names: Sequence[str], spread: float | None = None) -> np.ndarray:
+def nested_probs(
+    method: str,
+    rows: FitRows,
+    names: Sequence[str],
+    spread: float | None = None,
+    advance: Advance = lambda n: None,
+) -> np.ndarray:
     """(clips, classes): each fold blended by a fit to the others; spread as in `fit_blend`."""
     out = np.zeros(rows.stack.shape[1:])
     for k in np.unique(rows.fold):
         held = rows.fold == k
         out[held] = _apply(fit_blend(method, rows.at(~held), names, spread), rows.stack[:, held], names)
+        advance(1)
     return out
 
 
@@ -157,5 +171,5 @@ def nested_choice(
     return out
 
 
-def _apply(about: dict[str, Any], stack: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    return apply_blend(about, dict(zip(names, stack, strict=True)))
+def _apply(blend: Blend, stack: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    return apply_blend(blend, dict(zip(names, stack, strict=True)))

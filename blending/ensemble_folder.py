@@ -3,19 +3,18 @@ or not at all."""
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import pandas as pd
 
-from blending.apply import apply_blend, read_weights
-from blending.bootstrap import expected_on
+from blending.apply import Blend, apply_blend, read_blend, write_blend
+from blending.bootstrap import Expected, expected_on
 from blending.candidates import Candidates
-from blending.compare_methods import compare, rows_that_decide
+from blending.compare_methods import Comparison, compare, rows_that_decide
 from configs.files import lock, new_folder, read_steady, recover
-from configs.forms import read_json
+from configs.forms import read_json, to_json
 from console.errors import UserError
 from folds.assign import fold_hash
 from metrics.map_at_3 import average_precision_at_3
@@ -26,53 +25,15 @@ BLEND = "blend"  # its own name among the models' in scores.json
 AGAIN = "make it again with ensemble.py --force"
 
 
-class Scores(TypedDict):
-    map3: float
-    map3_verified: NotRequired[float]  # absent where no row is verified
-
-
-class Difference(TypedDict):
-    difference: float
-    interval: tuple[float, float]
-
-
-class Method(TypedDict):
-    fitted: float
-    score: float
-    se: float
-    nested_all: float
-    to_single: Difference
-    to_mean: Difference
-
-
-class Expected(TypedDict):
-    clips: int
-    score: float
-    interval: tuple[float, float]
-
-
-class Comparison(TypedDict):
-    """What of a comparison.json is shown again."""
-
-    chosen: str
-    decide: str
-    rows: int
-    methods: dict[str, Method]
-    expected: Expected
-    unverified_weight: dict[str, float]
-
-
 @dataclass(frozen=True)
 class Ensemble:
-    """weights: the content of weights.json: method, models with their weight and ids, classes. oof: every training clip
-    blended by a fit to the other folds; test: the test clips blended by the fit to all. scores: per model and for
-    'blend' (nested): map3, accuracy, map3_verified. comparison: all methods tried, see `compare.compare`."""
+    """A blend with its probabilities and scores."""
 
-    weights: dict[str, Any]
-    oof: Predictions
-    test: Predictions
-    scores: dict[str, dict[str, float]]
-    comparison: dict[str, Any] = field(default_factory=dict)
+    blend: Blend
+    oof: Predictions  # every training clip, blended by a fit to the other folds
+    test: Predictions  # the test clips, blended by the fit to all
+    scores: dict[str, dict[str, float]]  # per model and for BLEND (nested), as `metrics.scores.scores` has them
+    comparison: Comparison
 
 
 Report = Callable[[Path, Ensemble, Candidates], None]  # writes pictures and a page into a folder
@@ -87,7 +48,7 @@ def make_ensemble(
 ) -> Ensemble:
     """Fit a blend to the out-of-fold rows, judge it by nested cross-validation and apply it to the test rows.
 
-    method: one of METHODS, or AUTO. by_default: nobody chose it, so a later submission may make it anew. decide: the
+    method: one of METHODS, or AUTO. by_default: nobody chose it, so a later submission may make another one. decide: the
     rows that judge, 'verified' (all where none is) or 'all'. unverified_weight: of the other rows in the fit; None is 0
     where verified rows decide and 1 where all do. Raises UserError where too few rows decide, or a
     model is called BLEND.
@@ -97,15 +58,22 @@ def make_ensemble(
         raise UserError(
             f"a model cannot be called {BLEND!r}, as the scores call what is made of all: rename its folder or file"
         )
-    rows = rows_that_decide(c, decide, unverified_weight)
-    about, nested, comparison = compare(c, method, rows)
-    models = {name: {**about["models"][name], "ids": list(ids)} for name, ids in zip(c.names, c.ids, strict=True)}
-    asked = {"asked": method, "decide": decide, "unverified_weight": unverified_weight, "by_default": by_default}
-    about = {**about, **asked, "models": models, "classes": list(c.classes), "truth": _truth_hash(c)}
-    test = apply_blend(about, dict(zip(c.names, c.test, strict=True)))
+    fitted, nested, comparison = compare(c, method, rows_that_decide(c, decide, unverified_weight))
+    models = {name: replace(fitted.models[name], ids=ids) for name, ids in zip(c.names, c.ids, strict=True)}
+    blend = replace(
+        fitted,
+        models=models,
+        asked=method,
+        decide=decide,
+        unverified_weight=unverified_weight,
+        by_default=by_default,
+        classes=c.classes,
+        truth=_truth_hash(c),
+    )
+    test = apply_blend(blend, dict(zip(c.names, c.test, strict=True)))
     all_probs = {**dict(zip(c.names, c.oof, strict=True)), BLEND: nested}
     found = {name: scores(probs, c.truth, c.verified) for name, probs in all_probs.items()}
-    return Ensemble(about, _predictions(c.fnames, nested), _predictions(c.test_fnames, test), found, comparison)
+    return Ensemble(blend, _predictions(c.fnames, nested), _predictions(c.test_fnames, test), found, comparison)
 
 
 def is_up_to_date(ensemble: Ensemble, candidates: Candidates) -> bool:
@@ -115,9 +83,9 @@ def is_up_to_date(ensemble: Ensemble, candidates: Candidates) -> bool:
 
 def same_runs(ensemble: Ensemble, candidates: Candidates) -> bool:
     """Whether the blend was made from exactly these runs and labels, for whatever test clips."""
-    ids = {name: list(ids) for name, ids in zip(candidates.names, candidates.ids, strict=True)}
-    same = ids == {name: model["ids"] for name, model in ensemble.weights["models"].items()}
-    return same and ensemble.weights.get("truth") == _truth_hash(candidates)
+    ids = dict(zip(candidates.names, candidates.ids, strict=True))
+    same = ids == {name: model.ids for name, model in ensemble.blend.models.items()}
+    return same and ensemble.blend.truth == _truth_hash(candidates)
 
 
 def _truth_hash(candidates: Candidates) -> str:
@@ -128,37 +96,38 @@ def _truth_hash(candidates: Candidates) -> str:
 
 def with_current_test(ensemble: Ensemble, candidates: Candidates, folder: Path, report: Report) -> Ensemble:
     """The same blend of these test clips; its folder gets another test.npz where their answers are others, and is
-    written anew, with the report that it has (made by `report`), where their number is another: so is what to expect
+    written again, with the report that it has (made by `report`), where their number is another: so is what to expect
     of them."""
-    test = apply_blend(ensemble.weights, dict(zip(candidates.names, candidates.test, strict=True)))
+    test = apply_blend(ensemble.blend, dict(zip(candidates.names, candidates.test, strict=True)))
     found = replace(ensemble, test=_predictions(candidates.test_fnames, test))
-    before, expected = ensemble.test, ensemble.comparison["expected"]
-    if expected["clips"] != len(candidates.test_fnames):
-        found = replace(found, comparison={**ensemble.comparison, "expected": _expected(found, candidates)})
+    before = ensemble.test
+    if ensemble.comparison.expected.clips != len(candidates.test_fnames):
+        expected = _expected(found, candidates)
+        found = replace(found, comparison=replace(ensemble.comparison, expected=expected))
         has_report = (folder / "report.html").exists()
         illustrate = (lambda partial: report(partial, found, candidates)) if has_report else None
         save_ensemble(found, folder, illustrate, over=ensemble)
     elif before.fnames != found.test.fnames or not np.allclose(before.probs, found.test.probs, rtol=0, atol=1e-6):
         with lock(folder):
-            if _read_weights(folder) == ensemble.weights:  # another command may have put another blend there
+            if _read_blend(folder) == ensemble.blend:  # another command may have put another blend there
                 replace_predictions(folder / "test.npz", found.test)
     return found
 
 
-def _expected(ensemble: Ensemble, candidates: Candidates) -> dict[str, Any]:
+def _expected(ensemble: Ensemble, candidates: Candidates) -> Expected:
     """What to expect of as many test clips as there are now, as `compare` has it."""
     c, compared = candidates, ensemble.comparison
-    judged = c.verified if compared["decide"] == "verified" else np.ones(len(c.truth), dtype=bool)
+    judged = c.verified if compared.decide == "verified" else np.ones(len(c.truth), dtype=bool)
     gains = average_precision_at_3(ensemble.oof.of(c.fnames, "blend, out-of-fold"), c.truth)[judged]
-    method = ensemble.weights.get("asked", compared["chosen"])  # an older version of the kit did not say
-    interval = expected_on(len(c.test_fnames), gains, compared["methods"][method]["se"])
-    return {**compared["expected"], "clips": len(c.test_fnames), "interval": interval}
+    method = ensemble.blend.asked or compared.chosen
+    found = expected_on(len(c.test_fnames), gains, compared.methods[method].se)
+    return replace(found, score=compared.expected.score)
 
 
 def same_options(ensemble: Ensemble, method: str, decide: str, unverified_weight: float | None) -> bool:
     """Whether the blend is what `make_ensemble` would make of these arguments."""
-    keys = ("asked", "decide", "unverified_weight", "by_default")
-    return [ensemble.weights.get(key) for key in keys] == [method, decide, unverified_weight, False]
+    asked = replace(ensemble.blend, asked=method, decide=decide, unverified_weight=unverified_weight, by_default=False)
+    return ensemble.blend == asked
 
 
 def save_ensemble(
@@ -174,16 +143,16 @@ def save_ensemble(
 
     def check() -> None:
         check_is_blend(folder)
-        there = _read_weights(folder) if folder.exists() else None
-        chosen_meanwhile = ensemble.weights["by_default"] and there and not there["by_default"]
-        if chosen_meanwhile or (over and there != over.weights):
+        there = _read_blend(folder) if folder.exists() else None
+        chosen_meanwhile = ensemble.blend.by_default and there and not there.by_default
+        if chosen_meanwhile or (over and there != over.blend):
             raise UserError(f"{folder}: another command made this blend meanwhile: run the same command again")
 
     check()
     with new_folder(folder, check) as partial:
-        (partial / "weights.json").write_text(readable_json(ensemble.weights))
+        write_blend(partial / "weights.json", ensemble.blend)
         (partial / "scores.json").write_text(json.dumps(ensemble.scores, indent=1))
-        (partial / "comparison.json").write_text(json.dumps(ensemble.comparison, indent=1))
+        (partial / "comparison.json").write_text(json.dumps(to_json(ensemble.comparison), indent=1))
         save_predictions(partial / "oof.npz", ensemble.oof)
         save_predictions(partial / "test.npz", ensemble.test)
         if illustrate:
@@ -209,29 +178,22 @@ def load_ensemble(folder: Path) -> Ensemble:
 
 
 def _load(folder: Path) -> Ensemble:
-    weights = _read_weights(folder)
-    found = read_json(folder / "scores.json", dict[str, Scores], AGAIN)
+    blend = _read_blend(folder)
+    found = read_json(folder / "scores.json", dict[str, dict[str, float]], AGAIN)
     comparison = read_json(folder / "comparison.json", Comparison, AGAIN)
     try:
         oof, test = load_predictions(folder / "oof.npz"), load_predictions(folder / "test.npz")
     except UserError as error:
-        raise UserError(f"{error}: make the blend again with ensemble.py --force") from None
-    if {*weights["models"], BLEND} - set(found):
-        raise UserError(f"{folder}: damaged (a model lacks its scores): {AGAIN}")
-    if {oof.probs.shape[1], test.probs.shape[1]} != {len(weights["classes"])}:
+        raise UserError(f"{error}: {AGAIN}") from None
+    if lacking := [name for name in (*blend.models, BLEND) if "map3" not in found.get(name, ())]:
+        raise UserError(f"{folder / 'scores.json'}: {lacking[0]} lacks its scores: {AGAIN}")
+    if {oof.probs.shape[1], test.probs.shape[1]} != {len(blend.classes)}:
         raise UserError(f"{folder}: damaged (its probabilities are of other classes): {AGAIN}")
-    return Ensemble(weights, oof, test, found, comparison)
+    return Ensemble(blend, oof, test, found, comparison)
 
 
-def _read_weights(folder: Path) -> dict[str, Any]:
-    return dict(read_weights(folder / "weights.json", AGAIN))
-
-
-def readable_json(about: dict[str, Any]) -> str:
-    """JSON with one line per entry and one per model, so that 41 offsets do not take 41 lines."""
-    models = ",\n".join(f"  {json.dumps(name)}: {json.dumps(model)}" for name, model in about["models"].items())
-    lines = [f' "{key}": {json.dumps(value)}' for key, value in about.items() if key != "models"]
-    return "{\n" + ",\n".join([*lines, f' "models": {{\n{models}\n }}']) + "\n}\n"
+def _read_blend(folder: Path) -> Blend:
+    return read_blend(folder / "weights.json", AGAIN)
 
 
 def _predictions(fnames: tuple[str, ...], probs: np.ndarray) -> Predictions:

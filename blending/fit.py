@@ -1,12 +1,12 @@
-"""Fit a blend: matrices of out-of-fold probabilities in, the content of a weights.json out."""
+"""Fit a blend: matrices of out-of-fold probabilities in, a Blend out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from blending.apply import arithmetic, centred_log
+from blending.apply import Blend, Model, arithmetic, centred_log
 from blending.greedy import bagged_greedy_weights
 from blending.log_linear import cross_entropy, fit_log_linear, fit_temperature
 from metrics.map_at_3 import average_precision_at_3
@@ -32,36 +32,35 @@ class FitRows:
         return FitRows(self.stack[:, index], self.truth[index], self.weight[index], self.fold[index])
 
 
-def fit_blend(method: str, rows: FitRows, names: Sequence[str], spread: float | None = None) -> dict[str, Any]:
-    """What `blending.apply_blend` needs: method, models with their weight, and the method's other numbers, rounded as
-    they are written. Every row has a weight above 0. spread: of `fit_log_linear`, where it was chosen before.
+def fit_blend(method: str, rows: FitRows, names: Sequence[str], spread: float | None = None) -> Blend:
+    """A blend without the classes and ids that it comes from, its numbers rounded as they are written.
 
+    Every row has a weight above 0. spread: of `fit_log_linear`, where it was chosen before.
     Raises ValueError on a method that METHODS does not name.
     """
     n = len(names)
-    weights, extra, of_model = np.full(n, 1 / n), dict[str, Any](), [dict[str, Any]() for _ in names]
+    weights, offsets = np.full(n, 1 / n), None
+    models = [Model(0.0) for _ in names]
     if method == "single":
         weights = np.eye(n)[int(np.argmax([_score(one, rows) for one in rows.stack]))]
     elif method == "temperature":
-        of_model = [{"temperature": _plain(fit_temperature(one, rows.truth, rows.weight))} for one in rows.stack]
+        models = [Model(0.0, temperature=_plain(fit_temperature(one, rows.truth, rows.weight))) for one in rows.stack]
     elif method == "greedy":
         weights = bagged_greedy_weights(rows.stack, rows.truth, rows.weight, np.random.default_rng(SEED))
     elif method == "weights":
         weights = optuna_weights(rows)
     elif method == "log_linear":
         weights, offsets, spread = fit_log_linear(rows.stack, rows.truth, rows.weight, rows.fold, spread)
-        extra = {"offsets": _plain(offsets), "offset_spread": spread}
     elif method == "stack":
         coefficients, offsets = fit_stack(rows)
         size = np.abs(coefficients).sum(axis=(1, 2))
         # how much the stack listens to each, if to any; the coefficients are what is applied
         weights = size / size.sum() if size.any() else weights
-        extra = {"offsets": _plain(offsets)}
-        of_model = [{"coefficients": _plain(matrix, 4)} for matrix in coefficients]
+        models = [Model(0.0, coefficients=_plain(matrix, 4)) for matrix in coefficients]
     elif method not in ("arithmetic", "geometric", "rank"):
         raise ValueError(f"no blending method {method!r}")
-    models = {name: {"weight": _plain(w), **more} for name, w, more in zip(names, weights, of_model, strict=True)}
-    return {"method": method, "models": models, **extra}
+    weighted = {name: replace(m, weight=_plain(w)) for name, m, w in zip(names, models, weights, strict=True)}
+    return Blend(method, weighted, None if offsets is None else _plain(offsets), spread)
 
 
 def optuna_weights(rows: FitRows) -> np.ndarray:

@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from blending.bootstrap import MethodScore
+
 BLUE, ORANGE, GREY = "#2b6cb0", "#dd6b20", "#a0aec0"
 
 
-def scores_picture(models: dict[str, tuple[float, float]], methods: dict[str, dict[str, Any]], chosen: str) -> Figure:
+def scores_picture(models: dict[str, tuple[float, float]], methods: dict[str, MethodScore], chosen: str) -> Figure:
     """MAP@3 with 95 % intervals: models (score, standard error) above, methods of `compare` (nested, and fitted as a
     cross) below."""
     names = [*models, *methods]
@@ -18,10 +20,10 @@ def scores_picture(models: dict[str, tuple[float, float]], methods: dict[str, di
     for row, (score, se) in zip(rows, models.values(), strict=False):
         ax.errorbar(score, row, xerr=1.96 * se, fmt="o", color=GREY, capsize=3)
     for row, (name, one) in zip(rows[len(models) :], methods.items(), strict=True):
-        low, high = one["interval"]
-        error = [[max(0.0, one["score"] - low)], [max(0.0, high - one["score"])]]
-        ax.errorbar(one["score"], row, xerr=error, fmt="o", color=ORANGE if name == chosen else BLUE, capsize=3)
-        ax.plot(one["fitted"], row, "x", color=BLUE, label="on the rows it was fitted to" if row == rows[-1] else None)
+        low, high = one.interval
+        error = [[max(0.0, one.score - low)], [max(0.0, high - one.score)]]
+        ax.errorbar(one.score, row, xerr=error, fmt="o", color=ORANGE if name == chosen else BLUE, capsize=3)
+        ax.plot(one.fitted, row, "x", color=BLUE, label="on the rows it was fitted to" if row == rows[-1] else None)
     ax.axhline(len(models) - 0.5, color=GREY, linewidth=0.8)
     ax.set_yticks(rows, [f"{name}  (chosen)" if name == chosen and name in methods else name for name in names])
     ax.invert_yaxis()
@@ -47,7 +49,7 @@ def error_correlation_picture(names: Sequence[str], gains: np.ndarray) -> Figure
     return fig
 
 
-def greedy_path_picture(path: list[list[Any]]) -> Figure:
+def greedy_path_picture(path: Sequence[tuple[str, float]]) -> Figure:
     """Fitted MAP@3 after each step of the greedy selection, and which model each step took. path: (model, score)."""
     names = list(dict.fromkeys(name for name, _ in path))
     fig, (above, below) = _figures(8, 3 + 0.25 * len(names), 2, [3, 0.3 * len(names) + 0.6])

@@ -33,26 +33,26 @@ def write_report(folder: Path, ensemble: Ensemble, candidates: Candidates) -> No
 
 def draw(ensemble: Ensemble, candidates: Candidates) -> dict[str, Figure]:
     """Every picture, by the names of CAPTIONS, of the rows that decide."""
-    c, about, compared = candidates, ensemble.weights, ensemble.comparison
-    judged = c.verified if compared["decide"] == "verified" else np.ones(len(c.truth), dtype=bool)
+    c, blend, compared = candidates, ensemble.blend, ensemble.comparison
+    judged = c.verified if compared.decide == "verified" else np.ones(len(c.truth), dtype=bool)
     truth, probs = c.truth[judged], ensemble.oof.probs[judged]
     gains = np.stack([average_precision_at_3(one, truth) for one in c.oof[:, judged]])
     errors = bootstrap_means(gains, c.group[judged]).std(axis=1)
     models = {name: (float(g.mean()), float(e)) for name, g, e in zip(c.names, gains, errors, strict=True)}
     best = gains[int(np.argmax(gains.mean(axis=1)))]
-    blend = average_precision_at_3(probs, truth)
+    nested = average_precision_at_3(probs, truth)
     counts = np.bincount(truth, minlength=len(c.classes))
     confusion = np.zeros((len(c.classes), len(c.classes)), dtype=np.int64)
     np.add.at(confusion, (truth, probs.argmax(axis=1)), 1)
-    weights = {name: model["weight"] for name, model in about["models"].items()}
-    offsets = dict(zip(c.classes, about.get("offsets", []), strict=False))
+    weights = {name: model.weight for name, model in blend.models.items()}
+    offsets = dict(zip(c.classes, blend.offsets or (), strict=False))
     return {
-        "scores": pictures.scores_picture(models, compared["methods"], compared["chosen"]),
+        "scores": pictures.scores_picture(models, compared.methods, compared.chosen),
         "weights": pictures.weights_picture(weights, offsets),
         "error_correlation": pictures.error_correlation_picture(c.names, gains),
-        "greedy_path": pictures.greedy_path_picture(compared["greedy_path"]),
+        "greedy_path": pictures.greedy_path_picture(compared.greedy_path),
         "class_scores": pictures.class_scores_picture(
-            c.classes, _by_class(blend, truth, counts), _by_class(best, truth, counts), counts
+            c.classes, _by_class(nested, truth, counts), _by_class(best, truth, counts), counts
         ),
         "confused_pairs": pictures.confused_pairs_picture(most_confused(c.classes, confusion)),
         "confusion": pictures.confusion_picture(c.classes, confusion),
@@ -86,5 +86,5 @@ def _html(folder: Path, ensemble: Ensemble) -> str:
         for name, caption in CAPTIONS.items()
     ]
     return environment.get_template("report.html.j2").render(
-        compared=ensemble.comparison, n_models=len(ensemble.weights["models"]), pictures=found
+        compared=ensemble.comparison, n_models=len(ensemble.blend.models), pictures=found
     )

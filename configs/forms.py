@@ -1,59 +1,93 @@
-"""JSON files of ours, read with their form checked: what a full disk or a hand left in them is told by name."""
+"""JSON files of ours as frozen dataclasses: the form is checked as it is read, so that what a full disk or a hand left
+in a file is named."""
 
 import json
 import sys
+from contextlib import suppress
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from console.errors import UserError
 
+T = TypeVar("T")
 LARGEST = sys.float_info.max
+ROOT = "it"  # how errors call the whole value
 
 
-def read_json(file: Path, hint: Any, remedy: str) -> Any:
-    """The values in a JSON file. Raises UserError where it cannot be read or they are not of the type `hint`, see
-    `misfit`."""
+def read_json(file: Path, kind: type[T], remedy: str) -> T:
+    """What `from_json` makes of a JSON file. Raises UserError where it cannot be read or is not of `kind`."""
     try:
         values = json.loads(file.read_bytes())  # bytes: a byte order mark does no harm
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file}: cannot read ({error}): {remedy}") from None
-    if fault := misfit(values, hint):
-        raise UserError(f"{file}: {fault}: {remedy}")
-    return values
+    try:
+        return from_json(kind, values)
+    except ValueError as error:
+        raise UserError(f"{file}: {error}: {remedy}") from None
 
 
-def misfit(value: Any, hint: Any, key: str = "it") -> str:
-    """'' where a value, as json.load gives it, has the type `hint`, else the key and what is wrong there.
+def from_json(kind: type[T], value: Any, key: str = ROOT) -> T:
+    """A value, as json.load gives it, as one of `kind`. Raises ValueError with the key and what is wrong there.
 
-    hint: str, bool, int, float (finite; a whole number too), None, Any, Literal, a union, list[T], tuple[T, ...] or
-    tuple[T, U] (both of a list), dict[str, T], dict, a TypedDict (more keys are allowed).
+    kind: str, bool, int, float (finite; a whole number too), None, Any, Literal, a union, list[T], tuple[T, ...] or
+    tuple[T, U] (both of a list), dict[str, T], dict, a dataclass (other keys than its fields are passed over).
     """
+    found: T = _fit(value, kind, key)
+    return found
+
+
+def to_json(thing: Any) -> dict[str, Any]:
+    """The inverse of `from_json` for a dataclass: its fields, without those that are None."""
+    return asdict(thing, dict_factory=lambda items: {key: value for key, value in items if value is not None})
+
+
+def misfit(value: Any, hint: Any, key: str = ROOT) -> str:
+    """'' where `from_json` takes the value, else what is wrong."""
+    try:
+        _fit(value, hint, key)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _fit(value: Any, hint: Any, key: str) -> Any:
     kind, parts = get_origin(hint) or hint, get_args(hint)
     if kind in (Union, UnionType):
-        return "" if any(not misfit(value, part) for part in parts) else _told(value, key)
-    if kind is Literal:
-        return "" if any(value == part and type(value) is type(part) for part in parts) else _told(value, key)
-    if is_typeddict(kind):
-        return _misfit_of_keys(value, kind, key)
-    if kind in (list, tuple) and isinstance(value, list | tuple):
+        for part in parts:
+            with suppress(ValueError):
+                return _fit(value, part, key)
+    elif kind is Literal:
+        if any(value == part and type(value) is type(part) for part in parts):
+            return value
+    elif is_dataclass(kind):
+        return _fit_fields(value, kind, key)
+    elif kind in (list, tuple) and isinstance(value, list | tuple):
         hints = parts if kind is tuple and ... not in parts else (*parts[:1],) * len(value)
         if len(hints) != len(value):
-            return f"{key} has {len(value)} entries"
-        found = (misfit(one, part, f"{key}[{i}]") for i, (one, part) in enumerate(zip(value, hints, strict=True)))
-        return next(filter(None, found), "")
-    if kind is dict and isinstance(value, dict) and parts:
-        return next(filter(None, (misfit(one, parts[1], f"{key}.{name}") for name, one in value.items())), "")
-    return "" if _is_plain(value, kind) else _told(value, key)
+            raise ValueError(f"{key} has {len(value)} entries instead of {len(hints)}")
+        return kind(_fit(one, part, f"{key}[{i}]") for i, (one, part) in enumerate(zip(value, hints, strict=True)))
+    elif kind is dict and isinstance(value, dict) and parts:
+        return {name: _fit(one, parts[1], _join(key, name)) for name, one in value.items()}
+    elif _is_plain(value, kind):
+        return value
+    text = repr(value)
+    raise ValueError(f"{key} is {text if len(text) < 40 else text[:37] + '...'}")
 
 
-def _misfit_of_keys(value: Any, kind: Any, key: str) -> str:
+def _fit_fields(value: Any, kind: Any, key: str) -> Any:
     if not isinstance(value, dict):
-        return _told(value, key)
-    if lacking := sorted(kind.__required_keys__ - set(value)):
-        return f"{key} lacks {lacking[0]}"
+        return _fit(value, dict, key)
+    needed = [f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]
+    if lacking := [name for name in needed if name not in value]:
+        raise ValueError(f"{key} lacks {lacking[0]}")
     hints = get_type_hints(kind)
-    return next(filter(None, (misfit(value[name], hints[name], name) for name in hints if name in value)), "")
+    return kind(**{name: _fit(value[name], hints[name], _join(key, name)) for name in hints if name in value})
+
+
+def _join(key: str, name: str) -> str:
+    return name if key == ROOT else f"{key}.{name}"
 
 
 def _is_plain(value: Any, kind: Any) -> bool:
@@ -64,8 +98,3 @@ def _is_plain(value: Any, kind: Any) -> bool:
     if kind is float:
         return isinstance(value, int | float) and -LARGEST <= value <= LARGEST  # not of NaN
     return isinstance(value, NoneType if kind is None else kind)
-
-
-def _told(value: Any, key: str) -> str:
-    text = repr(value)
-    return f"{key} is {text if len(text) < 40 else text[:37] + '...'}"

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-Sums = TypedDict("Sums", {"index.npz": int, "frames.f16": list[int]})
 # A band that hardly ever changes, below the lowest FFT bin or above a codec's limit, must not turn what augmentation or
 # a test clip moves into it into thousands. In log-mel; a band with sound in it has 2 to 4.
 LEAST_STD = 0.5
 
 
-class Manifest(TypedDict):
+@dataclass(frozen=True)
+class Manifest:
     """What of a store's manifest.json is read again."""
 
     clips_per_part: int
-    crc32: Sums  # of index.npz, and of the frames of each part
+    crc32: dict[str, int | list[int]]  # of index.npz, and of each part of frames.f16
 
 
 @dataclass(frozen=True)
@@ -129,14 +129,14 @@ def _checked_index(folder: Path, n_mels: int) -> dict[str, np.ndarray]:
     """The arrays of index.npz. Raises ValueError and others where a file is not what the manifest says."""
     manifest = read_json(folder / "manifest.json", Manifest, "")
     packed = (folder / "index.npz").read_bytes()
-    if zlib.crc32(packed) != manifest["crc32"]["index.npz"]:
+    if zlib.crc32(packed) != manifest.crc32.get("index.npz"):
         raise ValueError("index.npz changed")
     with np.load(io.BytesIO(packed)) as data:
         index = dict(data)
-    per_part = np.add.reduceat(index["length"], np.arange(0, len(index["length"]), max(1, manifest["clips_per_part"])))
+    per_part = np.add.reduceat(index["length"], np.arange(0, len(index["length"]), max(1, manifest.clips_per_part)))
     with (folder / "frames.f16").open("rb") as frames:
         found = [_crc32(frames, int(n) * n_mels * 2) for n in per_part]
-        if found != manifest["crc32"]["frames.f16"] or frames.read(1):
+        if found != manifest.crc32.get("frames.f16") or frames.read(1):
             raise ValueError("frames.f16 changed")
     return index
 

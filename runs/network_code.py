@@ -23,7 +23,7 @@ def network_code(run: Trained) -> dict[str, Path]:
         return {}
     files = source_files(name, f"{run.folder}: model.name")
     check_no_code_inside(files, run.folder.parents[2])
-    made, there = run.manifest.get("code", {}), hashes(files)
+    made, there = run.manifest.code, hashes(files)
     if changed := [file for file in there if there[file] != made.get(file)]:
         raise UserError(
             f"{run.folder}: made from other code of {list_some(changed)}: bring back the file as it was, or train it "

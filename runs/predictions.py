@@ -30,6 +30,14 @@ class Predictions:
         return self.probs[[index[name] for name in fnames]]
 
 
+@dataclass(frozen=True)
+class TestPredictions:
+    """What experiments answer for the test clips."""
+
+    probs: np.ndarray  # (experiments, test clips, classes) float32, each the mean of its fold models
+    faults: dict[str, str]  # clips with a fault -> what is wrong
+
+
 def mean_of_folds(probs: Sequence[np.ndarray]) -> np.ndarray:
     """An experiment's test probabilities (clips, classes) float32 from those of its fold models."""
     return np.mean(probs, axis=0).astype(np.float32)

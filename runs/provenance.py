@@ -4,17 +4,11 @@ import hashlib
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from console.errors import UserError, list_some
-
-
-def environment(folder: Path) -> dict[str, Any]:
-    """What a result may depend on besides config and data: code and library versions."""
-    return {"git_revision": git_revision(folder), "versions": library_versions()}
 
 
 def library_versions() -> dict[str, str | None]:
@@ -29,12 +23,14 @@ def git_revision(folder: Path) -> str | None:
     return ask_git(folder, "describe", "--always", "--abbrev=40", "--dirty").strip() or None
 
 
-def ask_git(folder: Path, *command: str, told: str = "") -> str:
-    """What git says of the repository whose top is `folder`, given `told`; '' where it is none or git is not there."""
+def ask_git(folder: Path, *command: str, message: str = "") -> str:
+    """What git says of the repository whose top is `folder`, given `message`; '' where it is none or git is not there."""
     here = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}  # a hook names another one
     here["GIT_CEILING_DIRECTORIES"] = str(folder.resolve().parent)
     try:
-        asked = subprocess.run(["git", "-C", folder, *command], input=os.fsencode(told), capture_output=True, env=here)
+        asked = subprocess.run(
+            ["git", "-C", folder, *command], input=os.fsencode(message), capture_output=True, env=here
+        )
     except OSError:
         return ""
     return os.fsdecode(asked.stdout) if asked.returncode == 0 else ""
@@ -47,9 +43,9 @@ def _version(name: str) -> str | None:
         return None
 
 
-def check_files(folder: Path, manifest: dict[str, Any], names: Sequence[str]) -> None:
-    """Raises UserError that lists the files whose bytes are not those that the manifest names."""
-    if changed := [name for name in names if file_sha256(folder / name) != manifest["files"][name]]:
+def check_files(folder: Path, sha256: Mapping[str, str], names: Sequence[str]) -> None:
+    """Raises UserError that lists the files whose bytes are not those of their sha256, by name."""
+    if changed := [name for name in names if file_sha256(folder / name) != sha256[name]]:
         raise UserError(
             f"{folder}: files changed since the run was finished: {list_some(changed)}; train it again with --force"
         )

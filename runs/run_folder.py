@@ -9,13 +9,13 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 
 from configs import files
 from configs.files import lock, read_steady, swap, write
-from configs.forms import misfit, read_json
+from configs.forms import from_json, read_json, to_json
 from configs.schema import Config, differences, from_dict, to_dict
 from console.errors import UserError, list_some
 from folds.assign import fold_number
@@ -24,29 +24,49 @@ from runs.provenance import check_files, file_sha256
 
 FILES = ("config.json", "classes.txt", "model.safetensors", "oof.npz", "test.npz", "scores.json", "metrics.csv")
 TRAINED = ("config.json", "classes.txt", "model.safetensors")  # what prediction needs of them, beside the manifest
-MADE_FROM = {  # facts that a run must share with who asks for it; the last two are absent where they are not used
-    "fold_hash": "folds",
-    "sound_hash": "sound files",
-    "corrections_hash": "corrections",
-    "pseudo_runs": "pseudo-labels (a run that they come from changed)",
-}
 ANEW = "choose a name=NEW, or train it again with --force"
 AGAIN = "train that fold with --force"
 CHECKPOINT = "last.ckpt"  # the last whole epoch of an unfinished fold
 BEGUN = "begun.json"  # what it is made from; gone once it has its name
 
 
-class Manifest(TypedDict):
-    """What of a manifest.json is read again, beside facts that are only compared."""
+@dataclass(frozen=True, kw_only=True)
+class SoundHash:
+    """Hashes of the names and sizes of sound files, see `input.competition.sound_hash`."""
+
+    train: str | None = None  # of the training clips; None in a run of an older version
+    test: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a fold is made from: begun.json, and the first part of manifest.json."""
+
+    n_folds: int
+    fold_hash: str  # of the table of training clips with their folds
+    feature_hash: str | None = None
+    sound_hash: SoundHash = SoundHash()
+    corrections_hash: str | None = None  # None where no label is corrected
+    pseudo_runs: dict[str, str] | None = None  # experiment -> id of the run that labelled test clips; None without
+    code: dict[str, str] = field(default_factory=dict)  # the user's own files -> sha256
+    skipped: dict[str, str] = field(default_factory=dict)  # training clips that were left out -> reason
+    test_faults: dict[str, str] = field(default_factory=dict)  # test clips -> what is wrong with them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest(Origin):
+    """manifest.json: what a finished fold is, what it was made from and with, and what it holds."""
 
     experiment: str
     fold: int
-    n_folds: int
-    fold_hash: str
-    skipped: dict[str, str]  # training clips that were left out, with the reason
-    test_faults: dict[str, str]
-    files: dict[str, str]  # sha256
-    sound_hash: NotRequired[dict[str, str]]  # absent in those of an older version
+    files: dict[str, str] = field(default_factory=dict)  # sha256 of FILES
+    config_hash: str | None = None
+    seed: int | None = None
+    device: str | None = None
+    precision: str | None = None
+    seconds: float | None = None  # of training, since it went on for the last time
+    git_revision: str | None = None
+    versions: dict[str, str | None] = field(default_factory=dict)  # of the libraries
 
 
 @dataclass(frozen=True)
@@ -60,15 +80,15 @@ class Run:
     oof: Predictions
     test: Predictions
     scores: dict[str, float]
-    manifest: dict[str, Any]
+    manifest: Manifest
 
     @property
     def experiment(self) -> str:
-        return str(self.manifest["experiment"])
+        return self.manifest.experiment
 
     @property
     def fold(self) -> int:
-        return int(self.manifest["fold"])
+        return self.manifest.fold
 
 
 @dataclass(frozen=True)
@@ -79,7 +99,7 @@ class Trained:
     id: str
     config: Config
     classes: tuple[str, ...]
-    manifest: dict[str, Any]
+    manifest: Manifest
 
     @property
     def weights(self) -> Path:
@@ -87,12 +107,11 @@ class Trained:
 
 
 @contextmanager
-def unfinished(final: Path, config: Config, facts: dict[str, Any], restart: bool) -> Iterator[Path]:
+def unfinished(final: Path, config: Config, origin: Origin, restart: bool) -> Iterator[Path]:
     """The folder <final>.partial, held by this process alone; restart empties it.
 
-    facts: what the fold is made from, fold_hash and sound_hash among them. A folder without a finished epoch holds
-    nothing worth keeping and is begun anew. Raises UserError where another process holds it, or where it was begun with
-    other settings or from other data.
+    origin: what the fold is made from. A folder without a finished epoch holds nothing worth keeping and is begun
+    again. Raises UserError where another process holds it, or where it was begun with other settings or from other data.
     """
     partial = partial_of(final)
     with _alone(final):
@@ -100,9 +119,9 @@ def unfinished(final: Path, config: Config, facts: dict[str, Any], restart: bool
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
             _write_json(partial / "config.json", to_dict(config))
-            _write_json(partial / BEGUN, facts)
+            _write_json(partial / BEGUN, to_json(origin))
         check_same_settings(partial / "config.json", config, f"{partial} was begun")
-        check_same_data(_read_json(partial / BEGUN), facts, f"{partial} was begun")
+        check_same_data(read_json(partial / BEGUN, Origin, ANEW), origin, f"{partial} was begun")
         yield partial
 
 
@@ -147,19 +166,22 @@ def check_same_settings(file: Path, config: Config, fact: str) -> None:
         raise UserError(f"{fact} with other settings ({list_some(changed, 3)}): {ANEW}")
 
 
-def check_same_data(there: dict[str, Any], facts: dict[str, Any], fact: str) -> None:
-    """Raises UserError where a run learned from other folds, sound files or labels than `facts` name.
+def check_same_data(there: Origin, now: Origin, fact: str) -> None:
+    """Raises UserError where a run learned from other folds, sound files, labels or code than `now` names.
 
     Test sound counts where it was given pseudo-labels; elsewhere it can be predicted again.
     """
-    for key, what in MADE_FROM.items():
-        one, other = there.get(key), facts.get(key)
-        if key == "sound_hash" and one and other and "pseudo_runs" not in {*there, *facts}:
-            one, other = one.get("train"), other.get("train")
-        if one != other:
-            raise UserError(f"{fact} from other {what}: {ANEW}")
-    one, other = there.get("code", {}), facts.get("code", {})
-    if changed := sorted(name for name in {*one, *other} if one.get(name) != other.get(name)):
+    pseudo = there.pseudo_runs is not None or now.pseudo_runs is not None
+    heard = [origin.sound_hash if pseudo else origin.sound_hash.train for origin in (there, now)]
+    same = {
+        "folds": there.fold_hash == now.fold_hash,
+        "sound files": heard[0] == heard[1],
+        "corrections": there.corrections_hash == now.corrections_hash,
+        "pseudo-labels (a run that they come from changed)": there.pseudo_runs == now.pseudo_runs,
+    }
+    if other := [what for what, is_same in same.items() if not is_same]:
+        raise UserError(f"{fact} from other {other[0]}: {ANEW}")
+    if changed := sorted(name for name in {*there.code, *now.code} if there.code.get(name) != now.code.get(name)):
         raise UserError(f"{fact} from other code of {list_some(changed)}: {ANEW}")
 
 
@@ -171,19 +193,19 @@ def finish_run(
     oof: Predictions,
     test: Predictions,
     scores: dict[str, float],
-    facts: dict[str, Any],
+    manifest: Manifest,
 ) -> None:
     """Complete `partial`, which holds model.safetensors and metrics.csv, and let it take the name `final`.
 
-    facts go into the manifest: experiment, fold, n_folds, fold_hash, skipped, test_faults and whatever else the run was
-    made from. An older folder of that name goes only when the new one is whole.
+    The files' hashes are added to the manifest. An older folder of that name goes only when the new one is whole.
     """
     write(partial / "classes.txt", "\n".join(classes) + "\n")
     save_predictions(partial / "oof.npz", oof)
     save_predictions(partial / "test.npz", test)
     _write_json(partial / "config.json", to_dict(config))
     _write_json(partial / "scores.json", scores)
-    _write_json(partial / "manifest.json", {**facts, "files": {name: file_sha256(partial / name) for name in FILES}})
+    hashes = {name: file_sha256(partial / name) for name in FILES}
+    _write_json(partial / "manifest.json", to_json(replace(manifest, files=hashes)))
     _publish(partial, final)
 
 
@@ -238,14 +260,12 @@ def _read_checked(folder: Path, names: Sequence[str]) -> Trained:
     """The trained part, once the named files are those of the manifest."""
     try:
         raw = (folder / "manifest.json").read_bytes()
-        manifest = json.loads(raw)
-        if fault := misfit(manifest, Manifest, "its manifest"):
-            raise ValueError(fault)
-        check_files(folder, manifest, names)
+        manifest = from_json(Manifest, json.loads(raw))
+        check_files(folder, manifest.files, names)
         config = from_dict(_read_json(folder / "config.json"))
         classes = tuple((folder / "classes.txt").read_text(encoding="utf-8-sig").split())
-        if not 0 <= manifest["fold"] < manifest["n_folds"] <= 10_000:
-            raise ValueError(f"fold {manifest['fold']} of {manifest['n_folds']} in its manifest")
+        if not 0 <= manifest.fold < manifest.n_folds <= 10_000:
+            raise ValueError(f"fold {manifest.fold} of {manifest.n_folds} in its manifest")
     except UserError:
         raise
     except (OSError, ValueError, KeyError, RecursionError) as error:

@@ -1,6 +1,6 @@
-"""What a run answers for test clips: stored with it, found in work/predictions, or predicted from its weights."""
+"""What a run answers for test clips: stored with it, cached in work/predictions, or predicted from its weights."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -19,11 +19,10 @@ from models.device import choose_precision, memory_kept
 from models.inference import predict_finite
 from models.tagger import load_tagger
 from runs.network_code import network_code
-from runs.predictions import Predictions, load_predictions, mean_of_folds, replace_predictions
+from runs.predictions import Predictions, TestPredictions, load_predictions, mean_of_folds, replace_predictions
 from runs.run_folder import Run, Trained, read_trained
 
 Faults = dict[str, str]  # fname -> reason
-Predict = Callable[[Sequence[Run], Sequence[str]], tuple[list[Predictions], Faults]]
 
 
 def predict_test(
@@ -88,16 +87,31 @@ def prediction_devices() -> list[torch.device]:
     return gpus or [torch.device("cpu")]
 
 
-def _mean_test(runs: list[Run], test: pd.DataFrame, predict: Predict | None, anew: bool) -> tuple[np.ndarray, Faults]:
-    """(clips, classes) of an experiment, the mean of its fold models, and the faults of the test clips."""
-    found = [run.test for run in runs]
-    faults = {fname: reason for run in runs for fname, reason in run.manifest["test_faults"].items()}
-    new = test["fname"].tolist() if anew else _new_clips(runs, test) if predict else []
-    if predict and new:
-        answers, new_faults = predict(runs, new)
-        found = [_renewed(*pair) for pair in zip(found, answers, strict=True)]
+def test_predictions(
+    experiments: Sequence[Sequence[Run]], competition: Competition, paths: Paths, refresh: bool = False
+) -> TestPredictions:
+    """What each experiment answers for the test clips as they are now: stored with its runs, and predicted again for
+    clips that these have no answer for, or one to another file than lies there now, by its size.
+
+    experiments: the runs of each. refresh: predict every clip. Raises UserError as `predict_new`.
+    """
+    found = [_of_experiment(runs, competition, paths, refresh) for runs in experiments]
+    there = set(competition.test["fname"])
+    faults = {fname: reason for _, of_one in found for fname, reason in of_one.items() if fname in there}
+    return TestPredictions(np.stack([probs for probs, _ in found]), faults)
+
+
+def _of_experiment(
+    runs: Sequence[Run], competition: Competition, paths: Paths, refresh: bool
+) -> tuple[np.ndarray, Faults]:
+    """(clips, classes), the mean of the fold models, and the faults of the test clips."""
+    found, fnames = [run.test for run in runs], competition.test["fname"].tolist()
+    faults = {fname: reason for run in runs for fname, reason in run.manifest.test_faults.items()}
+    every = refresh or were_predicted(runs, competition, paths)
+    if new := fnames if every else _new_clips(runs, competition.test):
+        answers, new_faults = predict_new(runs, new, competition, paths)
+        found = [_updated(*pair) for pair in zip(found, answers, strict=True)]
         faults = {fname: reason for fname, reason in faults.items() if fname not in set(new)} | new_faults
-    fnames = test["fname"].tolist()
     return mean_of_folds([one.of(fnames, str(run.folder)) for one, run in zip(found, runs, strict=True)]), faults
 
 
@@ -112,15 +126,15 @@ def _new_clips(runs: Sequence[Run], test: pd.DataFrame) -> list[str]:
         if run.test.size is not None:
             new |= (size >= 0) & (run.test.size[row] != size)
         elif set(rows) == set(test["fname"]) and (size >= 0).all():  # an older version of the kit has one hash of all
-            then = run.manifest.get("sound_hash", {}).get("test")
+            then = run.manifest.sound_hash.test
             new |= then not in (None, sound_hash(test.iloc[np.argsort(row)]))
     return [fname for fname, is_new in zip(test["fname"], new, strict=True) if is_new]
 
 
-def _renewed(stored: Predictions, answers: Predictions) -> Predictions:
-    """What is stored, but for the clips that are answered anew."""
-    anew = set(answers.fnames)
-    kept = [i for i, fname in enumerate(stored.fnames) if fname not in anew]
+def _updated(stored: Predictions, answers: Predictions) -> Predictions:
+    """What is stored, but for the clips that have a new answer."""
+    new = set(answers.fnames)
+    kept = [i for i, fname in enumerate(stored.fnames) if fname not in new]
     fnames = (*(stored.fnames[i] for i in kept), *answers.fnames)
     return Predictions(fnames, np.concatenate([stored.probs[kept], answers.probs]))
 
@@ -134,6 +148,8 @@ def were_predicted(runs: Sequence[Run], competition: Competition, paths: Paths) 
     """Whether answers of these runs to all test clips are kept, for the files as they are now by size and time: then
     `submit.py --force` asked for them, and they are newer than what the runs have stored."""
     test = competition.test
+    if "path" not in test:
+        return False
     files = [path if isinstance(path, str) else None for path in test["path"]]
     key = store_key(runs[0].config.features, test["fname"].tolist(), files)
     return all(cached_predictions(paths.predictions, run.id, key).exists() for run in runs)
@@ -147,8 +163,6 @@ def predict_new(
     What was predicted before is found in work/predictions. A competition whose test sound lies nowhere is unpacked.
     Raises UserError on a missing file, unless the runs' config says to do without.
     """
-    from features.store import open_features
-
     folder, cfg, test = runs[0].folder.parent, runs[0].config, competition.test
     say(f"{folder}: not stored with it, so predicted or found in {paths.predictions}: {list_some(fnames)}")
     if test["path"].isna().all():

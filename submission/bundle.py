@@ -9,9 +9,10 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from modulefinder import ModuleFinder
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from configs.files import new_folder, recover
 from configs.paths import Paths, add_folders, as_path
@@ -19,6 +20,9 @@ from console.command_line import run_command
 from console.errors import UserError, list_some
 from console.output import say
 from submission.kernel_script import MANIFEST_NAME
+
+if TYPE_CHECKING:
+    from blending.apply import Blend
 
 ROOT = Path(__file__).resolve().parent.parent
 # what prediction imports
@@ -56,6 +60,7 @@ def bundle(
 
     Raises UserError on a name that Kaggle refuses, a blend that is absent or whose runs changed, or too large a bundle.
     """
+    from blending.apply import write_blend
     from blending.ensemble_folder import load_ensemble
     from runs.provenance import git_revision
 
@@ -69,20 +74,19 @@ def bundle(
     recover(folder)
     if not folder.exists():
         raise UserError(f"{folder}: no such blend: python ensemble.py makes it")
-    weights = load_ensemble(folder).weights
-    used = {name: model for name, model in weights["models"].items() if model["weight"] > 0} or weights["models"]
-    weights = {**weights, "models": used}  # a greedy blend leaves models out; so does the bundle
+    blend = load_ensemble(folder).blend
+    blend = replace(blend, models=blend.used)  # a greedy blend leaves models out; so does the bundle
     final = paths.work / "kaggle" / "dataset"
     with new_folder(final) as partial:
-        (partial / "weights.json").write_text(json.dumps(weights, indent=1))
-        copy_runs(paths.runs, weights, partial / "weights", partial / "code")
+        write_blend(partial / "weights.json", blend)
+        copy_runs(paths.runs, blend, partial / "weights", partial / "code")
         copy_code(partial / "code")
         check_code(partial / "code")
         copy_wheels(wheels, partial / "wheels")
         about = {"competition": competition, "ensemble": ensemble, "git_revision": git_revision(ROOT)}
         size = write_manifest(partial, about)
         (partial / METADATA).write_text(json.dumps(metadata, indent=1))
-    say(f"{metadata['id']}: {len(weights['models'])} experiments, {size / 1e6:.1f} MB -> {final}")
+    say(f"{metadata['id']}: {len(blend.models)} experiments, {size / 1e6:.1f} MB -> {final}")
     return final
 
 
@@ -101,17 +105,18 @@ def title_of(slug: str) -> str:
     return slug.replace("-", " ").title()
 
 
-def copy_runs(runs: Path, weights: dict[str, Any], target: Path, code: Path) -> None:
+def copy_runs(runs: Path, blend: "Blend", target: Path, code: Path) -> None:
     """The trained part of every run of the blend, and the user's own code of its network. Raises UserError where a run
     is not the one that was blended, or that code is not what it was made with."""
     from configs.user_code import is_installed
     from runs.network_code import network_code
     from runs.run_folder import TRAINED, finished_folds, read_run, read_trained
 
-    for name, model in weights["models"].items():
-        folds, ids = finished_folds(runs / name), []
-        if not folds or [read_run(fold).id for fold in folds] != model["ids"]:
-            raise UserError(f"{runs / name}: its runs changed since they were blended: python ensemble.py blends again")
+    for name, model in blend.models.items():
+        changed = f"{runs / name}: its runs changed since they were blended: python ensemble.py blends again"
+        folds, ids = finished_folds(runs / name), list[str]()
+        if not folds or tuple(read_run(fold).id for fold in folds) != model.ids:
+            raise UserError(changed)
         for fold in folds:
             own = network_code(read_trained(fold))  # the weights are what the run's manifest says
             for place, source in own.items():
@@ -122,8 +127,8 @@ def copy_runs(runs: Path, weights: dict[str, Any], target: Path, code: Path) -> 
             for file in (*TRAINED, "manifest.json"):
                 shutil.copyfile(fold / file, target / name / fold.name / file)
             ids.append(read_trained(target / name / fold.name).id)  # another process may have replaced it meanwhile
-        if ids != model["ids"]:
-            raise UserError(f"{runs / name}: its runs changed since they were blended: python ensemble.py blends again")
+        if tuple(ids) != model.ids:
+            raise UserError(changed)
 
 
 def copy_code(target: Path) -> None:
@@ -139,7 +144,7 @@ def code_files(root: Path) -> list[Path]:
     from runs.provenance import ask_git
 
     there = [file.relative_to(root) for package in PACKAGES for file in sorted((root / package).glob("*.py"))]
-    ignored = set(ask_git(root, "check-ignore", "-z", "--stdin", told="\0".join(map(str, there))).split("\0"))
+    ignored = set(ask_git(root, "check-ignore", "-z", "--stdin", message="\0".join(map(str, there))).split("\0"))
     return [file for file in there if str(file) not in ignored]
 
 

@@ -45,7 +45,7 @@ def predict(bundle: Path, inputs: Path, slug: str, output: Path, scratch: Path) 
 
     import numpy as np
 
-    from blending.apply import apply_blend, read_weights
+    from blending.apply import apply_blend, read_blend
     from features.store import open_features
     from input.competition import read_test_clips
     from runs.predictions import Predictions, mean_of_folds
@@ -54,8 +54,8 @@ def predict(bundle: Path, inputs: Path, slug: str, output: Path, scratch: Path) 
     from runs.test_predictions import predict_test
     from submission.submission_file import write_submission
 
-    weights = read_weights(bundle / "weights.json", "make the bundle again with submission.bundle")
-    runs = {name: sorted((bundle / "weights" / name).glob("fold*")) for name in weights["models"]}
+    blend = read_blend(bundle / "weights.json", "make the bundle again with submission.bundle")
+    runs = {name: sorted((bundle / "weights" / name).glob("fold*")) for name in blend.models}
     folders = [folder for folds in runs.values() for folder in folds]
     skip_missing = any(read_trained(folder).config.input.skip_unreadable for folder in folders)
     sample = find_sample(inputs, slug)
@@ -63,8 +63,8 @@ def predict(bundle: Path, inputs: Path, slug: str, output: Path, scratch: Path) 
     say(f"{sample.parent}: {len(clips)} test clips; {len(folders)} runs of {list_some(runs)}")
     probs = dict(zip(folders, predict_test(folders, clips, scratch / "features"), strict=True))
     means = {name: mean_of_folds([probs[folder].probs for folder in folds]) for name, folds in runs.items()}
-    blend = apply_blend(weights, means).astype(np.float32)
-    write_submission(output, Predictions(tuple(clips["fname"]), blend), tuple(weights["classes"]))
+    blended = apply_blend(blend, means).astype(np.float32)
+    write_submission(output, Predictions(tuple(clips["fname"]), blended), blend.classes)
     report = {"manifest_sha256": file_sha256(bundle / MANIFEST_NAME), "clips": len(clips)}
     report |= {"runs": {name: len(folds) for name, folds in runs.items()}}
     heard = open_features(read_trained(folders[0]).config.features, clips, scratch / "features")

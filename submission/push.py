@@ -8,8 +8,9 @@ import argparse
 import json
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from configs.files import atomic, lock, new_folder, recover
 from configs.forms import read_json
@@ -29,18 +30,23 @@ POLL = 15.0  # seconds
 KERNEL_LIMIT = 13 * 3600.0  # seconds; Kaggle stops a kernel after 12 hours, and it may have to queue
 
 
-class File(TypedDict):
+@dataclass(frozen=True)
+class File:
     sha256: str
 
 
-class Manifest(TypedDict):
+@dataclass(frozen=True)
+class Manifest:
     """What of kit_manifest.json is read again."""
 
     competition: str
     files: dict[str, File]
 
 
-class Metadata(TypedDict):
+@dataclass(frozen=True)
+class Metadata:
+    """What of dataset-metadata.json is read again."""
+
     id: str  # owner/slug
 
 
@@ -106,7 +112,7 @@ def check_bundle(bundle: Path) -> tuple[str, str]:
         script.check(bundle, bundle)
     except SystemExit as refusal:
         raise UserError(str(refusal).removeprefix("error: ")) from None
-    return metadata["id"], manifest["competition"]
+    return metadata.id, manifest.competition
 
 
 def write_kernel(folder: Path, bundle: Path, dataset: str, competition: str, machine: str) -> str:

@@ -1,17 +1,19 @@
 """How weights.json is applied: by hand, and what must not matter."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from blending.apply import FLOOR, apply_blend, rank_mean, sharpen
+from blending.apply import FLOOR, Blend, Model, apply_blend, rank_mean, sharpen
 from runs.predictions import geometric
 
 A = np.array([[0.6, 0.3, 0.1], [0.2, 0.5, 0.3]])
 B = np.array([[0.2, 0.6, 0.2], [0.4, 0.3, 0.3]])
 
 
-def about(method: str, **extra: object) -> dict:
-    return {"method": method, "models": {"a": {"weight": 0.75}, "b": {"weight": 0.25}}, **extra}
+def about(method: str, offsets: list[float] | None = None) -> Blend:
+    return Blend(method, {"a": Model(0.75), "b": Model(0.25)}, offsets)
 
 
 def test_arithmetic_by_hand() -> None:
@@ -33,9 +35,9 @@ def test_rank_mean_by_hand() -> None:
 
 def test_log_linear_by_hand() -> None:
     # one model of weight 1 and an offset of log 2 on the last class: odds of (0.6, 0.3, 0.1) become (0.6, 0.3, 0.2)
-    told = {"method": "log_linear", "models": {"a": {"weight": 1.0}}, "offsets": [0.0, 0.0, np.log(2)]}
+    blend = Blend("log_linear", {"a": Model(1.0)}, [0.0, 0.0, np.log(2)])
     odds = (A[:1] + FLOOR) * [1, 1, 2]
-    assert np.allclose(apply_blend(told, {"a": A[:1]}), odds / odds.sum())
+    assert np.allclose(apply_blend(blend, {"a": A[:1]}), odds / odds.sum())
 
 
 def test_temperature_one_changes_little_and_a_low_one_sharpens() -> None:
@@ -48,8 +50,8 @@ def test_temperature_one_changes_little_and_a_low_one_sharpens() -> None:
 def test_stack_by_hand() -> None:
     # the identity on centred logs, twice, is the same as the log of p^2
     eye = np.eye(3).tolist()
-    models = {"a": {"weight": 0.5, "coefficients": eye}, "b": {"weight": 0.5, "coefficients": eye}}
-    blend = apply_blend({"method": "stack", "models": models, "offsets": [0, 0, 0]}, {"a": A, "b": A})
+    models = {"a": Model(0.5, coefficients=eye), "b": Model(0.5, coefficients=eye)}
+    blend = apply_blend(Blend("stack", models, [0, 0, 0]), {"a": A, "b": A})
     odds = (A + FLOOR) ** 2
     assert np.allclose(blend, odds / odds.sum(axis=1, keepdims=True))
 
@@ -65,28 +67,28 @@ ALL = [
 ]
 
 
-@pytest.mark.parametrize("told", ALL, ids=lambda told: told["method"])
-def test_neither_the_order_of_clips_nor_of_models_matters(told: dict) -> None:
+@pytest.mark.parametrize("made", ALL, ids=lambda made: made.method)
+def test_neither_the_order_of_clips_nor_of_models_matters(made: Blend) -> None:
     rng = np.random.default_rng(0)
     probs = {name: rng.dirichlet(np.ones(3), size=50) for name in "ab"}
     order = rng.permutation(50)
-    blend = apply_blend(told, probs)
+    blend = apply_blend(made, probs)
     assert np.allclose(blend.sum(axis=1), 1)
-    assert np.allclose(apply_blend(told, {name: p[order] for name, p in probs.items()}), blend[order])
-    swapped = {**told, "models": dict(reversed(told["models"].items()))}
+    assert np.allclose(apply_blend(made, {name: p[order] for name, p in probs.items()}), blend[order])
+    swapped = replace(made, models=dict(reversed(made.models.items())))
     assert np.allclose(apply_blend(swapped, probs), blend)
 
 
 def test_a_model_of_weight_zero_may_be_absent_and_another_may_not() -> None:
-    told = {"method": "arithmetic", "models": {"a": {"weight": 1.0}, "b": {"weight": 0.0}}}
-    assert np.allclose(apply_blend(told, {"a": A}), A)
+    blend = Blend("arithmetic", {"a": Model(1.0), "b": Model(0.0)})
+    assert np.allclose(apply_blend(blend, {"a": A}), A)
     with pytest.raises(KeyError):
-        apply_blend(told, {"b": B})
+        apply_blend(blend, {"b": B})
 
 
 def test_a_pool_of_models_that_know_nothing_is_its_offsets() -> None:
-    told = {"method": "log_linear", "models": {"a": {"weight": 0.0}}, "offsets": [0.0, 0.0, np.log(2)]}
-    assert np.allclose(apply_blend(told, {"a": A}), [0.25, 0.25, 0.5])
+    blend = Blend("log_linear", {"a": Model(0.0)}, [0.0, 0.0, np.log(2)])
+    assert np.allclose(apply_blend(blend, {"a": A}), [0.25, 0.25, 0.5])
 
 
 def test_an_unknown_method_is_refused() -> None:

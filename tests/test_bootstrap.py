@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from blending.bootstrap import bootstrap_means, expected_on, summary
+from blending.bootstrap import bootstrap_means, expected_on, method_scores
 from blending.compare_methods import nested_blend, nested_choice, simplest
 from blending.fit import FitRows
 from metrics.map_at_3 import average_precision_at_3, map_at_3
@@ -74,10 +74,12 @@ def test_bootstrap_error_is_that_of_the_formula_and_grows_with_groups() -> None:
 
 def test_summary_of_two_methods_that_differ_by_a_constant() -> None:
     gains = {"single": np.array([0.0, 0.5, 0.5]), "arithmetic": np.array([0.25, 0.75, 0.75])}
-    found = summary(gains, np.arange(3), "single", "arithmetic")
-    assert found["arithmetic"]["to_single"]["difference"] == pytest.approx(0.25)
-    assert found["arithmetic"]["to_single"]["interval"] == pytest.approx([0.25, 0.25])
-    assert found["single"]["se"] == pytest.approx(found["arithmetic"]["se"])
+    every = np.ones(3, dtype=bool)
+    found = method_scores(gains, gains, every, ~every, np.arange(3))
+    assert found["arithmetic"].to_single.difference == pytest.approx(0.25)
+    assert found["arithmetic"].to_single.interval == pytest.approx([0.25, 0.25])
+    assert found["single"].se == pytest.approx(found["arithmetic"].se)
+    assert found["single"].fitted == pytest.approx(1 / 3) and found["single"].nested_verified is None
 
 
 def test_expected_interval_holds_new_scores_as_often_as_it_says() -> None:
@@ -85,6 +87,6 @@ def test_expected_interval_holds_new_scores_as_often_as_it_says() -> None:
     held = 0
     for _ in range(300):
         ours, new = rng.choice([0.0, 0.5, 1.0], size=400), rng.choice([0.0, 0.5, 1.0], size=100)
-        low, high = expected_on(100, ours, ours.std() / 20)
+        low, high = expected_on(100, ours, ours.std() / 20).interval
         held += low <= new.mean() <= high
     assert 0.9 < held / 300 < 0.99

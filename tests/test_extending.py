@@ -82,7 +82,7 @@ def test_each_example_is_about_ten_lines() -> None:
 
 def test_the_run_is_made_of_the_page(trained: Path) -> None:
     run = read_run(trained / "work" / "runs" / "my_experiment" / "fold0")
-    assert run.manifest["code"] == {file: sha256((trained / file).read_bytes()).hexdigest() for file in FILES}
+    assert run.manifest.code == {file: sha256((trained / file).read_bytes()).hexdigest() for file in FILES}
     assert run.config.model.name == "my_net:small_net" and run.config.augment.wave == ("my_wave:noisy",)
     assert len(list((trained / "work" / "features").glob("*/manifest.json"))) == 3  # training, its copy, test
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from blending.apply import METHODS, apply_blend, arithmetic, softmax
+from blending.apply import METHODS, Blend, apply_blend, arithmetic, softmax
 from blending.fit import FitRows, fit_blend, optuna_weights
 from blending.log_linear import cross_entropy, fit_log_linear, fit_temperature
 from metrics.map_at_3 import map_at_3
@@ -21,7 +21,7 @@ def made_rows(clips: int = 240, classes: int = 5, skill: tuple[float, ...] = (2.
     return FitRows(stack, truth, np.ones(clips), (np.arange(clips) // classes) % 4)
 
 
-def blend(about: dict, rows: FitRows, names: str) -> np.ndarray:
+def blend(about: Blend, rows: FitRows, names: str) -> np.ndarray:
     return apply_blend(about, dict(zip(names, rows.stack, strict=True)))
 
 
@@ -44,7 +44,7 @@ def test_identical_models_blend_to_the_model(method: str) -> None:
     one = made_rows(skill=(1.5,))
     rows = FitRows(np.repeat(one.stack, 3, axis=0), one.truth, one.weight, one.fold)
     about = fit_blend(method, rows, "abc")
-    weights = [model["weight"] for model in about["models"].values()]
+    weights = [model.weight for model in about.models.values()]
     assert np.isfinite(weights).all()
     assert min(weights) >= 0
     if method == "log_linear":
@@ -132,5 +132,5 @@ def test_models_that_say_the_same_of_every_clip_blend_to_that(method: str) -> No
     rows = FitRows(np.full_like(one.stack, 1 / one.stack.shape[2]), one.truth, one.weight, one.fold)
     about = fit_blend(method, rows, "abc")
     found = blend(about, rows, "abc")
-    assert np.isfinite([model["weight"] for model in about["models"].values()]).all()
+    assert np.isfinite([model.weight for model in about.models.values()]).all()
     assert np.isfinite(found).all() and np.ptp(found, axis=0).max() < 1e-6

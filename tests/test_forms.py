@@ -1,22 +1,25 @@
 """Plain values against the types that are expected of them."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal
 
 import pytest
 
-from configs.forms import misfit, read_json
+from configs.forms import from_json, misfit, read_json, to_json
 from console.errors import UserError
 
 
-class Inner(TypedDict):
+@dataclass(frozen=True)
+class Inner:
     weight: float
 
 
-class Outer(TypedDict):
+@dataclass(frozen=True)
+class Outer:
     name: str
     models: dict[str, Inner]
-    more: NotRequired[list[int]]
+    more: tuple[int, ...] | None = None
 
 
 @pytest.mark.parametrize(
@@ -52,11 +55,12 @@ def test_what_fits(value: object, hint: object) -> None:
         ([1, "2"], list[int], "it[1] is '2'"),
         ([1.0], tuple[float, float], "it has 1 entries"),
         ("ab", list[str], "it is 'ab'"),
-        ({"a": {"weight": []}}, dict[str, Inner], "weight is []"),
+        ({"a": {"weight": []}}, dict[str, Inner], "a.weight is []"),
         ([], Outer, "it is []"),
         ({"name": "a"}, Outer, "it lacks models"),
         ({"name": "a", "models": [], "more": 3}, Outer, "models is []"),
         ({"name": "a", "models": {}, "more": 3}, Outer, "more is 3"),
+        ({"name": "a", "models": {"m": {"weight": "1"}}}, Outer, "models.m.weight is '1'"),
     ],
 )
 def test_what_does_not_fit_is_named(value: object, hint: object, told: str) -> None:
@@ -70,3 +74,11 @@ def test_a_file_that_is_something_else_is_named_with_the_remedy(tmp_path: Path, 
         read_json(tmp_path / "a.json", Outer, "make it again")
     with pytest.raises(UserError, match=r"none\.json: .*: make it again"):
         read_json(tmp_path / "none.json", Outer, "make it again")
+
+
+def test_a_dataclass_and_its_json_are_each_other() -> None:
+    values = {"name": "a", "models": {"m": {"weight": 0.5}}, "more": [1, 2]}
+    made = Outer("a", {"m": Inner(0.5)}, (1, 2))
+    assert from_json(Outer, values | {"of another version": 1}) == made
+    assert to_json(made) == values | {"more": (1, 2)}
+    assert to_json(Outer("a", {})) == {"name": "a", "models": {}}, "what is not there is not written"

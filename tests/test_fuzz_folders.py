@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blending.ensemble_folder import load_ensemble, make_ensemble, save_ensemble
+from configs.forms import to_json
 from configs.schema import Config, FeatureConfig, FoldConfig, ModelConfig, differences, to_dict
 from console.errors import UserError
 from ensemble import show
@@ -25,6 +26,9 @@ from runs.provenance import file_sha256
 from runs.run_folder import (
     FILES,
     TRAINED,
+    Manifest,
+    Origin,
+    SoundHash,
     finish_run,
     is_begun,
     partial_of,
@@ -40,8 +44,8 @@ from training.trainer import finished_epochs
 from tuning.study import finished, open_study
 
 CFG = Config(name="exp", model=ModelConfig(name="resnetish10", width=8), folds=FoldConfig(n_folds=2))
-FACTS: dict[str, Any] = {"experiment": "exp", "fold": 0, "n_folds": 2, "fold_hash": "f0", "skipped": {}}
-FACTS |= {"sound_hash": {"train": "a", "test": "b"}, "test_faults": {"t2.wav": "empty"}}
+ORIGIN = Origin(n_folds=2, fold_hash="f0", sound_hash=SoundHash(train="a", test="b"), test_faults={"t2.wav": "empty"})
+MANIFEST = Manifest(**vars(ORIGIN), experiment="exp", fold=0)
 CLASSES = ("a", "b", "c")
 OOF = Predictions(("x.wav", "y.wav"), np.float32([[0.5, 0.3, 0.2], [0.1, 0.8, 0.1]]), np.array([3, 4]))
 
@@ -89,12 +93,12 @@ def seal(folder: Path) -> None:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run, a blend, a store, a study and a checkpoint."""
     root = tmp_path_factory.mktemp("whole")
-    with unfinished(root / "fold0", CFG, FACTS, restart=False) as partial:
+    with unfinished(root / "fold0", CFG, ORIGIN, restart=False) as partial:
         ones = np.ones(CFG.features.n_mels, np.float32)
         tagger = build_tagger(CFG, np.full(3, 1 / 3, np.float32), 0 * ones, ones)
         save_tagger(tagger.state_dict(), partial / "model.safetensors")
         (partial / "metrics.csv").write_text("epoch\n1\n")
-        finish_run(partial, root / "fold0", CFG, CLASSES, OOF, OOF, {"map3": 0.5}, FACTS)
+        finish_run(partial, root / "fold0", CFG, CLASSES, OOF, OOF, {"map3": 0.5}, MANIFEST)
     save_ensemble(make_ensemble(made(clips=40), "stack"), root / "stack")
     save_ensemble(make_ensemble(made(clips=40), "log_linear"), root / "log_linear")
     open_features(FeatureConfig(), pd.DataFrame({"fname": ["a.wav", "b.wav"], "path": [None, None]}), root / "features")
@@ -120,11 +124,11 @@ def fresh(whole: Path, tmp_path: Path) -> Callable[[str], Path]:
 def use_run(folder: Path) -> None:
     """What the commands do with it."""
     run = read_run(folder)
-    assert 0 <= run.fold < len(range(run.manifest["n_folds"])) and f"{run.scores['map3']:.4f}"
+    assert 0 <= run.fold < len(range(run.manifest.n_folds)) and f"{run.scores['map3']:.4f}"
     assert differences(run.config, Config()) and run.experiment.upper() is not None
     for one in (run.oof, run.test):
         assert one.of(one.fnames, "rows").shape == (len(one.fnames), len(run.classes))
-    assert set(run.manifest["skipped"]) | set(run.manifest["test_faults"]) is not None
+    assert set(run.manifest.skipped) | set(run.manifest.test_faults) is not None
 
 
 @fuzz
@@ -237,7 +241,7 @@ def test_a_damaged_folder_that_was_begun(fresh: Callable[[str], Path], name: str
     partial = partial_of(final)
     shutil.copytree(final, partial)
     (partial / "last.ckpt").write_bytes(b"an epoch")
-    (partial / "begun.json").write_text(json.dumps(FACTS))
+    (partial / "begun.json").write_text(json.dumps(to_json(ORIGIN)))
     damage(partial / name, how)
     if name != "manifest.json":
         (partial / "manifest.json").unlink()
@@ -245,7 +249,7 @@ def test_a_damaged_folder_that_was_begun(fresh: Callable[[str], Path], name: str
     recover(final)
 
     def go_on() -> None:
-        with unfinished(final, CFG, FACTS, restart=False):
+        with unfinished(final, CFG, ORIGIN, restart=False):
             pass
 
     use_or_refuse(go_on)

@@ -174,11 +174,13 @@ def test_where_every_label_is_verified_all_are_doubted(
     )
     every = replace(candidates, verified=np.ones(5, bool))
     monkeypatch.setattr("input.competition.load_competition", lambda *_, **__: competition)
-    monkeypatch.setattr("models.candidates.candidates_from_runs", lambda *_: every)
+    monkeypatch.setattr("blending.candidates.finished_runs", lambda *_: [])
+    monkeypatch.setattr("runs.test_predictions.test_predictions", lambda *_: None)
+    monkeypatch.setattr("blending.candidates.align", lambda *_: every)
     assert list_label_errors(blended, [], tmp_path / "list.csv")["fname"].tolist() == ["d.wav", "a.wav"]
     said = capsys.readouterr().out
     assert "every label counts as verified: all are doubted" in said and "2 of 5 labels are likely wrong" in said
-    monkeypatch.setattr("models.candidates.candidates_from_runs", lambda *_: replace(every, verified=~every.verified))
+    monkeypatch.setattr("blending.candidates.align", lambda *_: replace(every, verified=~every.verified))
     assert len(list_label_errors(blended, [], tmp_path / "list.csv", force=True)) == 2
     assert "verified" not in capsys.readouterr().out
 
@@ -206,6 +208,6 @@ def test_without_a_finished_run_it_says_what_to_do(blended: Paths, tmp_path: Pat
 
 
 def test_help_answers_at_once_and_says_how_to_use_the_list() -> None:
-    found = run("-X", "importtime", "-m", "models.label_errors", "--help")
+    found = run("-X", "importtime", "find_label_errors.py", "--help")
     assert found.returncode == 0 and "input.corrections=corrections.csv name=corrected" in found.stdout
     assert not imported(found.stderr, *HEAVY, "pandas", "numpy", "pydantic", "sklearn", "cleanlab")

@@ -131,7 +131,7 @@ def test_run_folders_are_whole(work: Path, demo: Path) -> None:
     runs = [read_run(work / "runs" / name / f"fold{k}") for name in ("one", "two") for k in (0, 1)]
     for fold in (0, 1):
         one, two = (run for run in runs if run.fold == fold)
-        assert one.manifest["fold_hash"] == two.manifest["fold_hash"]
+        assert one.manifest.fold_hash == two.manifest.fold_hash
         assert set(one.oof.fnames) == set(two.oof.fnames)
     assert sorted(runs[0].oof.fnames + runs[1].oof.fnames) == sorted(table["fname"])
     for run_ in runs:
@@ -232,7 +232,7 @@ def test_ensemble_and_submit(own_work: Path, demo: Path) -> None:
     assert not imported(submitted.stderr, *HEAVY)
     header = next(line for line in submitted.stdout.splitlines() if line.startswith("MAP@3"))
     assert header.split("  ")[-3:] == ["test Public", "test Private", "test all"]
-    assert "for want of a chosen one" not in submitted.stdout
+    assert "no blend chosen" not in submitted.stdout
     assert "empty.wav (empty)" in submitted.stderr
 
     file = own_work / "submission.csv"
@@ -262,12 +262,12 @@ def test_the_score_that_submit_prints_is_that_of_the_file(own_work: Path, demo: 
 
 def test_submit_without_a_blend_makes_one_and_says_so(own_work: Path, demo: Path) -> None:
     said = run("submit.py", *where(demo, own_work), "--output", own_work / "new" / "mine.csv").stdout
-    assert "blend, for want of a chosen one: the mean of one, two -> " in said
+    assert "no blend chosen: using the mean of one, two -> " in said
     assert (own_work / "new" / "mine.csv").exists()
     again = run("submit.py", *where(demo, own_work)).stdout
     assert "found, arithmetic blend of one, two" in again and "for want" not in again
     shutil.rmtree(own_work / "runs/two")  # nobody chose that blend, so it follows the experiments
-    assert "for want of a chosen one: the mean of one -> " in run("submit.py", *where(demo, own_work)).stdout
+    assert "no blend chosen: using the mean of one -> " in run("submit.py", *where(demo, own_work)).stdout
 
 
 def test_a_chosen_blend_that_is_out_of_date_is_not_submitted(own_work: Path, demo: Path) -> None:

@@ -1,5 +1,6 @@
 """Pseudo-labels by hand, what is refused, and a detector of leaks of a fold into its own training."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from configs.schema import Config, PseudoConfig, TrainConfig
 from console.errors import UserError
 from folds.assign import fold_hash
 from runs.predictions import Predictions
-from runs.run_folder import finish_run, unfinished
+from runs.run_folder import Manifest, SoundHash, finish_run, unfinished
 from tests.conftest import MakeStore
 from training.fold_data import split
 from training.pseudo_labels import PseudoLabels, add_pseudo_labels, read_pseudo_labels
@@ -25,17 +26,9 @@ FOLDS = pd.DataFrame(
         "fold": [0, 0, 1, 1],
     }
 )
-SOUND = {"train": "s", "test": "t"}
+SOUND = SoundHash(train="s", test="t")
 TEST = ("x.wav", "y.wav", "z.wav")
-FACTS: dict[str, Any] = {
-    "experiment": "a",
-    "fold": 0,
-    "n_folds": 2,
-    "fold_hash": fold_hash(FOLDS),
-    "sound_hash": SOUND,
-    "skipped": {},
-    "test_faults": {},
-}
+MANIFEST = Manifest(experiment="a", fold=0, n_folds=2, fold_hash=fold_hash(FOLDS), sound_hash=SOUND)
 SURE = [[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [1 / 3, 1 / 3, 1 / 3]]
 
 
@@ -43,7 +36,7 @@ def finished(
     runs: Path, name: str, fold: int, probs: Any = SURE, classes: tuple[str, ...] = CLASSES, **facts: Any
 ) -> None:
     """A run folder of that experiment whose model says these probabilities of x, y and z."""
-    final, about = runs / name / f"fold{fold}", FACTS | {"experiment": name, "fold": fold} | facts
+    final, about = runs / name / f"fold{fold}", replace(MANIFEST, experiment=name, fold=fold, **facts)
     oof = Predictions(("0.wav",), np.full((1, 3), 1 / 3, np.float32))
     with unfinished(final, Config(name=name), about, restart=True) as partial:
         (partial / "model.safetensors").write_bytes(b"weights")
@@ -55,7 +48,7 @@ def finished(
 def read(
     runs: Path, names: tuple[str, ...] = ("a",), fold: int = 0, folds: pd.DataFrame = FOLDS, **cfg: Any
 ) -> PseudoLabels:
-    return read_pseudo_labels(PseudoConfig(names, **cfg), "new", fold, runs, folds, CLASSES, SOUND)
+    return read_pseudo_labels(PseudoConfig(names, **cfg), "new", fold, runs, folds, CLASSES, SOUND.test)
 
 
 def test_the_geometric_mean_of_the_models_by_hand(tmp_path: Path) -> None:
@@ -134,7 +127,7 @@ def test_itself_and_twice(tmp_path: Path) -> None:
         finished(tmp_path, name, 0)
     with pytest.raises(UserError, match="new cannot learn from itself"):
         read(tmp_path, ("a", "new"))
-    with pytest.raises(UserError, match="an experiment stands twice in a, a"):
+    with pytest.raises(UserError, match="an experiment appears twice in a, a"):
         read(tmp_path, ("a", "a"))
 
 
@@ -144,7 +137,7 @@ def test_itself_and_twice(tmp_path: Path) -> None:
         ({"classes": ("bark", "drum", "siren")}, "classes"),
         ({"fold_hash": "other"}, "folds"),
         ({"sound_hash": {"train": "s", "test": "other"}}, "test sound"),
-        ({"sound_hash": {}}, "test sound"),
+        ({"sound_hash": SoundHash()}, "test sound"),
     ],
 )
 def test_runs_made_from_something_else(tmp_path: Path, change: dict[str, Any], what: str) -> None:

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ from configs.schema import Config, ModelConfig, TrainConfig, to_dict
 from console.errors import UserError
 from runs import run_folder
 from runs.predictions import Predictions, load_predictions, save_predictions
-from runs.provenance import environment, git_revision
+from runs.provenance import git_revision, library_versions
 from runs.run_folder import (
     CHECKPOINT,
     FILES,
+    Manifest,
+    Origin,
+    SoundHash,
     check_same_data,
     check_same_settings,
     finish_run,
@@ -31,15 +35,8 @@ from runs.run_folder import (
 )
 
 CFG = Config(name="exp")
-FACTS: dict[str, Any] = {
-    "experiment": "exp",
-    "fold": 0,
-    "n_folds": 2,
-    "fold_hash": "f0",
-    "sound_hash": {"train": "a", "test": "b"},
-    "skipped": {},
-    "test_faults": {"t2.wav": "empty"},
-}
+ORIGIN = Origin(n_folds=2, fold_hash="f0", sound_hash=SoundHash(train="a", test="b"), test_faults={"t2.wav": "empty"})
+MANIFEST = Manifest(**vars(ORIGIN), experiment="exp", fold=0)
 CLASSES = ("a", "b", "c")
 OOF = Predictions(("x.wav", "y.wav"), np.float32([[0.5, 0.3, 0.2], [0.1, 0.8, 0.1]]))
 TEST = Predictions(("t1.wav", "t2.wav"), np.float32([[0.2, 0.2, 0.6], [1 / 3, 1 / 3, 1 / 3]]))
@@ -52,7 +49,7 @@ def final(tmp_path: Path) -> Path:
 
 def train(final: Path, score: float = 0.5, restart: bool = False, cfg: Config = CFG) -> None:
     """What train_fold.py does to the folder."""
-    with unfinished(final, cfg, FACTS, restart) as partial:
+    with unfinished(final, cfg, ORIGIN, restart) as partial:
         (partial / CHECKPOINT).write_text("epochs")
         finish(partial, final, score, cfg)
 
@@ -60,7 +57,7 @@ def train(final: Path, score: float = 0.5, restart: bool = False, cfg: Config = 
 def finish(partial: Path, final: Path, score: float = 0.5, cfg: Config = CFG) -> None:
     (partial / "model.safetensors").write_bytes(b"weights")
     (partial / "metrics.csv").write_text("epoch\n1\n")
-    finish_run(partial, final, cfg, CLASSES, OOF, TEST, {"map3": score}, FACTS)
+    finish_run(partial, final, cfg, CLASSES, OOF, TEST, {"map3": score}, MANIFEST)
 
 
 def test_what_is_written_reads_back(final: Path) -> None:
@@ -70,7 +67,7 @@ def test_what_is_written_reads_back(final: Path) -> None:
     assert run.config == CFG
     assert run.oof.fnames == OOF.fnames and np.array_equal(run.oof.probs, OOF.probs)
     assert run.test.fnames == TEST.fnames and np.array_equal(run.test.probs, TEST.probs)
-    assert run.manifest["test_faults"] == {"t2.wav": "empty"}
+    assert run.manifest.test_faults == {"t2.wav": "empty"}
     assert sorted(f.name for f in final.iterdir()) == sorted((*FILES, "manifest.json"))
     assert sorted(f.name for f in final.parent.iterdir()) == [".fold0.lock", "fold0"]
 
@@ -117,15 +114,15 @@ def test_the_fold_of_a_manifest_is_a_number(final: Path, fold: object, n_folds: 
 
 
 def test_an_unfinished_fold_is_visibly_so_and_goes_on(final: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), unfinished(final, CFG, FACTS, restart=False) as partial:
+    with pytest.raises(KeyboardInterrupt), unfinished(final, CFG, ORIGIN, restart=False) as partial:
         (partial / CHECKPOINT).write_text("two epochs")
         raise KeyboardInterrupt
     assert not final.exists() and partial == partial_of(final) and partial.name == "fold0.partial"
     with pytest.raises(UserError, match="not a finished run"):
         read_run(partial)
-    with unfinished(final, CFG, FACTS, restart=False) as partial:
+    with unfinished(final, CFG, ORIGIN, restart=False) as partial:
         assert (partial / CHECKPOINT).read_text() == "two epochs"
-    with unfinished(final, CFG, FACTS, restart=True) as partial:
+    with unfinished(final, CFG, ORIGIN, restart=True) as partial:
         assert not (partial / CHECKPOINT).exists()
 
 
@@ -133,7 +130,7 @@ def test_a_fold_is_begun_where_an_epoch_of_the_same_settings_lies(final: Path) -
     other = Config(name="exp", train=TrainConfig(epochs=7))
     train(final)
     assert not is_begun(final, CFG)
-    with unfinished(final, CFG, FACTS, restart=True) as partial:
+    with unfinished(final, CFG, ORIGIN, restart=True) as partial:
         assert not is_begun(final, CFG)
         (partial / CHECKPOINT).write_text("one epoch")
     assert is_begun(final, CFG) and not is_begun(final, other)
@@ -142,15 +139,18 @@ def test_a_fold_is_begun_where_an_epoch_of_the_same_settings_lies(final: Path) -
 
 
 def test_an_unfinished_fold_with_other_settings_or_data_is_refused(final: Path) -> None:
-    with unfinished(final, CFG, FACTS, restart=False) as partial:
+    with unfinished(final, CFG, ORIGIN, restart=False) as partial:
         (partial / CHECKPOINT).write_text("two epochs")
     other = Config(name="exp", train=TrainConfig(epochs=7))
     with pytest.raises(UserError, match=r"fold0\.partial was begun with other settings \(train\.epochs: 60 -> 7\)"):
         train(final, cfg=other)
-    for changed, what in (({"fold_hash": "f"}, "folds"), ({"sound_hash": {"train": "c", "test": "b"}}, "sound files")):
+    for changed, what in (
+        ({"fold_hash": "f"}, "folds"),
+        ({"sound_hash": SoundHash(train="c", test="b")}, "sound files"),
+    ):
         with (
             pytest.raises(UserError, match=rf"fold0\.partial was begun from other {what}: .*--force"),
-            unfinished(final, CFG, FACTS | changed, restart=False),
+            unfinished(final, CFG, replace(ORIGIN, **changed), restart=False),
         ):
             pass
     assert (partial / CHECKPOINT).read_text() == "two epochs"
@@ -159,7 +159,7 @@ def test_an_unfinished_fold_with_other_settings_or_data_is_refused(final: Path) 
 
 
 def test_without_a_finished_epoch_other_settings_are_welcome(final: Path) -> None:
-    with unfinished(final, CFG, FACTS, restart=False) as partial:
+    with unfinished(final, CFG, ORIGIN, restart=False) as partial:
         (partial / "config.json").write_text('{"torn')  # killed as it was written
     train(final, cfg=Config(name="exp", train=TrainConfig(epochs=7)))
     assert read_run(final).config.train.epochs == 7
@@ -176,7 +176,7 @@ def test_two_processes_do_not_train_the_same_fold(final: Path) -> None:
 
 def test_force_keeps_the_old_folder_until_the_new_one_is_whole(final: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(final, score=0.1)
-    with unfinished(final, CFG, FACTS, restart=True) as partial:
+    with unfinished(final, CFG, ORIGIN, restart=True) as partial:
         assert read_run(final).scores == {"map3": 0.1}
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(run_folder, "_publish", interrupt)
@@ -298,18 +298,17 @@ def test_three_differences_are_named(tmp_path: Path) -> None:
 
 
 def test_data_of_a_run_without_the_facts_is_refused() -> None:
-    with pytest.raises(UserError, match="it was made from other folds"):
-        check_same_data({}, FACTS, "it was made")
-    check_same_data(FACTS | {"seconds": 3}, FACTS, "it was made")
+    with pytest.raises(UserError, match="it was made from other sound files"):
+        check_same_data(replace(ORIGIN, sound_hash=SoundHash()), ORIGIN, "it was made")
+    check_same_data(replace(MANIFEST, seconds=3), ORIGIN, "it was made")
 
 
 def test_other_test_sound_matters_only_to_whom_it_taught() -> None:
-    heard = FACTS | {"sound_hash": {"train": "a", "test": "b"}}
-    now = FACTS | {"sound_hash": {"train": "a", "test": "c"}}
+    heard, now = ORIGIN, replace(ORIGIN, sound_hash=SoundHash(train="a", test="c"))
     check_same_data(heard, now, "it was made")
-    for there in (heard | {"pseudo_runs": ["1"]}, heard):
+    for there in (replace(heard, pseudo_runs={"a": "1"}), heard):
         with pytest.raises(UserError, match="it was made from other sound files"):
-            check_same_data(there, now | {"pseudo_runs": ["1"]}, "it was made")
+            check_same_data(there, replace(now, pseudo_runs={"a": "1"}), "it was made")
 
 
 def test_predictions_that_cannot_be_read_are_told(tmp_path: Path) -> None:
@@ -334,10 +333,10 @@ def test_the_revision_is_that_of_the_kit_and_not_of_what_it_lies_in(
     assert git_revision(tmp_path) is None
 
 
-def test_surroundings_name_the_code_and_the_libraries(tmp_path: Path) -> None:
+def test_the_environment_names_the_code_and_the_libraries(tmp_path: Path) -> None:
     assert git_revision(tmp_path) is None
-    found = environment(tmp_path)
-    assert set(found["versions"]) == {
+    found = library_versions()
+    assert set(found) == {
         "python",
         "torch",
         "torchaudio",
@@ -347,4 +346,4 @@ def test_surroundings_name_the_code_and_the_libraries(tmp_path: Path) -> None:
         "pandas",
         "soundfile",
     }
-    assert all(found["versions"].values())
+    assert all(found.values())

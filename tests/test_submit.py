@@ -140,7 +140,7 @@ def test_same_sized_files_are_predicted_again_by_force(paths: Paths, tmp_path: P
     sound.write_bytes(data[:44] + bytes(reversed(data[44:])))
     submit(paths, "default", tmp_path / "out.csv", None)
     assert np.array_equal(load_predictions(paths.ensemble("default") / "test.npz").probs, before.probs)
-    submit(paths, "default", tmp_path / "out.csv", None, anew=True)
+    submit(paths, "default", tmp_path / "out.csv", None, refresh=True)
     after = load_predictions(paths.ensemble("default") / "test.npz")
     other = np.abs(after.of(before.fnames, "") - before.probs).max(axis=1) > 1e-4
     assert [fname for fname, is_other in zip(before.fnames, other, strict=True) if is_other] == [sound.name]

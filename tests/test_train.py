@@ -68,7 +68,7 @@ def test_a_fold_trains_to_the_same_bytes_whatever_the_other_folds_hold(own: Path
     train_folds(cfg, [0], own, force=True)
     after = read_run(own.run("new", 0))
     assert before.oof.probs.tobytes() == after.oof.probs.tobytes()
-    assert before.manifest["pseudo_runs"] == after.manifest["pseudo_runs"]
+    assert before.manifest.pseudo_runs == after.manifest.pseudo_runs
     say_otherwise(own, VOTERS[1], 0)
     train_folds(cfg, [0], own, force=True)
     changed = read_run(own.run("new", 0))
@@ -79,9 +79,8 @@ def test_sources_that_changed_are_refused_by_a_finished_and_by_a_begun_fold(own:
     cfg = config(pseudo=PSEUDO)
     train_folds(cfg, [0], own)
     manifest = read_run(own.run("new", 0)).manifest
-    assert manifest["pseudo_runs"] == {voter: read_run(own.run(voter, 0)).id for voter in VOTERS}
-    facts = {key: manifest[key] for key in ("fold_hash", "sound_hash", "pseudo_runs")}
-    with unfinished(own.run("begun", 0), replace(cfg, name="begun"), facts, restart=False) as partial:
+    assert manifest.pseudo_runs == {voter: read_run(own.run(voter, 0)).id for voter in VOTERS}
+    with unfinished(own.run("begun", 0), replace(cfg, name="begun"), manifest, restart=False) as partial:
         (partial / CHECKPOINT).write_text("an epoch")
     say_otherwise(own, VOTERS[0], 0)
     for name in ("new", "begun"):
@@ -186,7 +185,7 @@ def test_a_run_knows_its_corrections(own: Paths, heard: tuple[Path, pd.DataFrame
     cfg = config(input={"corrections": str(file)})
     train_folds(cfg, [0], own)
     run = read_run(own.run("new", 0))
-    assert run.manifest["fold_hash"] == read_run(own.run(VOTERS[0], 0)).manifest["fold_hash"]  # they blend with others
+    assert run.manifest.fold_hash == read_run(own.run(VOTERS[0], 0)).manifest.fold_hash  # they blend with others
     file.write_text(file.read_text() + "\n")
     train_folds(cfg, [0], own)  # the content is the same
     rows.assign(label="")[["fname", "label"]].to_csv(file, index=False)
@@ -197,7 +196,7 @@ def test_a_run_knows_its_corrections(own: Paths, heard: tuple[Path, pd.DataFrame
 def test_without_any_of_it_runs_are_as_before(own: Paths) -> None:
     """A run of an older version, whose manifest knows nothing of all this, is found."""
     run = read_run(own.run(VOTERS[0], 0))
-    assert not {"corrections_hash", "pseudo_runs"} & set(run.manifest)
+    assert run.manifest.corrections_hash is None and run.manifest.pseudo_runs is None
     assert train_folds(run.config, [0], own) == [run.scores["map3"]]
 
 

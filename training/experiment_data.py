@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ from input.competition import Competition, load_competition, sound_hash, sound_s
 from input.corrections import correct, corrections_hash, read_corrections
 from runs.network_code import check_no_code_inside
 from runs.provenance import file_sha256
-from runs.run_folder import Manifest
+from runs.run_folder import Manifest, Origin, SoundHash
 from training.fold_data import check_finetuning_rows
 from training.pseudo_labels import PseudoLabels, read_pseudo_labels
 
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
 class Data:
     """What suffices to know a finished fold again: no features, no torch. folds: fname, label, verified, group, fold of
     all training clips, as given; corrections: fname -> label to train on; pseudo: of each fold that is asked for, where
-    there are any; facts: what the manifest says of all this, but for what one fold has of its own; test_sizes: bytes of
-    the test files (test clips,), -1 of a missing one, before anything is made of them."""
+    there are any; origin: what the manifest says of all this, but for what one fold has of its own; test_sizes: bytes
+    of the test files (test clips,), -1 of a missing one, before anything is made of them."""
 
     competition: Competition
     folds: pd.DataFrame
     corrections: dict[str, str]
     pseudo: dict[int, PseudoLabels]
-    facts: dict[str, Any]
+    origin: Origin
     test_sizes: np.ndarray
 
-    def facts_of(self, fold: int) -> dict[str, Any]:
-        return self.facts | ({"pseudo_runs": self.pseudo[fold].ids} if fold in self.pseudo else {})
+    def origin_of(self, fold: int) -> Origin:
+        return replace(self.origin, pseudo_runs=self.pseudo[fold].ids) if fold in self.pseudo else self.origin
 
 
 @dataclass(frozen=True)
@@ -65,28 +65,30 @@ def load_data(cfg: Config, wanted: list[int], paths: Paths) -> Data:
     n_train, n_test, n_classes = len(competition.train), len(competition.test), len(competition.classes)
     say(f"{paths.input}: {n_train} training clips, {n_test} test clips, {n_classes} classes")
     folds = load_folds(cfg.folds, competition.train, paths.folds)
-    facts: dict[str, Any] = {
-        "n_folds": cfg.folds.n_folds,
-        "feature_hash": config_hash(cfg.features),
-        "sound_hash": {"train": sound_hash(competition.train), "test": sound_hash(competition.test)},
-    }
     if code := user_files(cfg):
         check_no_code_inside(code, paths.work)
-        facts["code"] = hashes(code)
-    corrections = {}
+    corrections, corrected = dict[str, str](), None
     if cfg.input.corrections:
         corrections = read_corrections(Path(cfg.input.corrections), competition.train, competition.classes)
-        facts["corrections_hash"] = corrections_hash(corrections)
+        corrected = corrections_hash(corrections)
         say(f"{cfg.input.corrections}: corrects {len(corrections)} clips, for training only")
-    data = Data(competition, folds, corrections, {}, facts, sound_sizes(competition.test))
+    origin = Origin(
+        n_folds=cfg.folds.n_folds,
+        fold_hash=fold_hash(folds),
+        feature_hash=config_hash(cfg.features),
+        sound_hash=SoundHash(train=sound_hash(competition.train), test=sound_hash(competition.test)),
+        corrections_hash=corrected,
+        code=hashes(code),
+    )
+    data = Data(competition, folds, corrections, {}, origin, sound_sizes(competition.test))
     return replace(data, pseudo=read_pseudo(cfg, wanted, data, paths)) if cfg.pseudo.runs else data
 
 
 def read_pseudo(cfg: Config, wanted: list[int], data: Data, paths: Paths) -> dict[int, PseudoLabels]:
     """The pseudo-labels of each wanted fold, from the models of that fold alone. Raises UserError on bad input."""
-    of, hashes = data.competition, data.facts["sound_hash"]
+    of, test_sound = data.competition, data.origin.sound_hash.test
     return {
-        fold: read_pseudo_labels(cfg.pseudo, cfg.name, fold, paths.runs, data.folds, of.classes, hashes)
+        fold: read_pseudo_labels(cfg.pseudo, cfg.name, fold, paths.runs, data.folds, of.classes, test_sound)
         for fold in wanted
     }
 
@@ -118,12 +120,12 @@ def prepare(cfg: Config, data: Data, paths: Paths, wanted: list[int]) -> Prepare
         warn(f"{what}: {list_faults(test.faults)}")
     copies = [open_features(replace(cfg.features, speed=s), of.train, paths.features) for s in cfg.train.speeds]
     copies += [open_features(cfg.features, of.train, paths.features, wave=name) for name in cfg.augment.wave]
-    facts = data.facts | {"fold_hash": fold_hash(folds), "skipped": train.faults, "test_faults": test.faults}
-    known = (of, folds, data.corrections, data.pseudo, facts, data.test_sizes)
+    origin = replace(data.origin, fold_hash=fold_hash(folds), skipped=train.faults, test_faults=test.faults)
+    known = (of, folds, data.corrections, data.pseudo, origin, data.test_sizes)
     return Prepared(*known, train, copies, test, device, precision)
 
 
-def runs_with(weights: Path, runs: Path) -> Iterator[dict[str, Any]]:
+def runs_with(weights: Path, runs: Path) -> Iterator[Manifest]:
     """The manifests of finished folds whose model is in this file: of the folder that it lies in, and of those under
     `runs` that hold the same bytes, since a file may be copied."""
     digest = file_sha256(weights) if weights.is_file() else None
@@ -132,17 +134,17 @@ def runs_with(weights: Path, runs: Path) -> Iterator[dict[str, Any]]:
             made = read_json(file, Manifest, "")
         except UserError:
             continue  # of something else
-        if file.parent == weights.parent or made["files"].get("model.safetensors") == digest:
+        if file.parent == weights.parent or made.files.get("model.safetensors") == digest:
             yield made
 
 
-def check_no_leak(weights: str, made: dict[str, Any], fold: int, data: Data) -> None:
+def check_no_leak(weights: str, made: Manifest, fold: int, data: Data) -> None:
     """Raises UserError where a model learned from clips that this fold is scored on: one of another fold, or of other
     folds of the same training sound. made: the manifest of its fold."""
-    if made.get("sound_hash", {}).get("train") != data.facts["sound_hash"]["train"]:
+    if made.sound_hash.train != data.origin.sound_hash.train:
         return
-    used = data.folds[~data.folds["fname"].isin(made.get("skipped", ()))]
-    if (made.get("fold"), made.get("fold_hash")) != (fold, fold_hash(used)):
+    used = data.folds[~data.folds["fname"].isin(made.skipped)]
+    if (made.fold, made.fold_hash) != (fold, fold_hash(used)):
         raise UserError(
             f"model.weights: {weights} learned from clips that fold {fold} is scored on: start from fold {fold} of "
             f"that experiment, made from the same folds, or from weights of other sound"

@@ -10,7 +10,6 @@ Student", 2020.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -41,21 +40,21 @@ def read_pseudo_labels(
     runs: Path,
     folds: pd.DataFrame,
     classes: tuple[str, ...],
-    sound_hash: dict[str, str],
+    test_sound: str | None,
 ) -> PseudoLabels:
     """What the models of this one fold in the experiments cfg.runs say of the test clips.
 
-    name: the experiment that is to be trained. folds: fname, label, verified, fold of all training clips. Raises
-    UserError where an experiment is this one or stands twice, or its fold is not finished or was made from other folds,
-    classes or test sound, and where no clip is confident.
+    name: the experiment that is to be trained. folds: fname, label, verified, fold of all training clips. test_sound:
+    hash of the test clips. Raises UserError where an experiment is this one or appears twice, or its fold is not
+    finished or was made from other folds, classes or test sound, and where no clip is confident.
     """
     if len(set(cfg.runs)) < len(cfg.runs):
-        raise UserError(f"pseudo.runs: an experiment stands twice in {', '.join(cfg.runs)}: name each once")
+        raise UserError(f"pseudo.runs: an experiment appears twice in {', '.join(cfg.runs)}: name each once")
     if name in cfg.runs:
         raise UserError(f"pseudo.runs: {name} cannot learn from itself: give this experiment another name=NEW")
     voters = [_read_voter(runs / voter / f"fold{fold}") for voter in cfg.runs]
     for run in voters:
-        _check_voter(run, fold, folds, classes, sound_hash)
+        _check_voter(run, fold, folds, classes, test_sound)
     fnames = voters[0].test.fnames
     stack = np.stack([run.test.of(fnames, str(run.folder)) for run in voters])
     probs = geometric(stack, np.full(len(voters), 1 / len(voters))).astype(np.float32)
@@ -105,15 +104,14 @@ def _read_voter(folder: Path) -> Run:
     return read_run(folder)
 
 
-def _check_voter(run: Run, fold: int, folds: pd.DataFrame, classes: Sequence[str], sound_hash: dict[str, str]) -> None:
-    facts: dict[str, Any] = run.manifest
-    used = folds[~folds["fname"].isin(facts["skipped"])]
+def _check_voter(run: Run, fold: int, folds: pd.DataFrame, classes: Sequence[str], test_sound: str | None) -> None:
+    used = folds[~folds["fname"].isin(run.manifest.skipped)]
     other = None
     if run.classes != tuple(classes):
         other = "classes"
-    elif run.fold != fold or facts["fold_hash"] != fold_hash(used):  # else it may have seen what this fold is scored on
+    elif run.fold != fold or run.manifest.fold_hash != fold_hash(used):  # else it may know this fold
         other = "folds"
-    elif facts.get("sound_hash", {}).get("test") != sound_hash["test"]:
+    elif run.manifest.sound_hash.test != test_sound:
         other = "test sound"
     if other:
         raise UserError(

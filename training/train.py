@@ -2,6 +2,7 @@
 
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,17 @@ from configs.schema import Config, config_hash
 from console.output import muted, say, warn
 from folds.assign import fold_hash
 from runs.predictions import Predictions
-from runs.provenance import environment
-from runs.run_folder import check_same_data, check_same_settings, finish_run, is_begun, read_run, recover, unfinished
+from runs.provenance import git_revision, library_versions
+from runs.run_folder import (
+    Manifest,
+    check_same_data,
+    check_same_settings,
+    finish_run,
+    is_begun,
+    read_run,
+    recover,
+    unfinished,
+)
 from training.experiment_data import Data, Prepared, load_data, prepare
 
 if TYPE_CHECKING:
@@ -70,10 +80,10 @@ def reuse_finished_fold(cfg: Config, fold: int, data: Data, final: Path) -> floa
     """The score of a finished run. Raises UserError where it was made with other settings, folds, clips or labels."""
     check_same_settings(final / "config.json", cfg, f"{final} was made")
     run = read_run(final)
-    used = data.folds[~data.folds["fname"].isin(run.manifest["skipped"])]
-    check_same_data(run.manifest, data.facts_of(fold) | {"fold_hash": fold_hash(used)}, f"{final} was made")
+    used = data.folds[~data.folds["fname"].isin(run.manifest.skipped)]
+    check_same_data(run.manifest, replace(data.origin_of(fold), fold_hash=fold_hash(used)), f"{final} was made")
     say(f"{final}: found, out-of-fold MAP@3 {run.scores['map3']:.4f}; --force trains it again")
-    if run.manifest["sound_hash"].get("test") != data.facts["sound_hash"]["test"]:
+    if run.manifest.sound_hash.test != data.origin.sound_hash.test:
         say(f"{final}: test clips changed since: submit.py predicts those of another size or name")
     return run.scores["map3"]
 
@@ -90,7 +100,7 @@ def train_fold(cfg: Config, fold: int, data: Prepared, final: Path, restart: boo
     started = time.monotonic()
     device, precision, classes = data.device, data.precision, data.competition.classes
     lit = build_module(cfg, fold, data)  # before anything is written: it may refuse
-    with unfinished(final, cfg, data.facts_of(fold), restart) as partial:
+    with unfinished(final, cfg, data.origin_of(fold), restart) as partial:
         fit(lit, partial, f"{cfg.name} fold {fold}", precision)
         save_tagger(lit.kept, partial / "model.safetensors")
         oof, found = out_of_fold(cfg, lit, data)
@@ -99,10 +109,19 @@ def train_fold(cfg: Config, fold: int, data: Prepared, final: Path, restart: boo
         probs = predict_finite(lit.tagger, batches, rows, cfg.predict, precision)
         test = Predictions(data.test.fnames, probs, data.test_sizes)
         found |= {"epoch": lit.kept_epoch}
-        facts = {"experiment": cfg.name, "fold": fold, "config_hash": config_hash(cfg), "seed": cfg.train.seed}
-        facts |= {"device": device.type, "precision": precision, "seconds": round(time.monotonic() - started)}
-        facts |= data.facts_of(fold) | environment(CODE)
-        finish_run(partial, final, cfg, classes, oof, test, found, facts)
+        manifest = Manifest(
+            **vars(data.origin_of(fold)),
+            experiment=cfg.name,
+            fold=fold,
+            config_hash=config_hash(cfg),
+            seed=cfg.train.seed,
+            device=device.type,
+            precision=precision,
+            seconds=round(time.monotonic() - started),
+            git_revision=git_revision(CODE),
+            versions=library_versions(),
+        )
+        finish_run(partial, final, cfg, classes, oof, test, found, manifest)
     say(f"{cfg.name} fold {fold}: out-of-fold MAP@3 {found['map3']:.4f} (epoch {lit.kept_epoch}) -> {final}")
     return found["map3"]
 
