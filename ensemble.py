@@ -1,13 +1,13 @@
 """Blend the finished experiments in work/runs/, or predictions from elsewhere, and say what the blend is worth."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blending.apply import AUTO, DECIDE, METHODS
-from configs.paths import Paths, add_folders, as_path
+from configs.paths import Paths
 from console.command_line import run_command
+from console.options import command_parser, share
 from console.output import say, table
 
 if TYPE_CHECKING:
@@ -30,12 +30,8 @@ examples:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    add_folders(parser)
-    parser.add_argument("--predictions", type=as_path, metavar="DIR", help="blend the <model>.npz in DIR, not our runs")
-    parser.add_argument("--runs", nargs="+", metavar="NAME", default=[], help="experiments or models (all there are)")
+    parser = command_parser(__doc__, EXAMPLES)
+    share(parser, "input", "work", "predictions", runs="experiments or models (all there are)")
     parser.add_argument("--method", default=AUTO, help="a method below (%(default)s)")
     parser.add_argument(
         "--decide", choices=DECIDE, default=DECIDE[0], help="rows that judge; all, if none is verified (%(default)s)"
@@ -47,7 +43,7 @@ def main() -> None:
         help="weight of unverified rows in the fit, 0 to 1 (0; 1 with --decide all)",
     )
     parser.add_argument("--name", default="default", help="work/ensembles/NAME/ (%(default)s)")
-    parser.add_argument("--force", action="store_true", help="make it again though nothing changed")
+    share(parser, "force")
     args = parser.parse_args()
     paths, how = Paths(args.input, args.work), (args.predictions, args.decide, args.unverified_weight)
     blend(paths, args.runs, args.method, args.name, args.force, *how)

@@ -1,6 +1,5 @@
 """Training clips whose label is likely wrong, by the out-of-fold probabilities of the finished experiments."""
 
-import argparse
 import codecs
 from dataclasses import replace
 from pathlib import Path
@@ -8,16 +7,17 @@ from typing import TYPE_CHECKING
 
 from blending.label_errors import suspects
 from configs.files import atomic
-from configs.paths import Paths, add_folders, as_path
+from configs.paths import Paths
 from console.command_line import run_command
 from console.errors import UserError
+from console.options import FILE, command_parser, share
 from console.output import say
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-FILE = "label_errors.csv"
+LIST_NAME = "label_errors.csv"
 AFTER = "fname,label"
 LIST = "fname,given,suggested,"  # how a list begins
 EXAMPLES = f"""Found by confident learning (C. Northcutt et al., 2021), as cleanlab's filter of that name finds them.
@@ -35,24 +35,15 @@ examples:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python find_label_errors.py",
-        description=__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add_folders(parser)
-    parser.add_argument("--runs", nargs="+", metavar="NAME", default=[], help="experiments (all that are finished)")
+    parser = command_parser(__doc__, EXAMPLES)
+    share(parser, "input", "work", "runs")
     parser.add_argument("--verified", action="store_true", help="doubt the verified labels too")
-    parser.add_argument(
-        "--corrections", type=as_path, metavar="FILE", help="leave out the clips that it corrects already"
-    )
-    parser.add_argument("--out", type=as_path, metavar="FILE", help=f"the list (work/{FILE})")
-    parser.add_argument("--force", action="store_true", help="overwrite an older list")
+    parser.add_argument("--corrections", **FILE, help="leave out the clips that it corrects already")
+    parser.add_argument("--out", **FILE, help=f"the list (work/{LIST_NAME})")
+    share(parser, force="overwrite an older list")
     args = parser.parse_args()
     paths = Paths(args.input, args.work)
-    list_label_errors(paths, args.runs, args.out or paths.work / FILE, args.verified, args.corrections, args.force)
+    list_label_errors(paths, args.runs, args.out or paths.work / LIST_NAME, args.verified, args.corrections, args.force)
 
 
 def list_label_errors(

@@ -1,12 +1,12 @@
 """Write the submission from a blend; without one, from the mean of all finished experiments."""
 
-import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from configs.paths import Paths, add_folders, as_path
+from configs.paths import Paths
 from console.command_line import run_command
 from console.errors import UserError, list_faults, list_some
+from console.options import FILE, command_parser, share
 from console.output import say, table, warn
 
 if TYPE_CHECKING:
@@ -24,20 +24,13 @@ EXAMPLES = """examples:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    add_folders(parser)
-    parser.add_argument("--predictions", type=as_path, metavar="DIR", help="what ensemble.py --predictions blended")
-    parser.add_argument("--ensemble", default="default", metavar="NAME", help="work/ensembles/NAME/ (%(default)s)")
-    parser.add_argument("--output", type=as_path, metavar="FILE", help="where to write it (<work>/submission.csv)")
-    parser.add_argument("--truth", type=as_path, metavar="FILE", help="labels published later: print the test score")
-    parser.add_argument(
-        "--force", action="store_true", help="predict all test clips again, as their files are now (by size and time)"
-    )
+    parser = command_parser(__doc__, EXAMPLES)
+    share(parser, "input", "work", "ensemble", predictions="what ensemble.py --predictions blended")
+    parser.add_argument("--output", **FILE, help="where to write it (<work>/submission.csv)")
+    parser.add_argument("--truth", **FILE, help="labels published later: print the test score")
+    share(parser, force="predict all test clips again, as their files are now (by size and time)")
     parser.add_argument("--upload", action="store_true", help="submit it to Kaggle and wait for the score; needs -m")
-    parser.add_argument("-m", "--message", metavar="TEXT", help="the submission's description")
-    parser.add_argument("--competition", metavar="SLUG", help="where --upload submits (the name of the input folder)")
+    share(parser, "message", competition="where --upload submits (the name of the input folder)")
     args = parser.parse_args()
     if args.upload and not args.message:
         parser.error("--upload needs a description: -m TEXT")

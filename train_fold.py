@@ -1,12 +1,12 @@
 """Train folds of an experiment: out-of-fold and test probabilities in work/runs/<experiment>/fold<k>/."""
 
-import argparse
 import signal
 
-from configs.paths import DEFAULT_CONFIG, Paths, add_folders, as_path
+from configs.paths import DEFAULT_CONFIG, Paths
 from configs.schema import Config
 from console.command_line import run_command
 from console.errors import UserError, list_some
+from console.options import command_parser, share
 from training.parallel import train_at_once
 
 EXAMPLES = """examples:
@@ -16,22 +16,12 @@ EXAMPLES = """examples:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_parser(__doc__, EXAMPLES)
     parser.add_argument("--fold", required=True, metavar="FOLDS", help="which folds: 3, 0..4 or 0,2,4")
-    parser.add_argument("--config", type=as_path, metavar="FILE", help="experiment file (configs/resnetish18.yaml)")
+    share(parser, "config")
     parser.add_argument("--only", metavar="NAMES", help="of a file with several experiments these: a or a,b")
-    add_folders(parser)
-    parser.add_argument("--force", action="store_true", help="train again what is finished or was begun")
-    parser.add_argument(
-        "--jobs",
-        type=int,
-        metavar="N",
-        default=1,
-        help="so many folds at once, each with its share of the cores: faster on a CPU",
-    )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a config value: train.epochs=3")
+    share(parser, "input", "work", force="train again what is finished or was begun")
+    share(parser, "overrides", jobs="so many folds at once, each with its share of the cores: faster on a CPU")
     args = parser.parse_intermixed_args()
 
     from configs.load import load_configs

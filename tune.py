@@ -8,9 +8,10 @@ trials: train best.yaml with another train.seed, or on the folds that did not ch
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from configs.paths import DEFAULT_CONFIG, Paths, add_folders, as_path
+from configs.paths import DEFAULT_CONFIG, Paths
 from console.command_line import run_command
 from console.errors import UserError, list_some
+from console.options import FILE, command_parser, share
 from console.output import say
 from tuning.objective import Training, check_networks, without_test_clips
 from tuning.workers import side_by_side
@@ -36,14 +37,10 @@ them out. A search space names config keys and ranges:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("--config", type=as_path, metavar="FILE", help="base experiment (configs/resnetish18.yaml)")
-    parser.add_argument(
-        "--space", type=as_path, metavar="FILE", help="search space, such as configs/search/resnetish.yaml"
-    )
-    add_folders(parser)
+    parser = command_parser(__doc__, EXAMPLES)
+    share(parser, config="base experiment (configs/resnetish18.yaml)")
+    parser.add_argument("--space", **FILE, help="search space, such as configs/search/resnetish.yaml")
+    share(parser, "input", "work")
     parser.add_argument("--name", help="work/studies/NAME/ (<experiment>-<search space>)")
     parser.add_argument("--trials", type=int, default=30, metavar="N", help="finished ones in all (%(default)s)")
     parser.add_argument("--folds", default="0", help="folds that score a trial: 3, 0..4 or 0,2,4 (%(default)s)")
@@ -55,7 +52,7 @@ def main() -> None:
         "--seed", type=int, default=0, metavar="N", help="of what is drawn from the space (%(default)s)"
     )
     parser.add_argument("--report", action="store_true", help="only write the report of the trials so far")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a value of the base experiment")
+    share(parser, overrides="override a value of the base experiment")
     args = parser.parse_intermixed_args()
 
     paths = Paths(args.input, args.work)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.files import lock
-from configs.paths import Paths, as_path
 from console.command_line import run_command
 from console.errors import UserError, list_some
+from console.options import FILE, FOLDER, command_parser, share
 from console.output import say, table
 
 if TYPE_CHECKING:
@@ -31,25 +31,14 @@ examples:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m ablation.run",
-        description=__doc__.partition("\n")[0],
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--input", type=as_path, metavar="DIR", required=True, help="competition whose labels are true")
-    parser.add_argument(
-        "--work", type=as_path, metavar="DIR", default=Paths.work, help="all that is made (%(default)s)"
-    )
-    parser.add_argument(
-        "--techniques", type=as_path, metavar="FILE", default=HERE / "techniques.yaml", help="what to try"
-    )
-    parser.add_argument("--results", type=as_path, metavar="FILE", default=HERE / "RESULTS.md", help="the table")
+    parser = command_parser(__doc__.partition("\n")[0], EXAMPLES, "python -m ablation.run")
+    parser.add_argument("--input", **FOLDER, required=True, help="competition whose labels are true")
+    share(parser, "work", jobs="runs at once, one thread each (%(default)s)")
+    parser.add_argument("--techniques", **FILE, default=HERE / "techniques.yaml", help="what to try")
+    parser.add_argument("--results", **FILE, default=HERE / "RESULTS.md", help="the table")
     parser.add_argument("--only", metavar="NAMES", help="these techniques: mixup,roll (all)")
     parser.add_argument("--conditions", metavar="NAMES", default="clean,noisy", help="of the labels (%(default)s)")
     parser.add_argument("--seeds", type=int, metavar="N", default=1, help="runs of each fold (%(default)s)")
-    parser.add_argument("--jobs", type=int, metavar="N", default=1, help="runs at once, one thread each (%(default)s)")
     parser.add_argument("--report", action="store_true", help="train nothing, write the table")
     args = parser.parse_args()
     if min(args.seeds, args.jobs) < 1:

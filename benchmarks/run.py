@@ -4,7 +4,6 @@ python -m benchmarks.run
 python -m benchmarks.run --quick
 """
 
-import argparse
 import importlib
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,8 +14,8 @@ from benchmarks import growth, starting
 from benchmarks.machine import describe
 from benchmarks.measure import Row, in_child
 from configs.files import atomic
-from configs.paths import as_path
 from console.command_line import run_command
+from console.options import FOLDER, command_parser
 from console.output import say, table
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
@@ -26,17 +25,11 @@ POINTS = """Points are the targets: 1 extraction, 2 loading, 3 training on the C
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.run",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command_parser(__doc__, prog="python -m benchmarks.run")
     parser.add_argument("--quick", action="store_true", help="a minute: few rounds, small sizes, nothing written")
     parser.add_argument(
         "--input",
-        type=as_path,
-        metavar="DIR",
+        **FOLDER,
         default=Path("../shared/data/us8k-mini"),
         help="optional: a copy of us8k-mini, to compare scores; left out where it is absent (%(default)s)",
     )

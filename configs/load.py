@@ -12,10 +12,10 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from configs import schema
-from configs.paths import expand_home
 from configs.schema import Config
 from configs.text import read_text
 from console.errors import UserError
+from console.options import expand_home
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 MOST_VALUES = 10_000  # in a YAML file, aliases counted each time: a few lines of them can stand for billions

@@ -3,14 +3,13 @@
 python -m input.demo input/demo
 """
 
-import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.files import new_folder
-from configs.paths import as_path
 from console.command_line import run_command
 from console.errors import UserError
+from console.options import as_path, command_parser
 from console.output import progress, say
 
 if TYPE_CHECKING:  # imported where they are used: --help must not wait for them
@@ -25,11 +24,8 @@ MARKER = "demo.txt"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m input.demo",
-        description=__doc__.partition("\n")[0],
-        epilog="example: python -m input.demo input/demo",
-    )
+    example = "example: python -m input.demo input/demo"
+    parser = command_parser(__doc__.partition("\n")[0], example, "python -m input.demo")
     parser.add_argument("folder", type=as_path, help="where to write it")
     parser.add_argument("--train", type=int, default=TRAIN_PER_CLASS, help="clips per class (%(default)s)")
     parser.add_argument("--test", type=int, default=TEST_PER_CLASS, help="clips per class (%(default)s)")

@@ -4,7 +4,6 @@ python -m input.download
 python -m input.download --zenodo
 """
 
-import argparse
 import hashlib
 import json
 import re
@@ -17,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from configs.files import lock
-from configs.paths import Paths, as_path
+from configs.paths import Paths
 from console.command_line import run_command
 from console.errors import UserError, list_some
+from console.options import FOLDER, command_parser
 from console.output import progress, say, warn
 from input.kaggle_client import Kaggle
 from input.layout import BROKEN, find_layout, unpack_zips
@@ -30,13 +30,11 @@ PAGE = 200  # files
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m input.download", description=__doc__.partition("\n")[0], allow_abbrev=False
-    )
+    parser = command_parser(__doc__.partition("\n")[0], prog="python -m input.download")
     parser.add_argument(
         "slug", nargs="?", default=Paths.input.name, help="the competition's address, or its last part (%(default)s)"
     )
-    parser.add_argument("--input", type=as_path, metavar="DIR", help="where it goes (input/<slug>)")
+    parser.add_argument("--input", **FOLDER, help="where it goes (input/<slug>)")
     parser.add_argument("--zenodo", action="store_true", help="FSDKaggle2018 as published on Zenodo: no account needed")
     args = parser.parse_args()
     slug = slug_of(args.slug)

@@ -24,7 +24,7 @@ def git_revision(folder: Path) -> str | None:
 
 
 def ask_git(folder: Path, *command: str, message: str = "") -> str:
-    """What git says of the repository whose top is `folder`, given `message`; '' where it is none or git is not there."""
+    """What git says of the repository whose top is `folder`, given `message`; '' where there is none, or no git."""
     here = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}  # a hook names another one
     here["GIT_CEILING_DIRECTORIES"] = str(folder.resolve().parent)
     try:

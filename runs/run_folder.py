@@ -111,7 +111,7 @@ def unfinished(final: Path, config: Config, origin: Origin, restart: bool) -> It
     """The folder <final>.partial, held by this process alone; restart empties it.
 
     origin: what the fold is made from. A folder without a finished epoch holds nothing worth keeping and is begun
-    again. Raises UserError where another process holds it, or where it was begun with other settings or from other data.
+    again. Raises UserError where another process holds it, or it was begun with other settings or from other data.
     """
     partial = partial_of(final)
     with _alone(final):

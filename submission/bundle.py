@@ -3,7 +3,6 @@
 python -m submission.bundle --owner me
 """
 
-import argparse
 import json
 import os
 import re
@@ -15,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.files import new_folder, recover
-from configs.paths import Paths, add_folders, as_path
+from configs.paths import Paths
 from console.command_line import run_command
 from console.errors import UserError, list_some
+from console.options import FILE, command_parser, share
 from console.output import say
 from submission.kernel_script import MANIFEST_NAME
 
@@ -34,15 +34,11 @@ OWNER = re.compile(r"[A-Za-z0-9_-]+")  # the letters of a Kaggle name
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m submission.bundle", description=__doc__.partition("\n")[0], allow_abbrev=False
-    )
+    parser = command_parser(__doc__.partition("\n")[0], prog="python -m submission.bundle")
     parser.add_argument("--owner", default=os.environ.get("KAGGLE_USERNAME"), help="your Kaggle name (KAGGLE_USERNAME)")
     parser.add_argument("--slug", help="the dataset's name in its address (<competition>-kit)")
-    add_folders(parser)
-    parser.add_argument("--ensemble", default="default", metavar="NAME", help="work/ensembles/NAME/ (%(default)s)")
-    parser.add_argument("--competition", metavar="SLUG", help="what the kernel predicts (the name of the input folder)")
-    parser.add_argument("--wheel", type=as_path, nargs="+", default=[], metavar="FILE", help="wheels that Kaggle lacks")
+    share(parser, "input", "work", "ensemble", competition="what the kernel predicts (the name of the input folder)")
+    parser.add_argument("--wheel", **FILE, nargs="+", default=[], help="wheels that Kaggle lacks")
     args = parser.parse_args()
     paths = Paths(args.input, args.work)
     bundle(paths, args.ensemble, args.owner, args.slug, args.wheel, args.competition)

@@ -3,7 +3,6 @@
 python -m submission.kernel_predict --bundle DIR --inputs DIR --competition SLUG --output submission.csv
 """
 
-import argparse
 import json
 import os
 import re
@@ -14,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from configs.files import write
-from configs.paths import as_path
 from console.command_line import run_command
 from console.errors import UserError, list_faults, list_some
+from console.options import as_path, command_parser
 from console.output import say, warn
 from submission.kernel_script import MANIFEST_NAME, folders_with
 
@@ -25,9 +24,7 @@ Match = Callable[[Collection[str], Collection[str]], Mapping[str, object]]  # na
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m submission.kernel_predict", description=__doc__.partition("\n")[0], allow_abbrev=False
-    )
+    parser = command_parser(__doc__.partition("\n")[0], prog="python -m submission.kernel_predict")
     parser.add_argument("--bundle", type=as_path, required=True, help="what submission.bundle wrote")
     parser.add_argument("--inputs", type=as_path, required=True, help="the competition lies anywhere under it")
     parser.add_argument("--competition", required=True, metavar="SLUG", help="the name of its folder")

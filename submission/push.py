@@ -4,7 +4,6 @@ python -m submission.push
 python -m submission.push --submit -m "mean of three"
 """
 
-import argparse
 import json
 import shutil
 import time
@@ -14,9 +13,10 @@ from typing import Any
 
 from configs.files import atomic, lock, new_folder, recover
 from configs.forms import read_json
-from configs.paths import Paths, add_folders
+from configs.paths import Paths
 from console.command_line import run_command
 from console.errors import UserError
+from console.options import command_parser, share
 from console.output import say
 from input.kaggle_client import Kaggle
 from submission import kernel_script as script
@@ -51,15 +51,13 @@ class Metadata:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m submission.push", description=__doc__.partition("\n")[0], allow_abbrev=False
-    )
-    add_folders(parser)
+    parser = command_parser(__doc__.partition("\n")[0], prog="python -m submission.push")
+    share(parser, "input", "work")
     parser.add_argument("--machine", default=MACHINE, help="Kaggle's machine_shape, or cpu (%(default)s: two T4s)")
     parser.add_argument("--submit", action="store_true", help="submit the output and wait for the score")
-    parser.add_argument("-m", "--message", default="", help="the submission's description")
+    share(parser, "message")
     args = parser.parse_args()
-    push(Paths(args.input, args.work), args.machine, args.submit, args.message)
+    push(Paths(args.input, args.work), args.machine, args.submit, args.message or "")
 
 
 def push(paths: Paths, machine: str = MACHINE, submit: bool = False, message: str = "") -> Path:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import submit
-from configs.paths import as_path, expand_home
 from console.errors import UserError
+from console.options import as_path, expand_home
 
 COMMANDS = ("train_fold", "tune", "ensemble", "submit", "find_label_errors")
 COMMANDS += ("submission.bundle", "submission.push", "submission.kernel_predict")

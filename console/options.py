@@ -1,0 +1,66 @@
+"""The command line of every command: one parser, with the options that several of them share."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from console.errors import UserError
+
+INPUT, WORK = Path("input/freesound-audio-tagging"), Path("work")
+
+
+def expand_home(text: str) -> Path:
+    """The path, with a leading ~ or ~user as that home folder. Raises UserError where there is no such home.
+
+    A shell leaves the ~ in --work=~/w as it is, and pathlib would make a folder of that name. ./~ is a folder named ~.
+    """
+    path = Path(text)
+    if not text.startswith("~"):
+        return path.absolute() if path.parts[:1] and path.parts[0].startswith("~") else path  # no library expands it
+    if path.parts[0] == "~" and not Path(os.environ.get("HOME", "/")).is_absolute():
+        raise UserError(f"{text}: the environment variable HOME is {os.environ['HOME']!r}: write the path in full")
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise UserError(f"{text}: there is no home folder {path.parts[0]}: write the path in full") from None
+
+
+def as_path(text: str) -> Path:
+    """`expand_home` for argparse, the type of every path option."""
+    try:
+        return expand_home(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+FILE: dict[str, Any] = {"type": as_path, "metavar": "FILE"}
+FOLDER: dict[str, Any] = {"type": as_path, "metavar": "DIR"}
+SHARED: dict[str, dict[str, Any]] = {
+    "--input": FOLDER | {"default": INPUT, "help": "the competition (%(default)s)"},
+    "--work": FOLDER | {"default": WORK, "help": "all that is made (%(default)s)"},
+    "--config": FILE | {"help": "experiment file (configs/resnetish18.yaml)"},
+    "--runs": {"nargs": "+", "metavar": "NAME", "default": [], "help": "experiments (all that are finished)"},
+    "--predictions": FOLDER | {"help": "blend the <model>.npz in DIR, not our runs"},
+    "--ensemble": {"default": "default", "metavar": "NAME", "help": "work/ensembles/NAME/ (%(default)s)"},
+    "--competition": {"metavar": "SLUG", "help": "its address on Kaggle (the name of the input folder)"},
+    "--message": {"metavar": "TEXT", "help": "the submission's description"},
+    "--force": {"action": "store_true", "help": "make it again though nothing changed"},
+    "--jobs": {"type": int, "metavar": "N", "default": 1, "help": "processes at once (%(default)s)"},
+    "overrides": {"nargs": "*", "metavar": "key=value", "help": "override a config value: train.epochs=3"},
+}
+
+
+def command_parser(doc: str | None, examples: str = "", prog: str | None = None) -> argparse.ArgumentParser:
+    """The parser of a command. doc: its module's docstring; prog: 'python -m package.module', where it is no verb."""
+    form = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(prog, None, doc, examples, formatter_class=form, allow_abbrev=False)
+
+
+def share(parser: argparse.ArgumentParser, *names: str, **texts: str) -> None:
+    """Add options of SHARED, by name or, where this command needs another help, as name=help."""
+    for name in (*names, *texts):
+        option = name if name in SHARED else f"--{name}"
+        more = {"help": texts[name]} if name in texts else {}
+        flags = ("-m", option) if option == "--message" else (option,)
+        parser.add_argument(*flags, **SHARED[option] | more)
