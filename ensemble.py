@@ -63,14 +63,7 @@ def blend(
 
     predictions: a folder that stands for our runs and the competition; the others as in `make_ensemble`.
     """
-    from blending.ensemble_folder import (
-        find_ensemble,
-        is_up_to_date,
-        make_ensemble,
-        same_options,
-        save_ensemble,
-        with_current_test,
-    )
+    from blending import ensemble_folder as on_disk
     from blending.external_predictions import candidates_from_predictions
     from blending.report import write_report
     from console.errors import UserError
@@ -81,14 +74,15 @@ def blend(
         raise UserError(f"--unverified-weight {unverified_weight}: must lie in 0 to 1")
     folder = paths.ensemble(name)
     candidates = candidates_from_predictions(predictions, runs) if predictions else candidates_of(paths, runs)
-    found = None if force else find_ensemble(folder)
-    if found and same_options(found, method, decide, unverified_weight) and is_up_to_date(found, candidates):
-        found = with_current_test(found, candidates, folder, write_report)
+    found = None if force else on_disk.find_ensemble(folder)
+    same = found and on_disk.same_options(found, method, decide, unverified_weight)
+    if found and same and on_disk.is_up_to_date(found, candidates):
+        found = on_disk.with_current_test(found, candidates, folder, write_report)
         say(f"{folder}: found, made from these predictions in this way; --force makes it again")
         show(found, candidates.selected_on_oof)
         return found
-    ensemble = make_ensemble(candidates, method, decide=decide, unverified_weight=unverified_weight)
-    save_ensemble(ensemble, folder, lambda partial: write_report(partial, ensemble, candidates))
+    ensemble = on_disk.make_ensemble(candidates, method, decide=decide, unverified_weight=unverified_weight)
+    on_disk.save_ensemble(ensemble, folder, lambda partial: write_report(partial, ensemble, candidates))
     show(ensemble, candidates.selected_on_oof)
     say(f"{ensemble.blend.method} blend of {len(candidates.names)} models -> {folder} (look at report.html)")
     return ensemble

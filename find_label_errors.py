@@ -64,12 +64,7 @@ def list_label_errors(
     from input.corrections import read_corrections
     from runs.test_predictions import test_predictions
 
-    if out.is_dir():
-        raise UserError(f"{out}: is a folder: name a file with --out")
-    if out.exists() and not out.read_bytes().removeprefix(codecs.BOM_UTF8).startswith(LIST.encode()):
-        raise UserError(f"{out}: exists and is no list of label errors: name another with --out")
-    if out.exists() and not force:
-        raise UserError(f"{out}: exists: name another with --out, or overwrite it with --force")
+    check_overwritable(out, force)
     competition = load_competition(paths.input, skip_missing=True)
     known = read_corrections(corrections, competition.train, competition.classes) if corrections else {}
     competition = replace(competition, test=competition.test[:0])  # nothing is asked of test clips
@@ -93,6 +88,16 @@ def list_label_errors(
         f"label: the clip is left out), then: python train_fold.py --fold 0..4 input.corrections=FILE name=NEW"
     )
     return listed
+
+
+def check_overwritable(out: Path, force: bool) -> None:
+    """Raises UserError where a file would be lost."""
+    if out.is_dir():
+        raise UserError(f"{out}: is a folder: name a file with --out")
+    if out.exists() and not out.read_bytes().removeprefix(codecs.BOM_UTF8).startswith(LIST.encode()):
+        raise UserError(f"{out}: exists and is no list of label errors: name another with --out")
+    if out.exists() and not force:
+        raise UserError(f"{out}: exists: name another with --out, or overwrite it with --force")
 
 
 def write_list(found: "pd.DataFrame", out: Path) -> None:

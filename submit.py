@@ -66,13 +66,16 @@ def submit(
     predictions: a folder that stands for our runs and the competition. refresh: predict every test clip, whatever is
     stored. Raises UserError on a blend that does not fit.
     """
+    from blending.ensemble_folder import find_ensemble
     from submission.submission_file import check_overwritable
 
     if output.resolve() == ((predictions or paths.input) / "sample_submission.csv").resolve():
         raise UserError(f"{output}: is the competition's own: give another name with --output")
     check_overwritable(output)  # now, not after the clips are predicted
     folder = paths.ensemble(name)
-    found = find_blend(folder)
+    found = find_ensemble(folder)
+    if found is None and name != "default":
+        raise UserError(f"{folder}: no such blend: python ensemble.py --name {name}")
     candidates = read_candidates(paths, folder, found, predictions, refresh)
     truth = read_scored(truth_file, candidates) if truth_file else None
     ensemble = choose_blend(folder, found, candidates)
@@ -80,16 +83,6 @@ def submit(
     if truth is not None:
         show_scores(ensemble, candidates, truth)
     say(f"{len(ensemble.test.fnames)} clips -> {output}")
-
-
-def find_blend(folder: Path) -> "Ensemble | None":
-    """The blend in a folder. Raises UserError where there is none, unless it is the default one."""
-    from blending.ensemble_folder import find_ensemble
-
-    found = find_ensemble(folder)
-    if found is None and folder.name != "default":
-        raise UserError(f"{folder}: no such blend: python ensemble.py --name {folder.name}")
-    return found
 
 
 def read_candidates(

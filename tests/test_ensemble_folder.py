@@ -1,6 +1,8 @@
 """From candidates to a folder and back: made, judged, written, found again, refused; and the real predictions."""
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -141,6 +143,30 @@ def test_auto_compares_all_and_writes_a_whole_report(
     tried = e.comparison.unverified_weight
     assert html.count("<tr") == 2 + len(methods) + len(tried)
     assert all(f"<td>{weight}</td><td>{score:.4f}</td>" in html for weight, score in tried.items())
+
+
+def test_the_bar_counts_every_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fit to all rows and one per fold (4), of the method and of the two that it is compared to."""
+    seen = list[int]()
+
+    @contextmanager
+    def progress(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+        seen.append(total)
+        yield lambda n: seen.append(-n)
+
+    monkeypatch.setattr("blending.compare_methods.progress", progress)
+    make_ensemble(made(), "geometric")
+    assert seen[0] == 15 and sum(seen) == 0
+
+
+def test_a_blend_of_an_older_version_is_read(tmp_path: Path) -> None:
+    save_ensemble(make_ensemble(made(), "arithmetic"), tmp_path / "e")
+    for name, gone in (("weights", ("asked", "decide", "truth")), ("comparison", ("greedy_path", "unverified_weight"))):
+        values = json.loads((tmp_path / f"e/{name}.json").read_text())
+        (tmp_path / f"e/{name}.json").write_text(json.dumps({k: v for k, v in values.items() if k not in gone}))
+    found = load_ensemble(tmp_path / "e")
+    assert found.blend.asked is None and not same_options(found, "arithmetic", "verified", None)
+    show(found)
 
 
 def test_the_report_escapes_what_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,28 @@
+"""The options that commands share."""
+
+from pathlib import Path
+
+import pytest
+
+from console.options import command_parser, share
+
+
+def test_shared_options_are_those_of_every_command_with_a_help_of_its_own() -> None:
+    parser = command_parser("What it does.", "examples:\n  as typed")
+    share(parser, "input", "runs", "message", "overrides", work="where", force="again")
+    args = parser.parse_intermixed_args(["a=1", "--runs", "x", "y", "-m", "text", "--force", "b=2"])
+    assert (args.input, args.work) == (Path("input/freesound-audio-tagging"), Path("work"))
+    assert (args.runs, args.message, args.force, args.overrides) == (["x", "y"], "text", True, ["a=1", "b=2"])
+    said = parser.format_help()
+    assert "--work DIR" in said and "where" in said and "again" in said and "examples:\n  as typed" in said
+    assert "all that is made" not in said and "the competition (input/freesound-audio-tagging)" in said
+
+
+def test_a_mistyped_option_ends_with_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = command_parser("What it does.", prog="python -m some.command")
+    share(parser, "work", "force")
+    for argument in ("--wrok=x", "--forc"):
+        with pytest.raises(SystemExit):
+            parser.parse_args([argument])
+        told = capsys.readouterr().err
+        assert told.startswith("usage: python -m some.command [-h] [--work DIR] [--force]") and argument in told
