@@ -111,7 +111,7 @@ def _check_one_setting(runs: list[Run]) -> None:
 
 
 def _train_sound(run: Run) -> str:
-    """The hash of the training sound; '' where a manifest of an older version does not tell."""
+    """The hash of the training sound; '' where a manifest of an older version does not say."""
     return run.manifest.sound_hash.train or ""
 
 
@@ -158,5 +158,5 @@ def _join(runs: list[Run]) -> Predictions:
     fnames = [fname for run in runs for fname in run.oof.fnames]
     if len(set(fnames)) < len(fnames):
         twice = sorted({f for f in fnames if fnames.count(f) > 1})
-        raise UserError(f"{runs[0].folder.parent}: clips are out-of-fold twice: {list_some(twice)}")
+        raise UserError(f"{runs[0].folder.parent}: clips appear twice out-of-fold: {list_some(twice)}")
     return Predictions(tuple(fnames), np.concatenate([run.oof.probs for run in runs]))

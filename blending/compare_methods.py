@@ -14,7 +14,7 @@ from console.errors import UserError
 from console.output import Advance, progress
 from metrics.map_at_3 import average_precision_at_3
 
-UNVERIFIED_WEIGHTS = (0.0, 0.1, 0.3, 1.0)  # shown beside each other where some rows are not verified
+UNVERIFIED_WEIGHTS = (0.0, 0.1, 0.3, 1.0)  # shown side by side where some rows are not verified
 FEWEST_ROWS = 2  # that decide, outside of any fold: there is nothing to fit to below
 
 

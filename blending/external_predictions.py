@@ -31,7 +31,7 @@ def candidates_from_predictions(folder: Path, names: Sequence[str] = ()) -> Cand
     """Every model of the folder, or the named ones; columns in sorted order of the labels whatever classes.txt has.
 
     Raises UserError that names the file where one is absent or unreadable, rows or columns are missing, a row is no
-    distribution, labels, folds and names do not make sense, or the order of a model's rows or columns cannot be told.
+    distribution, labels, folds and names do not make sense, or the order of a model's rows or columns is not known.
     """
     if lacking := [name for name in TABLES if not (folder / name).is_file()]:
         raise UserError(f"{folder}: lacks {list_some(lacking)}: give a folder of predictions")
@@ -123,7 +123,7 @@ def _check_probabilities(file: Path, key: str, probs: np.ndarray, axes: Mapping[
         raise UserError(f"{file}: {key} holds {probs.dtype}, not numbers")
     if probs.shape != shape:
         raise UserError(f"{file}: {key} has shape {probs.shape}, the tables say {shape} (clips, classes)")
-    with np.errstate(over="ignore"):  # infinity is told below
+    with np.errstate(over="ignore"):  # infinity is refused below
         probs = probs.astype(np.float32)
     if bad := int((~np.isfinite(probs)).any(axis=1).sum()):
         raise UserError(f"{file}: {key} holds NaN or infinity in {bad} rows: predict again, or leave the model out")

@@ -33,7 +33,7 @@ def greedy_path(
     worth = _whole_numbers(weight)
     total = np.zeros_like(needed)
     path, scores = list[int](), list[float]()
-    counted, due = 0, 1  # steps of the path in `total`; step at which the open pairs are chosen anew
+    counted, due = 0, 1  # steps of the path in `total`; step at which the open pairs are chosen again
     for step in range(steps):
         if step == 0:
             found = np.array([SIXTHS[np.minimum(ranks(probs, truth), 3)] @ worth for probs in stack])

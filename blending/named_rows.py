@@ -61,8 +61,8 @@ def _axis_of(key: str, values: np.ndarray, axes: Mapping[str, Sequence[str]]) ->
     names = _texts(values) if values.dtype.kind in "US" else []
     found = {axis: order for axis, ours in axes.items() if len(order := _positions(names, ours))}
     if len(found) > 1:  # training and test clips of the same names
-        wanted = "test" if "test" in key.lower() else "oof" if re.search("oof|train|val", key.lower()) else ""
-        found = {axis: order for axis, order in found.items() if axis == wanted}
+        expected = "test" if "test" in key.lower() else "oof" if re.search("oof|train|val", key.lower()) else ""
+        found = {axis: order for axis, order in found.items() if axis == expected}
     return next(iter(found.items()), ("", np.empty(0, dtype=np.int64)))
 
 
@@ -70,9 +70,9 @@ def _positions(names: Sequence[str], ours: Sequence[str]) -> np.ndarray:
     """Where each of ours stands among the names, (len(ours),); empty where they are not the same."""
     for bare in (str, _bare):
         index = {bare(name): i for i, name in enumerate(names)}
-        wanted = [bare(name) for name in ours]
-        if len(index) == len(names) == len(wanted) and set(wanted) == set(index):
-            return np.array([index[name] for name in wanted])
+        expected = [bare(name) for name in ours]
+        if len(index) == len(names) == len(expected) and set(expected) == set(index):
+            return np.array([index[name] for name in expected])
     return np.empty(0, dtype=np.int64)
 
 

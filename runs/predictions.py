@@ -16,7 +16,7 @@ TINY = 1e-9  # under the logarithm of a plain geometric mean; a float32 probabil
 @dataclass(frozen=True)
 class Predictions:
     """probs (clips, classes) float32, row i for fnames[i]. size: (clips,) int64, the bytes of the sound files that they
-    were predicted from, -1 of a missing one; None where that is not told."""
+    were predicted from, -1 of a missing one; None where that is not known."""
 
     fnames: tuple[str, ...]
     probs: np.ndarray
@@ -58,10 +58,10 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def save_predictions(file: Path, predictions: Predictions) -> None:
-    """fname, probs and what is told of size in one .npz, the same bytes for the same values."""
-    told: dict[str, Any] = {} if predictions.size is None else {"size": predictions.size}
+    """fname, probs and the sizes, if known, in one .npz, the same bytes for the same values."""
+    more: dict[str, Any] = {} if predictions.size is None else {"size": predictions.size}
     with file.open("wb") as out:
-        np.savez(out, fname=np.array(predictions.fnames, dtype=str), probs=predictions.probs.astype(np.float32), **told)
+        np.savez(out, fname=np.array(predictions.fnames, dtype=str), probs=predictions.probs.astype(np.float32), **more)
 
 
 def replace_predictions(file: Path, predictions: Predictions) -> None:

@@ -24,8 +24,8 @@ from runs.provenance import check_files, file_sha256
 
 FILES = ("config.json", "classes.txt", "model.safetensors", "oof.npz", "test.npz", "scores.json", "metrics.csv")
 TRAINED = ("config.json", "classes.txt", "model.safetensors")  # what prediction needs of them, beside the manifest
-ANEW = "choose a name=NEW, or train it again with --force"
-AGAIN = "train that fold with --force"
+RENAME_OR_RETRAIN = "choose a name=NEW, or train it again with --force"
+RETRAIN = "train that fold with --force"
 CHECKPOINT = "last.ckpt"  # the last whole epoch of an unfinished fold
 BEGUN = "begun.json"  # what it is made from; gone once it has its name
 
@@ -121,7 +121,7 @@ def unfinished(final: Path, config: Config, origin: Origin, restart: bool) -> It
             _write_json(partial / "config.json", to_dict(config))
             _write_json(partial / BEGUN, to_json(origin))
         check_same_settings(partial / "config.json", config, f"{partial} was begun")
-        check_same_data(read_json(partial / BEGUN, Origin, ANEW), origin, f"{partial} was begun")
+        check_same_data(read_json(partial / BEGUN, Origin, RENAME_OR_RETRAIN), origin, f"{partial} was begun")
         yield partial
 
 
@@ -161,9 +161,9 @@ def check_same_settings(file: Path, config: Config, fact: str) -> None:
     try:
         there = from_dict(values)
     except (ValueError, TypeError) as error:
-        raise UserError(f"{fact} with settings that this version cannot read ({error}): {ANEW}") from None
+        raise UserError(f"{fact} with settings that this version cannot read ({error}): {RENAME_OR_RETRAIN}") from None
     if changed := differences(there, config):
-        raise UserError(f"{fact} with other settings ({list_some(changed, 3)}): {ANEW}")
+        raise UserError(f"{fact} with other settings ({list_some(changed, 3)}): {RENAME_OR_RETRAIN}")
 
 
 def check_same_data(there: Origin, now: Origin, fact: str) -> None:
@@ -180,9 +180,9 @@ def check_same_data(there: Origin, now: Origin, fact: str) -> None:
         "pseudo-labels (a run that they come from changed)": there.pseudo_runs == now.pseudo_runs,
     }
     if other := [what for what, is_same in same.items() if not is_same]:
-        raise UserError(f"{fact} from other {other[0]}: {ANEW}")
+        raise UserError(f"{fact} from other {other[0]}: {RENAME_OR_RETRAIN}")
     if changed := sorted(name for name in {*there.code, *now.code} if there.code.get(name) != now.code.get(name)):
-        raise UserError(f"{fact} from other code of {list_some(changed)}: {ANEW}")
+        raise UserError(f"{fact} from other code of {list_some(changed)}: {RENAME_OR_RETRAIN}")
 
 
 def finish_run(
@@ -236,15 +236,15 @@ def read_run(folder: Path) -> Run:
 
 def _read_run(folder: Path) -> Run:
     trained = _read_checked(folder, [name for name in FILES if name != "model.safetensors"])
-    scores = read_json(folder / "scores.json", dict[str, float], AGAIN)
+    scores = read_json(folder / "scores.json", dict[str, float], RETRAIN)
     oof, test = load_predictions(folder / "oof.npz"), load_predictions(folder / "test.npz")
     for name, one in (("oof", oof), ("test", test)):
         if one.probs.shape[1] != len(trained.classes):
             raise UserError(
-                f"{folder / name}.npz: {one.probs.shape[1]} columns, {len(trained.classes)} classes: {AGAIN}"
+                f"{folder / name}.npz: {one.probs.shape[1]} columns, {len(trained.classes)} classes: {RETRAIN}"
             )
     if "map3" not in scores:
-        raise UserError(f"{folder / 'scores.json'}: lacks map3: {AGAIN}")
+        raise UserError(f"{folder / 'scores.json'}: lacks map3: {RETRAIN}")
     return Run(folder, trained.id, trained.config, trained.classes, oof, test, scores, trained.manifest)
 
 
@@ -269,7 +269,7 @@ def _read_checked(folder: Path, names: Sequence[str]) -> Trained:
     except UserError:
         raise
     except (OSError, ValueError, KeyError, RecursionError) as error:
-        raise UserError(f"{folder}: not a finished run of this kit ({error}): {AGAIN}") from None
+        raise UserError(f"{folder}: not a finished run of this kit ({error}): {RETRAIN}") from None
     return Trained(folder, hashlib.sha256(raw).hexdigest()[:12], config, classes, manifest)
 
 
@@ -279,4 +279,4 @@ def _write_json(file: Path, values: dict[str, Any]) -> None:
 
 def _read_json(file: Path) -> dict[str, Any]:
     """Raises UserError where the file is absent or damaged."""
-    return dict(read_json(file, dict, ANEW))
+    return dict(read_json(file, dict, RENAME_OR_RETRAIN))

@@ -117,9 +117,9 @@ def find_audio(sample: Path, scratch: Path) -> Path:
         try:
             unpack_zips(roots[0])
         except UserError as error:
-            warn(str(error))  # a clip that is missing is told later
+            warn(str(error))  # a missing clip is reported later
     both: tuple[Match, ...] = (match_files, likely_files)
-    for match in both:  # `read_test_clips` tells what they are named instead
+    for match in both:  # `read_test_clips` reports what they are called instead
         for root in roots:
             if folder := _fullest(root, names, match):
                 return folder

@@ -136,7 +136,7 @@ def test_itself_and_twice(tmp_path: Path) -> None:
     [
         ({"classes": ("bark", "drum", "siren")}, "classes"),
         ({"fold_hash": "other"}, "folds"),
-        ({"sound_hash": {"train": "s", "test": "other"}}, "test sound"),
+        ({"sound_hash": SoundHash(train="s", test="other")}, "test sound"),
         ({"sound_hash": SoundHash()}, "test sound"),
     ],
 )
