@@ -113,7 +113,7 @@ def _by_unverified_weight(candidates: Candidates, found: Nested, judged: np.ndar
     return scores
 
 
-def nested_blend(method: str, rows: FitRows, names: Sequence[str], advance: Advance = lambda n: None) -> Nested:
+def nested_blend(method: str, rows: FitRows, names: Sequence[str], advance: Advance = lambda n, note="": None) -> Nested:
     """Fit `method` to all rows and to all but each fold. Rows of weight 0 are blended, not fitted to."""
     blend = fit_blend(method, rows.at(rows.weight > 0), names)
     advance(1)
@@ -125,7 +125,7 @@ def nested_probs(
     rows: FitRows,
     names: Sequence[str],
     spread: float | None = None,
-    advance: Advance = lambda n: None,
+    advance: Advance = lambda n, note="": None,
 ) -> np.ndarray:
     """(clips, classes): each fold blended by a fit to the others; spread as in `fit_blend`."""
     out = np.zeros(rows.stack.shape[1:])

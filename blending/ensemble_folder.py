@@ -48,7 +48,7 @@ def make_ensemble(
 ) -> Ensemble:
     """Fit a blend to the out-of-fold rows, judge it by nested cross-validation and apply it to the test rows.
 
-    method: one of METHODS, or AUTO. by_default: nobody chose it, so a later submission may make another one. decide:
+    method: one of METHODS, or AUTO. by_default: nobody chose it: a later submission may replace it. decide:
     the rows that judge, 'verified' (all where none is) or 'all'. unverified_weight: of the other rows in the fit; None
     is 0 where verified rows decide and 1 where all do. Raises UserError where too few rows decide, or a model is called
     BLEND.
