@@ -113,7 +113,11 @@ def _by_unverified_weight(candidates: Candidates, found: Nested, judged: np.ndar
     return scores
 
 
-def nested_blend(method: str, rows: FitRows, names: Sequence[str], advance: Advance = lambda n, note="": None) -> Nested:
+def no_bar(n: int, note: str = "") -> None:
+    """For who shows no progress."""
+
+
+def nested_blend(method: str, rows: FitRows, names: Sequence[str], advance: Advance = no_bar) -> Nested:
     """Fit `method` to all rows and to all but each fold. Rows of weight 0 are blended, not fitted to."""
     blend = fit_blend(method, rows.at(rows.weight > 0), names)
     advance(1)
@@ -125,7 +129,7 @@ def nested_probs(
     rows: FitRows,
     names: Sequence[str],
     spread: float | None = None,
-    advance: Advance = lambda n, note="": None,
+    advance: Advance = no_bar,
 ) -> np.ndarray:
     """(clips, classes): each fold blended by a fit to the others; spread as in `fit_blend`."""
     out = np.zeros(rows.stack.shape[1:])
