@@ -1,36 +1,52 @@
-"""How the kit speaks: lines, warnings, a progress bar on a terminal and plain lines elsewhere."""
+"""What a command prints: lines, warnings, tables, a progress bar on a terminal and plain lines elsewhere."""
 
 import io
 import os
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from itertools import zip_longest
 from pathlib import Path
 from typing import Protocol, TextIO
 
-READER_LEFT = 128 + signal.SIGPIPE  # the status of a command whose output nobody reads any more, as the shell has it
+WIDTH = 80  # columns of a terminal
+NARROWEST = 12  # columns of a table cell that is wrapped
+READER_LEFT = 128 + signal.SIGPIPE  # exit status of a command whose reader closed the pipe, as the shell reports it
 
 
 class Advance(Protocol):
-    """Called with the number of units just done; note: what else a bar shows, the units' count then makes room."""
+    """Called with the number of units just done; note: what else a bar shows, in the place of the units' count."""
 
     def __call__(self, n: int, note: str = "") -> None: ...
 
 
 def say(line: str) -> None:
-    """A line of progress or a result, to standard output."""
+    """Print a line of progress or a result to standard output."""
     _print(line, sys.stdout)
 
 
 def warn(line: str) -> None:
-    """Something the user should know but need not act on, to standard error."""
-    _print(f"warning: {line}", sys.stderr)
+    """Print to standard error what the user should know but need not act on."""
+    complain("warning:", line)
+
+
+def complain(prefix: str, line: str) -> None:
+    """To standard error. On a terminal the prefix is coloured, unless NO_COLOR is set."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        from rich.console import Console  # here: most commands never need it
+
+        console = Console(file=sys.stderr)
+        with console.capture() as coloured:
+            console.print(prefix, style="red" if prefix == "error:" else "yellow", end="", highlight=False)
+        prefix = coloured.get()
+    _print(f"{prefix} {line}", sys.stderr)
 
 
 def _print(line: str, stream: TextIO | None) -> None:
-    """stream: None where we were started without it (>&-). A character that its encoding lacks becomes an escape."""
+    """stream: None if the process was started without it (>&-). Characters outside its encoding become escapes."""
     if stream is None:
         return
     try:
@@ -45,7 +61,7 @@ def _encodable(text: str, stream: TextIO) -> str:
 
 
 def _end_unread(stream: TextIO) -> None:
-    """The reader has what it asked for (| head): end as quietly as other commands do, also in Python's last flush."""
+    """The reader closed the pipe (| head): exit quietly as other commands do, also in Python's last flush."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(READER_LEFT)
 
@@ -58,24 +74,26 @@ def muted() -> Iterator[None]:
 
 
 def table(header: list[str], rows: list[list[str]]) -> None:
-    """Aligned columns, the first to the left and the others to the right."""
+    """Aligned columns, the first to the left and the others to the right. Long cells are wrapped to fit 80 columns."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    while sum(widths) + 2 * (len(widths) - 1) > WIDTH and max(widths) > NARROWEST:
+        widths[widths.index(max(widths))] -= 1
     for row in (header, *rows):
-        first, *others = (
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        say("  ".join([first, *others]).rstrip())
+        cells = (textwrap.wrap(cell, width) for cell, width in zip(row, widths, strict=True))
+        for first, *others in zip_longest(*cells, fillvalue=""):
+            aligned = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
+            say("  ".join([first.ljust(widths[0]), *aligned]).rstrip())
 
 
 def _prepare_streams() -> None:
-    """Where we were started without a standard stream, the next file to be opened would get its number, and with it
-    whatever a C library prints. An ASCII terminal must not stop what others print, such as argparse."""
+    """Open missing standard streams on /dev/null: the next opened file would get their number, and with it the output
+    of C libraries. Escape what the encoding lacks, because argparse prints too."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest free number is this one
-    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115  for good
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, this one
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115  never closed
     sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -91,7 +109,7 @@ def _flush() -> None:
 
 @contextmanager
 def progress(what: str, total: int, unit: str, every: float = 10.0) -> Iterator[Advance]:
-    """A context whose value is called with the number of units just done, see `Advance`.
+    """A context that gives a function to call with the number of units just done, see `Advance`.
 
     On a terminal a rich bar shows rate and time left, in one line of 80 columns; elsewhere a plain line appears at most
     every `every` seconds.

@@ -1,4 +1,4 @@
-"""Lines, tables, progress, and what becomes of an error."""
+"""Lines, tables, progress, and how errors are reported."""
 
 import errno
 import io
@@ -35,8 +35,8 @@ def clock(monkeypatch):
 
 def test_results_go_to_stdout_and_warnings_to_stderr(capsys):
     say("a result")
-    warn("a doubt")
-    assert capsys.readouterr() == ("a result\n", "warning: a doubt\n")
+    warn("a risk")
+    assert capsys.readouterr() == ("a result\n", "warning: a risk\n")
 
 
 def test_a_table_is_aligned(capsys):
@@ -47,6 +47,16 @@ def test_a_table_is_aligned(capsys):
 def test_a_table_may_be_empty(capsys):
     table(["model", "oof"], [])
     assert capsys.readouterr().out == "model  oof\n"
+
+
+def test_a_table_fits_80_columns(capsys):
+    """The two long columns share 80 - 3 - 2 * 2 = 73 columns, 36 and 37; the short one stays."""
+    table(["what", "n", "goal"], [["a" * 30 + " " + "b" * 30, "100", "c" * 40 + " d"]])
+    assert capsys.readouterr().out.splitlines() == [
+        f"what{' ' * 36}n{' ' * 35}goal",
+        f"{'a' * 30}{' ' * 8}100  {'c' * 37}",
+        f"{'b' * 30}{' ' * 45}ccc d",
+    ]
 
 
 def test_a_user_error_is_one_line_and_status_2(capsys):
@@ -60,23 +70,23 @@ def test_a_user_error_is_one_line_and_status_2(capsys):
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (PermissionError(errno.EACCES, "Permission denied", "work/features"), "work/features: Permission denied"),
         (
             OSError(errno.ENOSPC, "No space left on device"),
-            "No space left on device: make room, the same command goes on",
+            "No space left on device: free some space, then run the same command",
         ),  # while writing: no name
     ],
 )
-def test_what_the_system_refuses_is_one_line_and_status_2(capsys, error, told):
+def test_an_error_of_the_system_is_one_line_and_status_2(capsys, error, message):
     def main() -> None:
         raise error
 
     with pytest.raises(SystemExit) as ended:
         run_command(main)
     assert ended.value.code == 2
-    assert capsys.readouterr() == ("", f"error: {told}\n")
+    assert capsys.readouterr() == ("", f"error: {message}\n")
 
 
 @pytest.mark.parametrize(
@@ -87,7 +97,7 @@ def test_what_the_system_refuses_is_one_line_and_status_2(capsys, error, told):
         lambda: throw(torch.OutOfMemoryError("CUDA out of\nmemory")),
     ],
 )
-def test_a_want_of_memory_is_one_line_and_status_2(capsys, greedy):
+def test_out_of_memory_is_one_line_and_status_2(capsys, greedy):
     with pytest.raises(SystemExit) as ended:
         run_command(greedy)
     assert ended.value.code == 2
@@ -111,11 +121,11 @@ def test_ctrl_c_is_status_130(capsys):
     with pytest.raises(SystemExit) as ended:
         run_command(main)
     assert ended.value.code == 130
-    assert capsys.readouterr().err == "interrupted: the same command goes on from here\n"
+    assert capsys.readouterr().err == "interrupted: run the same command to continue\n"
 
 
-def test_after_force_ctrl_c_names_the_command_that_goes_on(capsys, monkeypatch):
-    """With --force it would begin anew."""
+def test_after_force_ctrl_c_names_the_command_that_continues(capsys, monkeypatch):
+    """With --force it would start again."""
 
     def main() -> None:
         raise KeyboardInterrupt
@@ -123,11 +133,11 @@ def test_after_force_ctrl_c_names_the_command_that_goes_on(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train_fold.py", "--fold", "0", "--force"])
     with pytest.raises(SystemExit):
         run_command(main)
-    assert capsys.readouterr().err == "interrupted: the same command without --force goes on from here\n"
+    assert capsys.readouterr().err == "interrupted: run the same command without --force to continue\n"
 
 
 @pytest.mark.parametrize("fault", [ZeroDivisionError(), OSError("a library's own")])
-def test_a_fault_of_ours_keeps_its_traceback(fault):
+def test_a_bug_keeps_its_traceback(fault):
     def main() -> None:
         raise fault
 
@@ -135,8 +145,8 @@ def test_a_fault_of_ours_keeps_its_traceback(fault):
         run_command(main)
 
 
-def test_without_a_terminal_a_plain_line_now_and_then(capsys, clock):
-    """10 clips: after 5 s nothing is said, after 10 s 4 of them are done: 0.4 a second, 15 s for the other 6."""
+def test_without_a_terminal_plain_lines_show_progress(capsys, clock):
+    """10 clips: after 5 s nothing is printed, after 10 s 4 of them are done: 0.4 a second, 15 s for the other 6."""
     with progress("features", 10, "clips") as advance:
         clock(5)
         advance(2)
@@ -190,7 +200,26 @@ def test_what_another_process_has_said_is_not_said_again(capsys):
     assert capsys.readouterr() == ("news\n", "")
 
 
-def test_an_error_within_comes_through(capsys):
+def test_prefixes_are_coloured_on_a_terminal_only(monkeypatch):
+    """ANSI: 33 is yellow, 31 is red, 0 ends a colour."""
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    warn("a [risk]")
+    with pytest.raises(SystemExit):
+        run_command(lambda: throw(UserError("the end")))
+    assert screen.getvalue() == "\x1b[33mwarning:\x1b[0m a [risk]\n\x1b[31merror:\x1b[0m the end\n"
+    monkeypatch.setenv("NO_COLOR", "1")
+    warn("plain")
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(sys, "stderr", plain := io.StringIO())
+    warn("plain")
+    assert screen.getvalue().endswith("\nwarning: plain\n") and plain.getvalue() == "warning: plain\n"
+
+
+def test_an_error_inside_progress_is_raised(capsys):
     with pytest.raises(UserError), progress("features", 4, "clips"):
         raise UserError("stop")
 
@@ -203,7 +232,7 @@ def test_the_first_ten_are_named_and_all_are_counted():
     assert list_some(iter("abc"), most=2) == "3: a, b, ... and 1 more"
 
 
-def test_speaking_costs_no_heavy_import():
+def test_printing_needs_no_heavy_import():
     heavy = "{'rich', 'numpy', 'torch', 'pandas', 'yaml', 'pydantic'}"
     code = f"import sys, console.output, configs.paths; print(*{heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -217,31 +246,35 @@ def run_python(code: str, shell: str = "", **variables: str) -> "subprocess.Comp
     return subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, env=env)
 
 
-MANY = "from console.command_line import *; from console.output import *\n"
-MANY += "run_command(lambda: [say('x' * 99) for _ in range(10_000)])"
+IMPORTS = """
+from console.command_line import run_command
+from console.errors import UserError
+from console.output import progress, say, table, warn
+"""
+MANY = IMPORTS + "run_command(lambda: [say('x' * 99) for _ in range(10_000)])"
 
 
-def test_a_reader_that_leaves_has_what_it_asked_for():
+def test_a_reader_may_close_the_pipe_early():
     done = run_python(MANY, "| head -n 1")
     assert (done.returncode, done.stdout, done.stderr) == (141, b"x" * 99 + b"\n", b"")  # as of any command
     done = run_python(MANY, "2>&1 | head -n 1")
     assert (done.returncode, done.stdout) == (141, b"x" * 99 + b"\n")
-    code = "import argparse, time\nfrom console.command_line import *; from console.output import *\ntime.sleep(0.2)\n"
+    code = IMPORTS + "import argparse, time\ntime.sleep(0.2)\n"
     done = run_python(
         code + "run_command(lambda: argparse.ArgumentParser().parse_args(['-h']))", "| true", PYTHONUNBUFFERED=""
     )
     assert (done.returncode, done.stderr) == (141, b"")
 
 
-def test_a_broken_pipe_of_something_else_is_told(capsys):
+def test_a_broken_pipe_elsewhere_is_an_error(capsys):
     with pytest.raises(SystemExit):
         run_command(lambda: throw(BrokenPipeError(errno.EPIPE, "Broken pipe")))
     assert capsys.readouterr().err == "error: Broken pipe\n"
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", ">&- 2>&- <&-"])
-def test_without_standard_streams_nothing_is_said_and_no_file_takes_their_place(tmp_path, closed):
-    code = f"""
+def test_without_standard_streams_nothing_is_printed_and_no_file_takes_their_number(tmp_path, closed):
+    code = f"""{IMPORTS}
 import os, sys
 from console.command_line import *; from console.output import *
 say("before"); warn("before")
@@ -267,8 +300,8 @@ run_command(main)
 @pytest.mark.parametrize(
     ("encoding", "shown"), [("ascii", rb"G\xe4nse"), ("latin-1", b"G\xe4nse"), ("utf-8", b"G\xc3\xa4nse")]
 )
-def test_a_terminal_of_another_encoding_stops_nothing(encoding, shown):
-    code = """
+def test_a_terminal_of_another_encoding_is_no_error(encoding, shown):
+    code = f"""{IMPORTS}
 import argparse
 from console.command_line import *; from console.output import *
 say("G\\xe4nse \\udcff"); table(["G\\xe4nse"], [["1"]])
