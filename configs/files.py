@@ -22,35 +22,35 @@ AT_FDCWD, RENAME_EXCHANGE = -100, 2  # Linux: fcntl.h, linux/fs.h
 
 @contextmanager
 def atomic(file: Path) -> Iterator[Path]:
-    """A path beside `file` to write to. At the end it takes the name of `file`, so that nobody reads half of it; after
-    an error it is removed and `file` is as before."""
+    """A temporary path to write to, in the folder of `file`. At the end it is renamed to `file`, so that nobody reads a
+    half-written file; after an error it is removed and `file` is unchanged."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{uuid4().hex}.part")  # of this process and thread alone, on whatever machine
+    part = file.with_name(f".{uuid4().hex}.part")  # unique to this process and thread, on every machine
     try:
         yield part
         part.replace(file)
     except BaseException as error:
-        part.unlink(missing_ok=True)  # on a full disk it would be in the way
+        part.unlink(missing_ok=True)  # free the space on a full disk
         if isinstance(error, OSError) and error.filename in (part, str(part)):
             error.filename = str(file)  # the name that the user knows
         raise
 
 
 def write(file: Path, content: str | bytes) -> None:
-    """`file` with this content, text as UTF-8, see `atomic`. A path that is no UTF-8 keeps its bytes."""
+    """Write `file` by `atomic`, text as UTF-8. Paths in the text that are not UTF-8 keep their bytes."""
     with atomic(file) as part:
         part.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogateescape"))
 
 
 @contextmanager
 def lock(thing: Path, busy: str = "", on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold `thing` alone among all processes and threads. The lock is .<name>.lock beside it: the system frees it
-    however a process ends, the empty file stays.
+    """Hold `thing` exclusively among all processes and threads. The lock file is .<name>.lock in the same folder: the
+    system releases it however a process ends; the empty file stays.
 
-    busy: what to say where another one holds it, as a UserError; without it, call `on_wait` once and wait. Raises
-    UserError too where the file system has no locks: that is not another process, and would be waited for without end.
+    busy: the text of the UserError if another process holds it; without it, call `on_wait` once and wait. Also raises
+    UserError if the file system has no locks, since waiting would never end.
     """
-    from filelock import FileLock, Timeout  # here: --help must not wait for asyncio, which it imports
+    from filelock import FileLock, Timeout  # here: it imports asyncio, and --help must be fast
 
     thing = thing.absolute()  # '.' has no name
     thing.parent.mkdir(parents=True, exist_ok=True)
@@ -79,8 +79,8 @@ def _lock_file(thing: Path) -> Path:
 
 
 def _check_locks(folder: Path) -> None:
-    """Raises UserError unless a file of our own can be locked: filelock takes some of these faults for another process
-    and, by its version, others for a wish to do without."""
+    """Raises UserError unless a temporary file can be locked: filelock takes some of these errors for another process
+    and, depending on its version, works without a lock after others."""
     with tempfile.TemporaryFile(dir=folder) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -90,20 +90,20 @@ def _check_locks(folder: Path) -> None:
 
 def _no_locks(folder: Path, error: Exception) -> UserError:
     fact = getattr(error, "strerror", None) or error
-    return UserError(f"{folder}: this file system has no locks ({fact}): use a --work on another disk, a local one")
+    return UserError(f"{folder}: this file system has no locks ({fact}): use --work with a folder on a local disk")
 
 
 @contextmanager
 def new_folder(final: Path, check: Callable[[], None] = lambda: None) -> Iterator[Path]:
-    """An empty folder beside `final`, of this process and thread alone, that replaces `final` at the end, see `swap`;
-    after an error it is removed. check: called just before, while nobody else can replace it; may refuse.
+    """A new empty folder next to `final`, used by this process and thread only. At the end it replaces `final`, see
+    `swap`; after an error it is removed. check: called just before the swap, under the lock; may raise.
 
-    What a killed process left there is removed; what a living one works on is not.
+    Folders left by killed processes are removed; those of running processes are not.
     """
     final = final.absolute()
     partial = final.with_name(f"{final.name}.{uuid4().hex[:12]}.partial")
     with ExitStack() as alive:
-        with lock(final):  # nobody may find the folder before it is locked
+        with lock(final):  # nobody may see the folder before it is locked
             _remove_abandoned(final)
             alive.enter_context(lock(partial))
         try:
@@ -120,17 +120,17 @@ def new_folder(final: Path, check: Callable[[], None] = lambda: None) -> Iterato
 def _remove_abandoned(final: Path) -> None:
     for file in final.parent.glob(f".{glob.escape(final.name)}.*.partial.lock"):
         partial = file.with_name(file.name.removeprefix(".").removesuffix(".lock"))
-        with suppress(UserError), lock(partial, "a living process works on it"):
+        with suppress(UserError), lock(partial, "a running process uses it"):
             shutil.rmtree(partial, ignore_errors=True)
             file.unlink(missing_ok=True)
 
 
 def swap(new: Path, final: Path) -> None:
-    """The finished folder `new` takes the name `final`; an older one of that name is removed. Call it in `lock`.
+    """Rename the finished folder `new` to `final` and remove the previous `final`. Call it in `lock`.
 
-    Where the system can exchange two names (Linux, most file systems), one of the two is there at every moment, and a
-    process that is killed before the end leaves the older one called `new`. Elsewhere it is called <final>.old for a
-    moment in which neither is there; a process killed then leaves it to `recover`.
+    Where the system can exchange two names (Linux, most file systems), `final` exists at every moment, and a process
+    killed before the end leaves the previous folder named `new`. Elsewhere the previous one is named <final>.old for a
+    moment without a `final`; `recover` repairs what a process killed then leaves.
     """
     old = _old(final)
     if not final.exists():
@@ -144,7 +144,7 @@ def swap(new: Path, final: Path) -> None:
 
 
 def recover(final: Path) -> None:
-    """Give a folder back its name that a killed process had moved out of the way, see `swap`."""
+    """Rename <final>.old back to `final` if a process was killed in between, see `swap`."""
     if not final.exists() and _old(final).exists():
         with lock(final):
             if not final.exists() and _old(final).exists():
@@ -156,7 +156,7 @@ def _old(final: Path) -> Path:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Let two paths exchange their names in one step; False where the system or the file system cannot."""
+    """Exchange the names of two paths in one step; False if the system or the file system cannot."""
     try:
         renameat2 = ctypes.CDLL(None).renameat2
     except (AttributeError, OSError, TypeError):  # another system, or an old C library
@@ -165,8 +165,8 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def name_in_utf8(folder: Path) -> str:
-    """A path to an open folder for a library that takes no other; one that is not UTF-8 goes through a number that the
-    system (Linux: others have no such paths) gives the folder until this process ends."""
+    """The path of a folder for a library that only takes UTF-8. Other paths (Linux only) become /proc/self/fd/<number>,
+    valid until this process ends."""
     try:
         return str(folder).encode().decode()
     except UnicodeEncodeError:
@@ -174,24 +174,24 @@ def name_in_utf8(folder: Path) -> str:
 
 
 def read_steady(folder: Path, read: Callable[[], T]) -> T:
-    """What read() finds in a folder that another process may replace: read again where that happened meanwhile."""
+    """The result of read() in a folder that another process may replace: read again if that happened meanwhile."""
     for _ in range(10):
         recover(folder)
         before = _identity(folder)
         try:
-            found = read()
-        except Exception:  # of a file that went while it was read, perhaps
+            result = read()
+        except Exception:  # perhaps a file vanished while it was read
             if _identity(folder) == before:
                 raise
             continue
         if _identity(folder) == before:
-            return found
+            return result
     return read()
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
     try:
-        about = folder.stat()
+        status = folder.stat()
     except OSError:
         return None
-    return about.st_dev, about.st_ino
+    return status.st_dev, status.st_ino

@@ -93,8 +93,8 @@ def _join(key: str, name: str) -> str:
 def _is_plain(value: Any, kind: Any) -> bool:
     if kind is Any:
         return True
-    if isinstance(value, bool):  # to Python it is a number
+    if isinstance(value, bool):  # a bool is an int in Python
         return kind is bool
     if kind is float:
-        return isinstance(value, int | float) and -LARGEST <= value <= LARGEST  # not of NaN
+        return isinstance(value, int | float) and -LARGEST <= value <= LARGEST  # false for NaN
     return isinstance(value, NoneType if kind is None else kind)

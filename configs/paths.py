@@ -1,4 +1,4 @@
-"""Where every file lies."""
+"""Where every file is."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,12 +7,12 @@ from configs.schema import require_plain
 from console.errors import UserError
 from console.options import INPUT, WORK
 
-DEFAULT_CONFIG = Path(__file__).parent / "resnetish18.yaml"  # the experiment of a command that names none
+DEFAULT_CONFIG = Path(__file__).parent / "resnetish18.yaml"  # used without --config
 
 
 @dataclass(frozen=True)
 class Paths:
-    """The competition's folder (read) and the work folder (written, everything in it can be made again)."""
+    """The competition's folder (only read) and the work folder (written; all of it can be made again)."""
 
     input: Path = INPUT
     work: Path = WORK
@@ -35,7 +35,7 @@ class Paths:
 
     @property
     def predictions(self) -> Path:
-        """Of test clips that the runs were not trained beside."""
+        """Cached predictions of test clips that were not part of the runs' competition."""
         return self.work / "predictions"
 
     @property
@@ -43,7 +43,7 @@ class Paths:
         return self.work / "studies"
 
     def ensemble(self, name: str) -> Path:
-        """Raises UserError on a name that would lead elsewhere."""
+        """Raises UserError if the name would point to another folder."""
         try:
             require_plain(name, f"blend {name!r}: a name")
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""Every setting of an experiment: typed, frozen, with its default, its unit and its bounds.
+"""Every setting of an experiment: typed, frozen, with default, unit and bounds.
 
 Only the standard library is imported here, so that the Kaggle kernel can rebuild a config without pydantic or YAML.
 """
@@ -17,19 +17,19 @@ def _require(condition: bool, key: str, fact: str) -> None:
 
 
 def require_plain(name: str, key: str) -> None:
-    """Raises ValueError where a name cannot be that of a folder of ours, without a way out of the one above."""
+    """Raises ValueError if the name cannot name one of our folders, or would leave the parent folder."""
     plain = name.replace("-", "").replace("_", "").replace(".", "")
-    _require(plain.isalnum() and not name.startswith("."), key, "takes letters, digits, '-', '_' and '.' only")
-    _require(not name.endswith((".partial", ".old")), key, "must not end as what is unfinished or replaced does")
+    _require(plain.isalnum() and not name.startswith("."), key, "may only have letters, digits, '-', '_' and '.'")
+    _require(not name.endswith((".partial", ".old")), key, "must not end with .partial or .old")
 
 
 @dataclass(frozen=True)
 class InputConfig:
-    """What to do with clips that are faulty, short or wrongly labelled."""
+    """How to treat faulty, short or wrongly labelled clips."""
 
-    skip_unreadable: bool = False  # leave out empty, silent, missing or damaged training clips instead of stopping
-    padding: Literal["silence", "repeat"] = "silence"  # what fills a clip that is shorter than a crop or a window
-    corrections: str | None = None  # CSV of fname,label: heard labels, for training only; no label leaves a clip out
+    skip_unreadable: bool = False  # skip empty, silent, missing or damaged training clips instead of stopping
+    padding: Literal["silence", "repeat"] = "silence"  # what fills clips shorter than a crop or a window
+    corrections: str | None = None  # CSV of fname,label: corrected labels for training; an empty label drops a clip
 
 
 @dataclass(frozen=True)
@@ -42,17 +42,17 @@ class FeatureConfig:
     n_mels: int = 64
     f_min: float = 0.0  # Hz
     f_max: float = 22_050.0  # Hz
-    mel_scale: Literal["htk", "slaney"] = "htk"  # slaney: librosa's, with filters of equal area, as PANNs has it
-    log_floor: float = 1e-6  # added to the mel power, so that digital silence is log(1e-6) and not -inf
-    trim_db: float | None = None  # cut leading and trailing frames this many dB below the loudest; null keeps them
-    speed: float = 1.0  # the wave is played at this speed, its pitch with it; train.speeds makes such copies
+    mel_scale: Literal["htk", "slaney"] = "htk"  # slaney: as librosa and PANNs, filters of equal area
+    log_floor: float = 1e-6  # added to the mel power: digital silence becomes log(1e-6) instead of -inf
+    trim_db: float | None = None  # cut leading and trailing frames this many dB below the loudest; null: off
+    speed: float = 1.0  # play the wave at this speed, which changes the pitch too; set by train.speeds
 
     def __post_init__(self) -> None:
         _require(self.sample_rate > 0, "sample_rate", "must be above 0")
         _require(self.n_fft >= 2 and self.n_fft % 2 == 0, "n_fft", "must be even and at least 2")
         _require(self.hop_length > 0, "hop_length", "must be above 0")
         _require(self.n_mels > 0, "n_mels", "must be above 0")
-        _require(0 <= self.f_min < self.f_max, "f_min", "must lie between 0 and f_max")
+        _require(0 <= self.f_min < self.f_max, "f_min", "must be between 0 and f_max")
         _require(
             self.f_max <= self.sample_rate / 2,
             "f_max",
@@ -60,15 +60,15 @@ class FeatureConfig:
         )
         _require(self.log_floor > 0, "log_floor", "must be above 0: silence would give -inf")
         _require(self.trim_db is None or self.trim_db > 0, "trim_db", "must be above 0, or null")
-        _require(0.5 <= self.speed <= 2, "speed", "must lie in 0.5 to 2")
+        _require(0.5 <= self.speed <= 2, "speed", "must be between 0.5 and 2")
 
 
 @dataclass(frozen=True)
 class FoldConfig:
-    """How the training clips are dealt into folds."""
+    """How the training clips are split into folds."""
 
     n_folds: int = 5
-    group_column: str | None = "freesound_id"  # clips that share it stay on one side; null deals clip by clip
+    group_column: str | None = "freesound_id"  # clips of a group stay in one fold; null: no groups
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -79,21 +79,21 @@ class FoldConfig:
 class ModelConfig:
     """The backbone."""
 
-    name: str = "resnetish18"  # of NETWORKS in models/build.py, timm:<network>, or yours: my_file:MyNet
+    name: str = "resnetish18"  # one of NETWORKS in models/build.py, timm:<network>, or your own: my_file:MyNet
     width: int = 64  # channels of the first stage, a multiple of 8; timm networks have their own
-    pooling: Literal["grid", "avg_max", "attention"] = "grid"  # what a ResNetish or VGGish does before its last layers
-    deltas: int = 0  # 1 adds the slope of the log-mel over time as an input channel, 2 its slope as well
-    frequency_channel: bool = False  # an input channel that tells each mel band its place
+    pooling: Literal["grid", "avg_max", "attention"] = "grid"  # of ResNetish and VGGish, before the last layers
+    deltas: int = 0  # 1 adds the slope of the log-mel over time as a channel, 2 also the slope's slope
+    frequency_channel: bool = False  # adds a channel with the position of each mel band
     dropout: float = 0.0  # before the last layer
-    pretrained: bool = False  # timm networks only: timm's own download
+    pretrained: bool = False  # timm networks only: download timm's weights
     weights: str | None = None  # a local .safetensors or .pth file to start from
 
     def __post_init__(self) -> None:
-        # At a width of 4 training in channels_last on a CPU (torch 2.14) died of corrupted memory.
+        # With width 4, training in channels_last on a CPU crashes with corrupted memory (torch 2.14).
         _require(self.width > 0 and self.width % 8 == 0, "width", "must be a multiple of 8")
-        _require(0 <= self.dropout < 1, "dropout", "must lie in [0, 1)")
+        _require(0 <= self.dropout < 1, "dropout", "must be in [0, 1)")
         _require(0 <= self.deltas <= 2, "deltas", "must be 0, 1 or 2")
-        _require(not (self.pretrained and self.weights), "pretrained", "and weights exclude each other")
+        _require(not (self.pretrained and self.weights), "pretrained", "and weights cannot be combined")
 
     @property
     def channels(self) -> int:
@@ -103,32 +103,32 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Batch augmentation in training; validation and prediction have none."""
+    """Batch augmentation, in training only."""
 
     mixup_alpha: float = 0.0  # lambda ~ Beta(alpha, alpha); 0 turns mixup off
-    concat_mix: float = 0.0  # share of clips whose end gives way to another clip's, labels by length
-    resized_crop: float = 0.0  # 0.2: a part of 80 to 100 % of mels and frames, stretched to the whole
-    roll: bool = False  # turn each crop in time by a random number of frames
-    freq_shift: int = 0  # shift each crop by up to so many mel bands, up or down
-    erasing: float = 0.0  # share of clips that lose a rectangle
+    concat_mix: float = 0.0  # share of clips whose end is replaced by another clip's; labels mixed by length
+    resized_crop: float = 0.0  # 0.2: stretch a random 80 to 100 % of mels and frames to the whole
+    roll: bool = False  # rotate each crop in time by a random number of frames
+    freq_shift: int = 0  # shift each crop by up to this many mel bands, up or down
+    erasing: float = 0.0  # share of clips with a random rectangle masked
     time_masks: int = 0  # per clip
     time_mask_frames: int = 25  # widest mask, frames
     freq_masks: int = 0  # per clip
     freq_mask_mels: int = 8  # widest mask, mel bands
-    gain: float = 0.0  # standard deviation of a per-clip offset in log-mel
-    extra: tuple[str, ...] = ()  # yours, after all of these, in this order: [my_file:on_a_batch]
-    wave: tuple[str, ...] = ()  # yours, on the sound: each makes further copies of the clips, as train.speeds does
+    gain: float = 0.0  # standard deviation of a random offset per clip, in log-mel
+    extra: tuple[str, ...] = ()  # your own functions, applied last, in this order: [my_file:on_a_batch]
+    wave: tuple[str, ...] = ()  # your own functions on the wave: each adds a copy of every clip, as train.speeds does
 
     def __post_init__(self) -> None:
         for key, value in vars(self).items():
             if key in ("extra", "wave"):
-                _require(all(":" in name for name in value), key, "takes names of yours, like my_file:my_function")
+                _require(all(":" in name for name in value), key, "must name your functions, like my_file:my_function")
             else:
                 _require(value >= 0, key, "must not be negative")
-        _require(len(set(self.wave)) == len(self.wave), "wave", "must differ")
+        _require(len(set(self.wave)) == len(self.wave), "wave", "must not repeat a name")
         for key in ("concat_mix", "erasing"):
-            _require(getattr(self, key) <= 1, key, "must lie in 0 to 1")
-        _require(self.resized_crop < 1, "resized_crop", "must lie in [0, 1)")
+            _require(getattr(self, key) <= 1, key, "must be in [0, 1]")
+        _require(self.resized_crop < 1, "resized_crop", "must be in [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -138,27 +138,27 @@ class TrainConfig:
     epochs: int = 60
     batch_size: int = 64
     crop_seconds: float = 5.0  # length of a random training crop
-    crop_seconds_min: float | None = None  # given, every batch draws its length from here to crop_seconds
-    speeds: tuple[float, ...] = ()  # of further copies of the clips, [0.9, 1.1] say, among which each crop chooses
+    crop_seconds_min: float | None = None  # if set, each batch draws its crop length from [this, crop_seconds]
+    speeds: tuple[float, ...] = ()  # adds copies of the clips at these speeds, e.g. [0.9, 1.1]
     lr: float = 1e-3  # peak of the one-cycle schedule
     weight_decay: float = 1e-2
-    warmup: float = 0.1  # share of all steps before the peak
-    loss: str = "cross_entropy"  # of LOSSES in training/losses.py, or yours: my_file:my_loss
+    warmup: float = 0.1  # share of the steps before the peak
+    loss: str = "cross_entropy"  # one of LOSSES in training/losses.py, or your own: my_file:my_loss
     label_smoothing: float = 0.0
     class_weights: bool = False  # weight classes by the inverse of their count
-    balanced: bool = False  # draw every class equally often instead of every clip once an epoch
-    unverified_weight: float = 1.0  # weight of a clip whose label nobody verified
-    unverified_loss: Literal["plain", "bootstrap", "truncate"] = "plain"  # bootstrap: labels mixed with predictions
-    bootstrap: float = 0.3  # share of the prediction in the label of an unverified clip, with the loss of that name
-    truncate: float = 0.8  # an unverified clip above this share of the batch's largest loss is dropped, likewise
-    finetune_epochs: int = 0  # a second stage, on verified clips alone, without mixing
-    finetune_lr: float = 1e-4  # peak of its own schedule
-    ema: float = 0.0  # decay per step of an average of the weights that stands for them; 0.99 say, 0 turns it off
-    average_epochs: int = 1  # keep the mean of the weights of so many last epochs, whichever stage they are of
-    keep: Literal["last", "best"] = "last"  # best: of the epoch that scored best, which flatters the score of the fold
-    normalise: Literal["global", "per_mel", "decibel"] = "per_mel"  # of the training folds only; decibel: no statistics
+    balanced: bool = False  # draw all classes equally often instead of each clip once per epoch
+    unverified_weight: float = 1.0  # loss weight of clips with an unverified label
+    unverified_loss: Literal["plain", "bootstrap", "truncate"] = "plain"  # bootstrap: mix labels with predictions
+    bootstrap: float = 0.3  # share of the prediction in the label of unverified clips, for unverified_loss=bootstrap
+    truncate: float = 0.8  # drop unverified clips above this share of the batch's largest loss, for =truncate
+    finetune_epochs: int = 0  # a second stage on verified clips only, without mixing
+    finetune_lr: float = 1e-4  # peak of the second stage's schedule
+    ema: float = 0.0  # decay per step of the moving average of the weights, e.g. 0.99; 0 turns it off
+    average_epochs: int = 1  # keep the mean weights of this many last epochs, of either stage
+    keep: Literal["last", "best"] = "last"  # best: weights of the best epoch; its fold score is biased upwards
+    normalise: Literal["global", "per_mel", "decibel"] = "per_mel"  # from the training folds; decibel: no statistics
     seed: int = 0
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: bf16 or fp16 where the hardware gains from it
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: bf16 or fp16 if faster on this hardware
     channels_last: bool = True
     compile: bool = False  # torch.compile the backbone
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -167,59 +167,59 @@ class TrainConfig:
         for key in ("epochs", "batch_size", "crop_seconds", "lr", "finetune_lr", "average_epochs"):
             _require(getattr(self, key) > 0, key, "must be above 0")
         least = self.crop_seconds_min
-        _require(least is None or 0 < least <= self.crop_seconds, "crop_seconds_min", "must lie in 0 to crop_seconds")
+        _require(least is None or 0 < least <= self.crop_seconds, "crop_seconds_min", "must be in (0, crop_seconds]")
         _require(
             not (self.compile and least),
             "compile",
-            "and crop_seconds_min exclude each other: a compiled network is one length's",
+            "and crop_seconds_min cannot be combined: a compiled network takes one crop length",
         )
         _require(
             all(0.5 <= speed <= 2 and speed != 1 for speed in self.speeds),
             "speeds",
-            "must lie in 0.5 to 2, and not be 1",
+            "must be between 0.5 and 2, and not 1",
         )
-        _require(len(set(self.speeds)) == len(self.speeds), "speeds", "must differ")
+        _require(len(set(self.speeds)) == len(self.speeds), "speeds", "must not repeat a value")
         _require(self.weight_decay >= 0, "weight_decay", "must not be negative")
-        _require(0 <= self.warmup < 1, "warmup", "must lie in [0, 1)")
-        _require(0 <= self.label_smoothing < 1, "label_smoothing", "must lie in [0, 1)")
+        _require(0 <= self.warmup < 1, "warmup", "must be in [0, 1)")
+        _require(0 <= self.label_smoothing < 1, "label_smoothing", "must be in [0, 1)")
         for key in ("unverified_weight", "bootstrap", "truncate"):
-            _require(0 <= getattr(self, key) <= 1, key, "must lie in [0, 1]")
-        _require(0 <= self.ema < 1, "ema", "must lie in [0, 1)")
+            _require(0 <= getattr(self, key) <= 1, key, "must be in [0, 1]")
+        _require(0 <= self.ema < 1, "ema", "must be in [0, 1)")
         _require(self.finetune_epochs >= 0, "finetune_epochs", "must not be negative")
         _require(self.average_epochs <= self.epochs, "average_epochs", "must not exceed epochs")
-        _require(self.average_epochs == 1 or self.keep == "last", "average_epochs", "wants keep=last")
-        _require(0 <= self.seed < 2**32, "seed", "must lie in 0 to 2**32 - 1")
+        _require(self.average_epochs == 1 or self.keep == "last", "average_epochs", "needs keep=last")
+        _require(0 <= self.seed < 2**32, "seed", "must be between 0 and 2**32 - 1")
 
 
 @dataclass(frozen=True)
 class PredictConfig:
-    """Prediction over all windows of a clip: validation, out-of-fold, test and kernel alike."""
+    """Prediction over all windows of a clip, the same for validation, out-of-fold, test and kernel."""
 
     window_seconds: float = 5.0
-    more_window_seconds: tuple[float, ...] = ()  # further lengths; the mean over lengths counts
-    overlap: float = 0.0  # share of a window that the next one covers again, at least
+    more_window_seconds: tuple[float, ...] = ()  # more lengths; predictions are averaged over all lengths
+    overlap: float = 0.0  # minimum share of a window that the next one overlaps
     batch_size: int = 64  # windows
 
     def __post_init__(self) -> None:
         _require(self.window_seconds > 0, "window_seconds", "must be above 0")
         _require(all(seconds > 0 for seconds in self.more_window_seconds), "more_window_seconds", "must be above 0")
         lengths = (self.window_seconds, *self.more_window_seconds)
-        _require(len(set(lengths)) == len(lengths), "more_window_seconds", "must differ, from window_seconds too")
-        _require(0 <= self.overlap < 1, "overlap", "must lie in [0, 1)")
+        _require(len(set(lengths)) == len(lengths), "more_window_seconds", "must not repeat a value or window_seconds")
+        _require(0 <= self.overlap < 1, "overlap", "must be in [0, 1)")
         _require(self.batch_size > 0, "batch_size", "must be above 0")
 
 
 @dataclass(frozen=True)
 class PseudoConfig:
-    """Training on test clips too, with labels that finished experiments gave them, fold by fold."""
+    """Also train on test clips, with labels predicted by finished experiments, fold by fold."""
 
-    runs: tuple[str, ...] = ()  # experiments whose model of the same fold votes, by geometric mean; none turns it off
-    min_confidence: float = 0.7  # a clip whose largest mean probability is below is not used
-    weight: float = 0.5  # of such a clip in the loss
+    runs: tuple[str, ...] = ()  # experiments whose models of the same fold predict, by geometric mean; empty: off
+    min_confidence: float = 0.7  # skip clips whose largest mean probability is below this
+    weight: float = 0.5  # loss weight of these clips
 
     def __post_init__(self) -> None:
-        _require(0 <= self.min_confidence <= 1, "min_confidence", "must lie in [0, 1]")
-        _require(0 < self.weight <= 1, "weight", "must lie in (0, 1]")
+        _require(0 <= self.min_confidence <= 1, "min_confidence", "must be in [0, 1]")
+        _require(0 < self.weight <= 1, "weight", "must be in (0, 1]")
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,7 @@ class Config:
 
     def __post_init__(self) -> None:
         require_plain(self.name, "name")
-        _require(self.name != "blend", "name", "must not be 'blend', as scores call what is made of all experiments")
+        _require(self.name != "blend", "name", "must not be 'blend': scores use that name for the blend")
         hop = self.features.hop_length / self.features.sample_rate
         for key, seconds in (
             ("train.crop_seconds", self.train.crop_seconds),
@@ -255,20 +255,20 @@ def to_dict(cfg: Config) -> dict[str, Any]:
 
 
 def from_dict(values: dict[str, Any], kind: type = Config) -> Any:
-    """The inverse of `to_dict`; raises ValueError on an unknown key (a config of another version of the kit) and on a
-    value of another type or out of bounds."""
+    """The inverse of `to_dict`. Raises ValueError on an unknown key (a config of another version of the kit) and on a
+    value of the wrong type or out of bounds."""
     if not isinstance(values, dict):
-        raise ValueError(f"{kind.__name__} is {values!r}: settings are expected")
+        raise ValueError(f"{kind.__name__} is {values!r}: expected settings")
     hints = get_type_hints(kind)
     known = {f.name for f in fields(kind)}
     if extra := sorted(set(values) - known):
-        raise ValueError(f"{kind.__name__} has no setting {extra[0]!r}: was it written by another version of the kit?")
+        raise ValueError(f"{kind.__name__} has no setting {extra[0]!r}: another version of the kit wrote it")
     parts = {k: from_dict(v, hints[k]) if is_dataclass(hints[k]) else v for k, v in values.items()}
     if wrong := [fault for k, v in parts.items() if not is_dataclass(hints[k]) and (fault := misfit(v, hints[k], k))]:
         raise ValueError(f"{kind.__name__}: {wrong[0]}")
     try:
-        return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in parts.items()})  # JSON knows no tuples
-    except ArithmeticError as error:  # of numbers that nobody means
+        return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in parts.items()})  # JSON has no tuples
+    except ArithmeticError as error:  # of absurd numbers
         raise ValueError(f"{kind.__name__}: {error}") from None
 
 
@@ -278,7 +278,7 @@ def config_hash(part: Any) -> str:
 
 
 def differences(one: Config, other: Config) -> list[str]:
-    """Where two configs differ, as 'train.epochs: 20 -> 30' lines."""
+    """The differences of two configs, as 'train.epochs: 20 -> 30' lines."""
 
     def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         out: dict[str, Any] = {}

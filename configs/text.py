@@ -9,9 +9,9 @@ UTF16 = "it is UTF-16 text: save it as UTF-8"
 
 
 def read_text(file: Path, what: str) -> str:
-    """The text without its byte order mark. what: how errors call the file.
+    """The text without its byte order mark. what: what errors call the file.
 
-    Raises UserError where it cannot be read or is not UTF-8.
+    Raises UserError if it cannot be read or is not UTF-8.
     """
     try:
         data = file.read_bytes()
@@ -26,5 +26,5 @@ def read_text(file: Path, what: str) -> str:
 
 
 def is_utf16(start: bytes) -> bool:
-    """By the first two bytes of a file: its byte order mark, or the zero byte of its first letter."""
+    """From the first two bytes of a file: a byte order mark, or a zero byte in the first letter."""
     return start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) or 0 in start

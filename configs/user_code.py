@@ -1,8 +1,7 @@
-"""Code of the user's that a config names as 'my_file:name': its files are found and hashed, then it is imported.
+"""The user's own code, which a config names as 'my_file:name': find and hash its files, then import it.
 
-A name is looked up in the folder where the command runs and where Python imports from, never in a run folder or a
-bundle. Its files are read before anything of them runs. Only the standard library is imported here: the Kaggle kernel
-needs it.
+Names are looked up in the current folder and on Python's path, never in a run folder or a bundle. The files are read
+before any of them runs. Only the standard library is imported here, because the Kaggle kernel needs this module.
 """
 
 import ast
@@ -22,19 +21,19 @@ from typing import Any
 from configs.schema import Config
 from console.errors import UserError
 
-# The kit's own folders, whose version is the git revision: what the user's code imports of them is not the user's.
+# The kit's own folders: their version is the git revision, so they do not count as user code.
 KIT = {"ablation", "benchmarks", "blending", "configs", "console", "features", "folds", "input", "metrics", "models"}
 KIT |= {"runs", "submission", "training", "tuning"}
 INSTALLED = {"site-packages", "dist-packages"}
 
 
 def is_user_code(name: str) -> bool:
-    """Whether a setting names code of the user's and not something of the kit's."""
+    """Whether a setting names user code and not a part of the kit."""
     return ":" in name and not name.startswith("timm:")
 
 
 def user_files(cfg: Config) -> dict[str, Path]:
-    """The files behind all code that a config names, as `source_files` has them."""
+    """The files of all user code that a config names, see `source_files`."""
     named = [("model.name", cfg.model.name), ("train.loss", cfg.train.loss)]
     named += [("augment.extra", name) for name in cfg.augment.extra]
     named += [("augment.wave", name) for name in cfg.augment.wave]
@@ -50,10 +49,10 @@ def hashes(files: dict[str, Path]) -> dict[str, str]:
 
 
 def source_files(name: str, key: str) -> dict[str, Path]:
-    """'my_package/my_file.py' -> file, of the file that holds a name and of the user's files that it imports.
+    """'my_package/my_file.py' -> file, for the file that defines a name and the user's files that it imports.
 
-    Nothing is executed. Files of the kit and of installed packages are not among them, but for the one that holds the
-    name. key: the setting that errors name. Raises UserError where there is no such module or it is not Python.
+    Nothing is executed. Files of the kit and of installed packages are skipped, except the one that defines the name.
+    key: the setting that errors name. Raises UserError if there is no such module or it is not Python.
     """
     module, _ = _split(name, key)
     if _find(module) is None:
@@ -75,32 +74,31 @@ def source_files(name: str, key: str) -> dict[str, Path]:
 
 
 def is_installed(file: Path) -> bool:
-    """Whether a file came with Python or with a package, as opposed to one of the user's."""
+    """Whether a file belongs to Python or an installed package."""
     return bool(INSTALLED & set(file.parts)) or file.is_relative_to(Path(sysconfig.get_path("stdlib")).resolve())
 
 
 def load_callable(
     name: str, key: str, arguments: Sequence[str], options: Sequence[str] | None = None
 ) -> Callable[..., Any]:
-    """The class or function of that name, imported. arguments: what it will be called with, by place; with options, the
-    names of what it gets too if it asks for it, all by name.
+    """Import the class or function of that name. arguments: the positional arguments it will be called with; if
+    options are given, all arguments go by name, and options only if its signature has them.
 
-    Raises UserError where it cannot be imported, is not there, or cannot be called like that.
+    Raises UserError if it cannot be imported, does not exist, or cannot be called with these arguments.
     """
     module, attribute = _split(name, key)
-    source_files(name, key)  # it is told where there is none
+    source_files(name, key)  # raises if there is none
     if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))  # last: no file there may stand for a module of the kit or of Python
+        sys.path.append(str(Path.cwd()))  # last: no file there may replace a module of the kit or of Python
     with faults_in_one_line(name, key):
-        there = importlib.import_module(module)
-    if not hasattr(there, attribute):
-        near = difflib.get_close_matches(attribute, vars(there), n=1)
-        raise UserError(
-            f"{key}: {there.__file__} has no {attribute!r}" + (f", did you mean {near[0]!r}?" if near else "")
-        )
-    found = getattr(there, attribute)
+        imported = importlib.import_module(module)
+    if not hasattr(imported, attribute):
+        near = difflib.get_close_matches(attribute, vars(imported), n=1)
+        hint = f", did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"{key}: {imported.__file__} has no {attribute!r}{hint}")
+    found = getattr(imported, attribute)
     if not callable(found):
-        raise UserError(f"{key}: {name} is {type(found).__name__} and cannot be called: name a function or a class")
+        raise UserError(f"{key}: {name} is {type(found).__name__}, not callable: name a function or a class")
     try:
         signature = inspect.signature(found)
         asked = [option for option in options or () if option in signature.parameters]
@@ -109,13 +107,13 @@ def load_callable(
     except TypeError as error:
         raise UserError(f"{key}: {name} must take ({', '.join(arguments)}), but takes {signature}: {error}") from None
     except ValueError:
-        pass  # of some C code Python does not know the arguments
+        pass  # Python does not know the arguments of some C code
     return found
 
 
 @contextmanager
 def faults_in_one_line(name: str, key: str) -> Iterator[None]:
-    """What the user's code raises within becomes a UserError that says what and in which line."""
+    """Turn exceptions of the user's code into a UserError with the type, the text and the line."""
     try:
         yield
     except (UserError, MemoryError):
@@ -123,16 +121,16 @@ def faults_in_one_line(name: str, key: str) -> Iterator[None]:
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":  # PyTorch's, which must not be imported for this
             raise
-        own = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_ours(Path(frame.filename))]
+        own = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(Path(frame.filename))]
         where = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
         fact = " ".join(str(error).split())[:200]
         raise UserError(f"{key}: {name} raises {type(error).__name__}: {fact}{where}") from error
 
 
-def _is_ours(file: Path) -> bool:
-    """Whether a line of a traceback is of no help to who wrote the code: the kit's, a package's or Python's own."""
+def _is_users(file: Path) -> bool:
+    """Whether a file is the user's, and not of the kit, a package or Python."""
     kit = file.parent.name in KIT and file.parents[1] == Path(__file__).parents[1]
-    return kit or is_installed(file) or not file.is_file()
+    return file.is_file() and not kit and not is_installed(file)
 
 
 def _split(name: str, key: str) -> tuple[str, str]:
@@ -140,15 +138,12 @@ def _split(name: str, key: str) -> tuple[str, str]:
     module, _, attribute = name.rpartition(":")
     parts = list(Path(module[:-3]).parts) if module.endswith(".py") else module.split(".")
     if not all(part.isidentifier() for part in (*parts, attribute)):
-        raise UserError(
-            f"{key}: {name!r} names no code: write my_file:name or my_folder/my_file.py:name, below the current folder"
-        )
+        raise UserError(f"{key}: {name!r} is no name of code: write my_file:name or my_folder/my_file.py:name")
     return ".".join(parts), attribute
 
 
 def _find(module: str) -> tuple[str, Path] | None:
-    """'my_package/my_file.py' and the file that Python would import, without importing anything; None where there is
-    none, or it is not Python."""
+    """'my_package/my_file.py' and the file that Python would import; None if there is no such Python file."""
     place = module.replace(".", "/")
     for folder in (*sys.path, str(Path.cwd())):
         for name in (f"{place}/__init__.py", f"{place}.py"):
@@ -158,7 +153,7 @@ def _find(module: str) -> tuple[str, Path] | None:
 
 
 def _imports(file: Path, module: str) -> Iterator[str]:
-    """The modules that a file may import, wherever in it; names that are no modules are among them."""
+    """The modules that a file may import, anywhere in it; some of these names may not be modules."""
     package = module if file.stem == "__init__" else module.rpartition(".")[0]
     for node in ast.walk(ast.parse(file.read_bytes(), file)):
         if isinstance(node, ast.Import):
@@ -170,7 +165,7 @@ def _imports(file: Path, module: str) -> Iterator[str]:
 
 
 def _with_parents(modules: Iterable[str]) -> Iterator[str]:
-    """Of 'a.b' also 'a', which Python imports before it."""
+    """For 'a.b' also 'a', which Python imports first."""
     for module in modules:
         parts = module.split(".")
         yield from (".".join(parts[: i + 1]) for i in range(len(parts)))

@@ -56,7 +56,7 @@ def names(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir() if not entry.name.endswith(".lock"))
 
 
-def test_a_file_is_there_whole_or_as_before(tmp_path: Path) -> None:
+def test_a_file_is_whole_or_unchanged(tmp_path: Path) -> None:
     write(tmp_path / "new" / "a.txt", "Gehör")
     assert (tmp_path / "new" / "a.txt").read_bytes() == b"Geh\xc3\xb6r"
     with pytest.raises(KeyboardInterrupt), atomic(tmp_path / "new" / "a.txt") as part:
@@ -67,13 +67,13 @@ def test_a_file_is_there_whole_or_as_before(tmp_path: Path) -> None:
     assert (tmp_path / "new" / "a.txt").read_bytes() == b"Geh\xc3\xb6r"
 
 
-def test_the_longest_name_and_one_that_is_no_utf_8_can_be_written(tmp_path: Path) -> None:
+def test_the_longest_name_and_a_name_that_is_not_utf_8_can_be_written(tmp_path: Path) -> None:
     for name in ("x" * 255, os.fsdecode(b"w\xff")):
         write(tmp_path / name, name)
         assert (tmp_path / name).read_bytes() == os.fsencode(name)
 
 
-def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+def test_two_writers_of_one_file_do_not_conflict(tmp_path: Path) -> None:
     with atomic(tmp_path / "a") as one, atomic(tmp_path / "a") as two:
         assert one != two
         one.write_text("1")
@@ -81,24 +81,24 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_text() == "1"  # the last that ended
 
 
-def test_a_full_disk_is_told_by_the_name_that_the_user_knows(tmp_path: Path) -> None:
+def test_a_full_disk_names_the_file_that_the_user_knows(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left") as caught, atomic(tmp_path / "a") as part:
         raise OSError(errno.ENOSPC, "No space left on device", str(part))
     assert caught.value.filename == str(tmp_path / "a")
 
 
-def test_a_lock_waits_or_refuses_by_what_the_caller_says(tmp_path: Path, other: list[subprocess.Popen[str]]) -> None:
+def test_a_lock_waits_or_raises_as_the_caller_asks(tmp_path: Path, other: list[subprocess.Popen[str]]) -> None:
     hold("lock", tmp_path / "a", other)
     with pytest.raises(UserError, match="a is held"), lock(tmp_path / "a", "a is held"):
         pass
-    told: list[str] = []
+    waits: list[str] = []
 
     def wait() -> None:
-        told.append("waiting")
+        waits.append("waiting")
         other[0].kill()  # a killed process leaves no lock
 
     with lock(tmp_path / "a", on_wait=wait):
-        assert told == ["waiting"]
+        assert waits == ["waiting"]
     with lock(tmp_path / "a", "free again"), lock(tmp_path / "b", "another thing"):
         pass
 
@@ -119,20 +119,22 @@ def test_threads_take_turns(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EIO])
 @pytest.mark.parametrize("busy", ["", "another process"])
-def test_no_locks_is_not_another_process(
+def test_a_file_system_without_locks_is_not_another_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, busy: str
 ) -> None:
     def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(UserError, match=r"this file system has no locks .*--work on another disk") as caught:  # noqa: SIM117
+    with pytest.raises(
+        UserError, match=r"this file system has no locks .*use --work with a folder on a local"
+    ) as caught:  # noqa: SIM117
         with lock(tmp_path / "a", busy):
             pass
     assert str(caught.value).startswith(str(tmp_path)) and "another process" not in str(caught.value)
 
 
-def test_a_lock_that_cannot_be_written_is_told_as_such(tmp_path: Path) -> None:
+def test_a_lock_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(FileExistsError), lock(tmp_path / "file" / "a", "another process"):
         pass
@@ -153,7 +155,7 @@ def test_a_new_folder_replaces_the_older_one(tmp_path: Path, monkeypatch: pytest
     assert names(tmp_path) == ["f"]
 
 
-def test_the_folder_is_there_at_every_moment(tmp_path: Path) -> None:
+def test_the_folder_exists_at_every_moment(tmp_path: Path) -> None:
     folder_with(tmp_path / "f", "0")
     seen, stop = set(), threading.Event()
 
@@ -171,7 +173,7 @@ def test_the_folder_is_there_at_every_moment(tmp_path: Path) -> None:
     assert seen == {True}
 
 
-def test_the_last_check_is_made_when_nobody_else_can_replace_it(tmp_path: Path) -> None:
+def test_the_last_check_runs_under_the_lock(tmp_path: Path) -> None:
     def check() -> None:
         raise UserError("it changed")
 
@@ -181,7 +183,7 @@ def test_the_last_check_is_made_when_nobody_else_can_replace_it(tmp_path: Path) 
     assert (tmp_path / "f" / "a.txt").read_text() == "old" and names(tmp_path) == ["f"]
 
 
-def test_what_a_living_process_works_on_stays_and_what_a_killed_one_left_goes(
+def test_folders_of_running_processes_stay_and_those_of_killed_ones_are_removed(
     tmp_path: Path, other: list[subprocess.Popen[str]]
 ) -> None:
     theirs = Path(hold("new_folder", tmp_path / "f", other))
@@ -195,7 +197,7 @@ def test_what_a_living_process_works_on_stays_and_what_a_killed_one_left_goes(
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [".f.lock", "f"]
 
 
-def test_a_folder_that_a_killed_process_moved_away_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_a_killed_process_renamed_is_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     final, new = folder_with(tmp_path / "f", "old"), folder_with(tmp_path / "n", "new")
     monkeypatch.setattr(files, "_exchange", lambda *_: False)
     rename = Path.rename
@@ -215,7 +217,7 @@ def test_a_folder_that_a_killed_process_moved_away_is_put_back(tmp_path: Path, m
     assert (final / "a.txt").read_text() == "new" and names(tmp_path) == ["f"]
 
 
-def test_what_is_read_is_of_one_folder(tmp_path: Path) -> None:
+def test_all_that_is_read_comes_from_one_folder(tmp_path: Path) -> None:
     """The folder is replaced between two of its files, and then while one is gone."""
     final = folder_with(tmp_path / "f", "1")
     turns = iter("23")
@@ -236,7 +238,7 @@ def test_what_is_read_is_of_one_folder(tmp_path: Path) -> None:
         read_steady(final, lambda: (final / "a.txt").read_text())
 
 
-def test_a_name_for_libraries_that_want_utf_8(tmp_path: Path) -> None:
+def test_a_name_for_libraries_that_only_take_utf_8(tmp_path: Path) -> None:
     assert name_in_utf8(tmp_path) == str(tmp_path)
     odd = tmp_path / os.fsdecode(b"w\xff")
     folder_with(odd, "here")

@@ -36,12 +36,12 @@ class Outer:
         ({"name": "a", "models": {"m": {"weight": 1, "also": []}}, "also": 3}, Outer),
     ],
 )
-def test_what_fits(value: object, hint: object) -> None:
+def test_values_of_the_type(value: object, hint: object) -> None:
     assert misfit(value, hint) == ""
 
 
 @pytest.mark.parametrize(
-    ("value", "hint", "told"),
+    ("value", "hint", "message"),
     [
         (True, int, "it is True"),
         (True, float, "it is True"),
@@ -63,12 +63,12 @@ def test_what_fits(value: object, hint: object) -> None:
         ({"name": "a", "models": {"m": {"weight": "1"}}}, Outer, "models.m.weight is '1'"),
     ],
 )
-def test_what_does_not_fit_is_named(value: object, hint: object, told: str) -> None:
-    assert misfit(value, hint).startswith(told)
+def test_values_of_another_type_are_named(value: object, hint: object, message: str) -> None:
+    assert misfit(value, hint).startswith(message)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000, b"[]", b'{"name": 1, "models": {}}'])
-def test_a_file_that_is_something_else_is_named_with_the_remedy(tmp_path: Path, content: bytes) -> None:
+def test_a_file_of_another_form_is_named_with_the_remedy(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(UserError, match=r"a\.json: .*: make it again"):
         read_json(tmp_path / "a.json", Outer, "make it again")

@@ -22,7 +22,7 @@ def write(tmp_path):
     return to_file
 
 
-def refusal(path: Path | None, *overrides: str) -> str:
+def error_of(path: Path | None, *overrides: str) -> str:
     with pytest.raises(UserError) as caught:
         load_config(path, overrides)
     text = str(caught.value)
@@ -45,12 +45,12 @@ def refusal(path: Path | None, *overrides: str) -> str:
         ("model.arch", "model.name"),
     ],
 )
-def test_the_usual_names_of_other_tools_lead_to_ours(key: str, meant: str) -> None:
+def test_the_names_of_other_tools_suggest_ours(key: str, meant: str) -> None:
     with pytest.raises(UserError, match=rf"unknown key '{key}', did you mean '{meant}'\?"):
         load_config(None, [f"{key}=1"])
 
 
-def test_usual_names_are_none_of_ours() -> None:
+def test_names_of_other_tools_are_not_ours() -> None:
     keys = _known_keys()
     assert set(USUAL_NAMES) <= set(keys)
     assert not {name for others in USUAL_NAMES.values() for name in others} & {key.rpartition(".")[2] for key in keys}
@@ -84,90 +84,90 @@ def test_exponents_and_null_mean_what_they_say(write):
     assert load_config(None, ["features.trim_db=null"]).features.trim_db is None
 
 
-def test_a_whole_number_becomes_a_float_where_one_is_wanted():
-    """Or the same settings would have two hashes."""
+def test_a_whole_number_becomes_a_float_if_the_key_is_a_float():
+    """Otherwise the same settings would have two hashes."""
     assert isinstance(load_config(None, ["features.f_max=8000"]).features.f_max, float)
 
 
 def test_a_typo_names_file_line_key_and_suggestion(write):
     file = write("name: a\ntrain:\n  epochs: 3\n  batchsize: 2\n")
-    assert refusal(file) == f"{file}:4: unknown key 'train.batchsize', did you mean 'train.batch_size'?"
+    assert error_of(file) == f"{file}:4: unknown key 'train.batchsize', did you mean 'train.batch_size'?"
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "told"),
+    ("text", "line", "message"),
     [
         ("trian: {epochs: 3}", 1, "unknown key 'trian', did you mean 'train'?"),
         ("\nepochs: 3", 2, "unknown key 'epochs', did you mean 'train.epochs'?"),
-        ("zzzz: 3", 1, "unknown key 'zzzz'; known are name, input, "),
+        ("zzzz: 3", 1, "unknown key 'zzzz'; known keys: name, input, "),
         ("train:\n  epochs: many", 2, "'train.epochs' is 'many': input should be a valid integer"),
         ("train:\n  epochs: 2.5", 2, "'train.epochs' is 2.5: input should be a valid integer"),
-        ("train:\n  epochs: yes", 2, "'train.epochs' is True: a number is wanted"),
+        ("train:\n  epochs: yes", 2, "'train.epochs' is True: expected a number"),
         ("train:\n  lr: .inf", 2, "'train.lr' is inf: input should be a finite number"),
         ("train:\n  lr: .nan", 2, "'train.lr' is nan: input should be a finite number"),
         ("train:\n  lr: 1\n  epochs: 0", 3, "train.epochs must be above 0"),
         ("train:\n  precision: fp8", 2, "'train.precision' is 'fp8': input should be 'auto', 'fp32', 'bf16' or 'fp16'"),
-        ("train:\n  speeds: 0.9", 2, "'train.speeds' is 0.9: a list is wanted, in [brackets]"),
-        ("pseudo: {runs: one}", 1, "'pseudo.runs' is 'one': a list is wanted, in [brackets]"),
+        ("train:\n  speeds: 0.9", 2, "'train.speeds' is 0.9: expected a list in [brackets]"),
+        ("pseudo: {runs: one}", 1, "'pseudo.runs' is 'one': expected a list in [brackets]"),
         ("train: 3", 1, "'train' is 3: "),
         ("train:", 1, "'train' is None: "),
         ("train: [1]", 1, "'train' is [1]: "),
         ("features:\n  trim_db: loud", 2, "'features.trim_db' is 'loud': "),
         ("features:\n  f_max: 30000", 2, "features.f_max is above half the sample rate: 30000 > 22050"),
-        ("name: x\nfeatures:\n  f_max: 0", 2, "features.f_min must lie between 0 and f_max"),
-        ("model:\n  pretrained: true\n  weights: w.pth", 2, "model.pretrained and weights exclude each other"),
+        ("name: x\nfeatures:\n  f_max: 0", 2, "features.f_min must be between 0 and f_max"),
+        ("model:\n  pretrained: true\n  weights: w.pth", 2, "model.pretrained and weights cannot be combined"),
         ("train:\n  epochs: 3\n  crop_seconds: 1e-3", 3, "train.crop_seconds is shorter than a frame of the features"),
-        ("name: a/b", 1, "name takes letters, digits, "),
+        ("name: a/b", 1, "name may only have letters, digits, "),
         ("name: 5", 1, "'name' is 5: input should be a valid string"),
-        ("train: {lr: 1}\ntrain: {lr: 2}", 2, "key 'train' stands twice"),
-        ("train:\n  lr: 1\n  lr: 2", 3, "key 'train.lr' stands twice"),
-        ("1: 2", 1, "'1' is no text to YAML, as a key must be: put it in quotes"),
-        ("train: {yes: 2}", 1, "'yes' is no text to YAML"),
-        ("null: 2", 1, "'null' is no text to YAML"),
+        ("train: {lr: 1}\ntrain: {lr: 2}", 2, "key 'train' appears twice: remove one"),
+        ("train:\n  lr: 1\n  lr: 2", 3, "key 'train.lr' appears twice: remove one"),
+        ("1: 2", 1, "key '1' is not text in YAML: put it in quotes"),
+        ("train: {yes: 2}", 1, "key 'yes' is not text in YAML"),
+        ("null: 2", 1, "key 'null' is not text in YAML"),
     ],
 )
-def test_a_bad_key_or_value_names_its_line(write, text, line, told):
+def test_a_bad_key_or_value_names_its_line(write, text, line, message):
     file = write(text)
-    assert refusal(file).startswith(f"{file}:{line}: {told}")
+    assert error_of(file).startswith(f"{file}:{line}: {message}")
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
-        ("train: [1", "not YAML: while parsing"),
-        ("a: 1\n---\nb: 2\n", "not YAML: expected a single document"),
-        ("train: 2024-13-45", "not YAML: month must be in 1..12"),
+        ("train: [1", "invalid YAML: while parsing"),
+        ("a: 1\n---\nb: 2\n", "invalid YAML: expected a single document"),
+        ("train: 2024-13-45", "invalid YAML: month must be in 1..12"),
         (b"train: \xff\xfe", "cannot read the config: not UTF-8 text"),
         ("train: {epochs: 3}".encode("utf-16"), "cannot read the config: it is UTF-16 text: save it as UTF-8"),
         ("train: {epochs: 3}".encode("utf-16-be"), "cannot read the config: it is UTF-16 text: save it as UTF-8"),
-        ("a: &x {b: *x}", "not YAML: more than 10,000 values, or an alias that holds itself"),
-        (BILLIONS, "not YAML: more than 10,000 values"),
-        ("train: " + "[" * 5000, "not YAML: maximum recursion depth"),
-        (b"train: \0", "not YAML: unacceptable character"),
-        ("- train\n", "a config is a mapping"),
-        ("[]", "a config is a mapping"),
-        ("false", "a config is a mapping"),
-        ("train", "a config is a mapping"),
+        ("a: &x {b: *x}", "invalid YAML: more than 10,000 values, or an alias that contains itself"),
+        (BILLIONS, "invalid YAML: more than 10,000 values"),
+        ("train: " + "[" * 5000, "invalid YAML: maximum recursion depth"),
+        (b"train: \0", "invalid YAML: unacceptable character"),
+        ("- train\n", "a config must be a mapping"),
+        ("[]", "a config must be a mapping"),
+        ("false", "a config must be a mapping"),
+        ("train", "a config must be a mapping"),
     ],
 )
-def test_a_file_that_is_no_config_is_named(write, text, told):
+def test_a_file_that_is_not_a_config_is_named(write, text, message):
     file = write(text)
-    assert refusal(file).startswith(f"{file}: {told}")
+    assert error_of(file).startswith(f"{file}: {message}")
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     assert (
-        refusal(tmp_path / "none.yaml")
+        error_of(tmp_path / "none.yaml")
         == f"{tmp_path / 'none.yaml'}: cannot read the config: No such file or directory"
     )
-    assert refusal(tmp_path) == f"{tmp_path}: cannot read the config: Is a directory"
+    assert error_of(tmp_path) == f"{tmp_path}: cannot read the config: Is a directory"
 
 
 def test_a_byte_order_mark_changes_nothing(write):
     assert load_config(write(b"\xef\xbb\xbfname: a\ntrain: {epochs: 3}\n")).train.epochs == 3
 
 
-def test_a_name_that_a_mac_gave_is_composed(write):
+def test_a_name_from_macos_is_composed(write):
     assert load_config(write("train: {epochs: 3}\n", "cafe\u0301.yaml")).name == "caf\u00e9"
 
 
@@ -177,21 +177,21 @@ def test_a_tilde_in_a_path_is_the_home_folder(write, monkeypatch):
     assert load_config(file).model.weights == "/home/me/w.pth" and load_config(file).input.corrections is None
     assert load_config(None, ["input.corrections=~/c.csv"]).input.corrections == "/home/me/c.csv"
     assert load_config(None, ["input.corrections=a~.csv"]).input.corrections == "a~.csv"
-    assert refusal(file, "input.corrections=~nobody-here/c.csv") == (
+    assert error_of(file, "input.corrections=~nobody-here/c.csv") == (
         "command line: input.corrections: ~nobody-here/c.csv: there is no home folder ~nobody-here: "
         "write the path in full"
     )
     monkeypatch.setenv("HOME", "")
-    assert refusal(file).startswith(f"{file}:1: model.weights: ~/w.pth: the environment variable HOME is ''")
+    assert error_of(file).startswith(f"{file}:1: model.weights: ~/w.pth: the environment variable HOME is ''")
 
 
-def test_a_file_name_that_cannot_name_an_experiment_is_refused(write):
+def test_a_file_name_that_cannot_name_an_experiment_is_an_error(write):
     file = write("train: {epochs: 3}\n", "my experiment.yaml")
-    assert refusal(file).startswith(f"{file}: name takes letters, digits")
+    assert error_of(file).startswith(f"{file}: name may only have letters, digits")
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "message"),
     [
         ("train.epoch=3", "unknown key 'train.epoch', did you mean 'train.epochs'?"),
         ("train.epochs=0", "train.epochs must be above 0"),
@@ -199,37 +199,37 @@ def test_a_file_name_that_cannot_name_an_experiment_is_refused(write):
         ("train.epochs.x=3", "'train.epochs' is {'x': 3}: "),
         ("train={epoch: 3}", "unknown key 'train.epoch', did you mean 'train.epochs'?"),
         ("model.weights=3", "'model.weights' is 3: input should be a valid string"),
-        ("train={epochs: true}", "'train.epochs' is True: a number is wanted"),
-        ("train.epochs=[", "'train.epochs=[': the value is not YAML"),
-        ("train.epochs=&x [*x]", "'train.epochs=&x [*x]': the value is not YAML"),
-        ("train.epochs", "'train.epochs': an override is written key=value, like train.epochs=3"),
-        ("=3", "'=3': an override is written key=value"),
-        ("train.=3", "'train.=3': an override is written key=value"),
-        (".epochs=3", "'.epochs=3': an override is written key=value"),
-        ("", "'': an override is written key=value"),
+        ("train={epochs: true}", "'train.epochs' is True: expected a number"),
+        ("train.epochs=[", "'train.epochs=[': the value is invalid YAML"),
+        ("train.epochs=&x [*x]", "'train.epochs=&x [*x]': the value is invalid YAML"),
+        ("train.epochs", "'train.epochs': expected key=value, like train.epochs=3"),
+        ("=3", "'=3': expected key=value"),
+        ("train.=3", "'train.=3': expected key=value"),
+        (".epochs=3", "'.epochs=3': expected key=value"),
+        ("", "'': expected key=value"),
         ("features.sample_rate=16000", "features.f_max is above half the sample rate: 22050 > 8000"),
     ],
 )
-def test_a_bad_override_is_named(override, told):
-    assert refusal(None, override).startswith(f"command line: {told}")
+def test_a_bad_override_is_named(override, message):
+    assert error_of(None, override).startswith(f"command line: {message}")
 
 
-def test_the_file_takes_no_blame_for_an_override(write):
+def test_an_error_in_an_override_does_not_name_the_file(write):
     file = write("train: {epochs: 3}\n")
-    assert refusal(file, "train.epochs=0") == "command line: train.epochs must be above 0"
-    assert refusal(file, "train.epoch=3").startswith("command line: unknown key 'train.epoch'")
+    assert error_of(file, "train.epochs=0") == "command line: train.epochs must be above 0"
+    assert error_of(file, "train.epoch=3").startswith("command line: unknown key 'train.epoch'")
 
 
-def test_an_override_takes_no_blame_for_the_file(write):
+def test_an_error_in_the_file_does_not_name_the_override(write):
     file = write("name: x\ntrain:\n  epochs: 0\n")
-    assert refusal(file, "train.lr=0.1") == f"{file}:3: train.epochs must be above 0"
+    assert error_of(file, "train.lr=0.1") == f"{file}:3: train.epochs must be above 0"
     file = write("train: 3\n")
-    assert refusal(file, "train.epochs=3") == f"{file}:1: 'train' is 3, which holds no key 'epochs'"
+    assert error_of(file, "train.epochs=3") == f"{file}:1: 'train' is 3, which has no key 'epochs'"
     assert load_config(write("train: {epochs: 0}\n"), ["train.epochs=3"]).train.epochs == 3
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_config_loads_and_opens_with_its_command(path):
+def test_every_config_loads_and_starts_with_its_command(path):
     names = [cfg.name for cfg in load_configs(path)]
     assert len(names) > 1 or names == [path.stem]
     assert f"--config configs/{path.name}" in path.read_text().splitlines()[0]
@@ -249,7 +249,7 @@ experiments:
 """
 
 
-def test_experiments_share_what_stands_beside_them(write):
+def test_experiments_share_the_other_settings_of_the_file(write):
     one, two = load_configs(write(SEVERAL), ["train.seed=7"])
     assert (one.name, one.train.epochs, one.train.lr, one.train.seed) == ("one", 3, 0.1, 7)
     assert (two.name, two.train.epochs, two.train.lr, two.train.seed) == ("two", 4, 0.1, 7)
@@ -270,37 +270,37 @@ def test_a_file_of_one_experiment_is_a_list_of_one(write):
     assert load_configs(write("train: {epochs: 3}\n")) == [load_config(write("train: {epochs: 3}\n"))]
 
 
-def test_where_one_experiment_is_wanted_several_are_refused(write):
+def test_several_experiments_where_one_is_expected_are_an_error(write):
     file = write(SEVERAL)
-    assert refusal(file) == f"{file}: holds 2 experiments, but one is wanted here: give a file of one"
+    assert error_of(file) == f"{file}: has 2 experiments, expected one: use a file with one experiment"
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "told"),
+    ("text", "line", "message"),
     [
         ("experiments:\n  a:\n    train:\n      epoch: 3", 4, "unknown key 'train.epoch', did you mean"),
         ("train: {epochs: 0}\nexperiments:\n  a:\n", 1, "train.epochs must be above 0"),
         ("train: {epochs: 3}\nexperiments:\n  a: {train: {epochs: 0}}", 3, "train.epochs must be above 0"),
-        ("experiments:\n  a b: {}", 2, "name takes letters"),
-        ("experiments:\n  a: 3", 2, "'experiments.a' is 3: settings are wanted"),
-        ("train: {epochs: 3}\nexperiments: []", 2, "'experiments' is a mapping of names"),
-        ("experiments:\n  a: {}\n  a: {}", 3, "key 'experiments.a' stands twice"),
-        ("experiments:\n  a:\n    name: b", 3, "'experiments.a' is named already: leave out 'name'"),
+        ("experiments:\n  a b: {}", 2, "name may only have letters"),
+        ("experiments:\n  a: 3", 2, "'experiments.a' is 3: expected settings"),
+        ("train: {epochs: 3}\nexperiments: []", 2, "'experiments' must map names to settings"),
+        ("experiments:\n  a: {}\n  a: {}", 3, "key 'experiments.a' appears twice: remove one"),
+        ("experiments:\n  a:\n    name: b", 3, "'experiments.a' already has a name: remove 'name'"),
         ("predict: {more_window_seconds: [true]}\nexperiments:\n  a: {}", 1, "'predict.more_window_seconds' is [True]"),
-        ("name: x\nexperiments:\n  a: {}", 2, "the experiments of this file have names of their own"),
+        ("name: x\nexperiments:\n  a: {}", 2, "each experiment of this file has its own name"),
     ],
 )
-def test_a_fault_in_one_of_several_experiments_names_its_line(write, text, line, told):
+def test_an_error_in_one_of_several_experiments_names_its_line(write, text, line, message):
     file = write(text)
-    assert refusal(file).startswith(f"{file}:{line}: {told}")
+    assert error_of(file).startswith(f"{file}:{line}: {message}")
 
 
-def test_a_name_from_the_command_line_would_be_that_of_all_experiments(write):
-    assert "leave out 'name'" in refusal(write(SEVERAL), "name=x")
+def test_a_name_on_the_command_line_is_an_error_with_several_experiments(write):
+    assert "remove 'name'" in error_of(write(SEVERAL), "name=x")
 
 
-def test_an_item_of_a_list_is_told_where_the_list_was_given(write):
+def test_an_error_in_an_item_names_the_place_of_its_list(write):
     file = write("train:\n  epochs: 3\n  speeds: [0.9, fast]\n")
-    assert refusal(file).startswith(f"{file}:3: 'train.speeds.1' is 'fast': ")
+    assert error_of(file).startswith(f"{file}:3: 'train.speeds.1' is 'fast': ")
     with pytest.raises(UserError, match=r"^command line: 'train\.speeds\.0' is 'slow': "):
         load_config(write("train:\n  epochs: 3\n"), ["train.speeds=[slow]"])

@@ -40,13 +40,13 @@ def test_a_folder_that_is_named_tilde_is_written_with_a_dot() -> None:
 
 
 @pytest.mark.parametrize("home", ["", "relative"])
-def test_a_home_that_leads_nowhere_is_refused(monkeypatch: pytest.MonkeyPatch, home: str) -> None:
+def test_a_relative_home_is_an_error(monkeypatch: pytest.MonkeyPatch, home: str) -> None:
     monkeypatch.setenv("HOME", home)
     with pytest.raises(UserError, match=rf"^~/w: the environment variable HOME is '{home}': write the path in full$"):
         expand_home("~/w")
 
 
-def test_without_a_home_or_such_a_user_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_home_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"^~nobody-here/w: there is no home folder ~nobody-here: write the path in"):
         expand_home("~nobody-here/w")
     monkeypatch.setattr(
@@ -78,15 +78,13 @@ def test_every_path_option_knows_the_tilde(monkeypatch: pytest.MonkeyPatch, name
     assert as_path in types.values() and all(types[dest] is as_path for dest in named)
 
 
-def test_a_home_that_is_not_there_ends_a_command_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_home_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["submit.py", "--work=~nobody-here/w"])
     with pytest.raises(SystemExit) as ended:
         submit.main()
     assert ended.value.code == 2
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert told == (
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message == (
         "submit.py: error: argument --work: ~nobody-here/w: there is no home folder ~nobody-here: "
         "write the path in full"
     )

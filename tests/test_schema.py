@@ -26,47 +26,54 @@ AUGMENTATIONS = [f.name for f in dataclasses.fields(AugmentConfig) if f.name not
 
 
 @pytest.mark.parametrize(
-    ("kind", "values", "told"),
+    ("kind", "values", "message"),
     [
         (FeatureConfig, {"sample_rate": 0}, "sample_rate must be above 0"),
         (FeatureConfig, {"n_fft": 1023}, "n_fft must be even"),
         (FeatureConfig, {"n_fft": 0}, "n_fft must be even and at least 2"),
         (FeatureConfig, {"hop_length": 0}, "hop_length must be above 0"),
         (FeatureConfig, {"n_mels": 0}, "n_mels must be above 0"),
-        (FeatureConfig, {"f_min": -1.0}, "f_min must lie between 0 and f_max"),
-        (FeatureConfig, {"f_min": 22_050.0}, "f_min must lie between 0 and f_max"),
+        (FeatureConfig, {"f_min": -1.0}, "f_min must be between 0 and f_max"),
+        (FeatureConfig, {"f_min": 22_050.0}, "f_min must be between 0 and f_max"),
         (FeatureConfig, {"f_max": 22_051.0}, "f_max is above half the sample rate: 22051 > 22050"),
         (FeatureConfig, {"log_floor": 0.0}, "log_floor must be above 0: silence would give -inf"),
         (FeatureConfig, {"trim_db": 0.0}, "trim_db must be above 0"),
         (FoldConfig, {"n_folds": 1}, "n_folds must be at least 2"),
         (ModelConfig, {"width": 0}, "width must be a multiple of 8"),
-        (ModelConfig, {"dropout": 1.0}, "dropout must lie in"),
-        (TrainConfig, {"compile": True, "crop_seconds_min": 0.5}, "compile and crop_seconds_min exclude each other"),
-        (ModelConfig, {"pretrained": True, "weights": "w.pth"}, "pretrained and weights exclude each other"),
+        (ModelConfig, {"dropout": 1.0}, "dropout must be in"),
+        (TrainConfig, {"compile": True, "crop_seconds_min": 0.5}, "compile and crop_seconds_min cannot be combined"),
+        (ModelConfig, {"pretrained": True, "weights": "w.pth"}, "pretrained and weights cannot be combined"),
         *[(AugmentConfig, {name: -1}, f"{name} must not be negative") for name in AUGMENTATIONS],
-        (AugmentConfig, {"extra": ("my_aug:tilt", "tilt")}, "extra takes names of yours, like my_file:my_function"),
-        (AugmentConfig, {"wave": ("tilt",)}, "wave takes names of yours, like my_file:my_function"),
-        (AugmentConfig, {"wave": ("a:b", "a:b")}, "wave must differ"),
+        (
+            AugmentConfig,
+            {"extra": ("my_aug:tilt", "tilt")},
+            "extra must name your functions, like my_file:my_function",
+        ),
+        (AugmentConfig, {"wave": ("tilt",)}, "wave must name your functions, like my_file:my_function"),
+        (AugmentConfig, {"wave": ("a:b", "a:b")}, "wave must not repeat a name"),
         (TrainConfig, {"epochs": 0}, "epochs must be above 0"),
         (TrainConfig, {"batch_size": 0}, "batch_size must be above 0"),
         (TrainConfig, {"crop_seconds": 0.0}, "crop_seconds must be above 0"),
         (TrainConfig, {"lr": 0.0}, "lr must be above 0"),
         (TrainConfig, {"weight_decay": -0.1}, "weight_decay must not be negative"),
-        (TrainConfig, {"warmup": 1.0}, "warmup must lie in"),
-        (TrainConfig, {"label_smoothing": 1.0}, "label_smoothing must lie in"),
-        (TrainConfig, {"unverified_weight": 1.1}, "unverified_weight must lie in"),
-        (TrainConfig, {"seed": -1}, "seed must lie in 0 to"),
+        (TrainConfig, {"warmup": 1.0}, "warmup must be in"),
+        (TrainConfig, {"label_smoothing": 1.0}, "label_smoothing must be in"),
+        (TrainConfig, {"unverified_weight": 1.1}, "unverified_weight must be in"),
+        (TrainConfig, {"seed": -1}, "seed must be between 0 and"),
         (PredictConfig, {"window_seconds": 0.0}, "window_seconds must be above 0"),
         (PredictConfig, {"batch_size": 0}, "batch_size must be above 0"),
         (Config, {"train": TrainConfig(crop_seconds=0.005)}, "train.crop_seconds is shorter than a frame"),
         (Config, {"predict": PredictConfig(window_seconds=0.004)}, "predict.window_seconds is shorter than a frame"),
-        *[(Config, {"name": name}, "name takes letters") for name in ("", ".", "..", ".hidden", "a/b", "a b", "../x")],
+        *[
+            (Config, {"name": name}, "name may only have letters")
+            for name in ("", ".", "..", ".hidden", "a/b", "a b", "../x")
+        ],
         (Config, {"name": "blend"}, "name must not be 'blend'"),
-        *[(Config, {"name": name}, "name must not end as") for name in ("a.old", "a.partial")],
+        *[(Config, {"name": name}, "name must not end with") for name in ("a.old", "a.partial")],
     ],
 )
-def test_values_out_of_bounds_are_refused(kind, values, told):
-    with pytest.raises(ValueError, match="^" + told.replace(".", r"\.")):
+def test_values_out_of_bounds_are_errors(kind, values, message):
+    with pytest.raises(ValueError, match="^" + message.replace(".", r"\.")):
         kind(**values)
 
 
@@ -82,20 +89,20 @@ def test_a_config_survives_json():
     assert from_dict(json.loads(json.dumps(to_dict(cfg)))) == cfg
 
 
-def test_a_setting_of_another_version_is_refused():
+def test_a_setting_of_another_version_is_an_error():
     values = to_dict(Config())
     values["train"]["optimiser"] = "sgd"
     with pytest.raises(ValueError, match="TrainConfig has no setting 'optimiser'"):
         from_dict(values)
 
 
-def test_a_setting_that_an_older_version_lacked_takes_its_default():
+def test_a_setting_missing_in_an_older_version_gets_its_default():
     values = to_dict(Config(name="x"))
     del values["augment"], values["train"]["seed"]
     assert from_dict(values) == Config(name="x")
 
 
-def test_the_hash_follows_every_value_and_nothing_else():
+def test_the_hash_depends_on_every_value_and_nothing_else():
     base = config_hash(FeatureConfig())
     assert config_hash(FeatureConfig(n_mels=64)) == base
     changed = {"n_mels": 65, "f_min": 1.0, "trim_db": 60.0, "log_floor": 1e-7, "hop_length": 440}

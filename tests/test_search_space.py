@@ -64,11 +64,11 @@ def test_choices_are_what_the_config_holds(tmp_path: Path) -> None:
         ("train.epochs: {uniform: [1, 9]}", 1, "'train.epochs' is a whole number: write {int: "),
         ("train.balanced: {int: [0, 1]}", 1, "'train.balanced' is true or false: write {choice: [false, true]}"),
         ("features.f_min: {uniform: [0, 50]}", 1, "'features.f_min': every value has features made anew: write {cho"),
-        ("train.lr: {log: [1, 2]}\nmodel.dropout: {uniform: [0, 1]}", 2, "model.dropout must lie in [0, 1)"),
+        ("train.lr: {log: [1, 2]}\nmodel.dropout: {uniform: [0, 1]}", 2, "model.dropout must be in [0, 1)"),
         ("model.width: {int: [16, 48]}", 1, "model.width must be a multiple of 8"),  # both ends would do
         ("train.precision: {choice: [fp8, fp32]}", 1, "'train.precision' is 'fp8': input should be 'auto', 'fp32'"),
         ("train.lr.x: {int: [1, 2]}", 6, "'train.lr' is 0.002, which holds no key 'x'"),  # line 6 of the base config
-        ("train.lr: {log: [1, 2]}\ntrain.lr: {log: [1, 2]}", 2, "key 'train.lr' stands twice"),
+        ("train.lr: {log: [1, 2]}\ntrain.lr: {log: [1, 2]}", 2, "key 'train.lr' appears twice"),
         ("name: {choice: [a, b]}", 1, "'name' cannot be searched: it names the study"),
         ("folds.seed: {int: [0, 3]}", 1, "'folds.seed' cannot be searched: scores on other folds"),
         ("train.seed: {int: [0, 3]}", 1, "'train.seed' cannot be searched: the best of many seeds is luck"),
@@ -86,7 +86,7 @@ def test_what_is_wrong_names_its_line(tmp_path: Path, text: str, line: int, told
 def test_a_value_is_judged_on_the_base_config_with_its_overrides(tmp_path: Path) -> None:
     text = "train.crop_seconds_min: {uniform: [0.5, 1.5]}"
     assert loaded(tmp_path, text)
-    with pytest.raises(UserError, match=r"space.yaml:1: train.crop_seconds_min must lie in 0 to crop_seconds"):
+    with pytest.raises(UserError, match=r"space.yaml:1: train.crop_seconds_min must be in \(0, crop_seconds"):
         loaded(tmp_path, text, "train.crop_seconds=1")
 
 

@@ -204,7 +204,7 @@ def test_settings_that_exclude_each_other_count_as_bad(tmp_path: Path, make_plan
     for trial in study.trials[1:]:  # after the base config, which has no crop_seconds_min
         excluded = trial.params["train.crop_seconds"] < trial.params["train.crop_seconds_min"]
         assert (trial.state == TrialState.PRUNED) == excluded
-        assert ("crop_seconds_min must lie in" in trial.user_attrs["note"]) == excluded
+        assert ("crop_seconds_min must be in" in trial.user_attrs["note"]) == excluded
     assert {trial.state for trial in study.trials} == {TrialState.COMPLETE, TrialState.PRUNED}
 
 

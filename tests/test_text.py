@@ -9,13 +9,13 @@ from console.errors import UserError
 
 
 @pytest.mark.parametrize("data", [b"\xef\xbb\xbfcaf\xc3\xa9\r\n", b"caf\xc3\xa9\r\n"])
-def test_a_byte_order_mark_is_no_text(tmp_path: Path, data: bytes) -> None:
+def test_a_byte_order_mark_is_dropped(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "a.txt").write_bytes(data)
     assert read_text(tmp_path / "a.txt", "labels") == "caf\u00e9\r\n"
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "message"),
     [
         ("a".encode("utf-16"), "it is UTF-16 text: save it as UTF-8"),
         ("a".encode("utf-16-le"), "it is UTF-16 text: save it as UTF-8"),
@@ -24,9 +24,9 @@ def test_a_byte_order_mark_is_no_text(tmp_path: Path, data: bytes) -> None:
         (b"caf\xe9!", r"not UTF-8 text \(invalid continuation byte\): save it as UTF-8"),
     ],
 )
-def test_other_encodings_are_told(tmp_path: Path, data: bytes, told: str) -> None:
+def test_other_encodings_are_errors(tmp_path: Path, data: bytes, message: str) -> None:
     (tmp_path / "a.txt").write_bytes(data)
-    with pytest.raises(UserError, match=rf"a\.txt: cannot read the labels: {told}$"):
+    with pytest.raises(UserError, match=rf"a\.txt: cannot read the labels: {message}$"):
         read_text(tmp_path / "a.txt", "labels")
 
 

@@ -160,7 +160,7 @@ def test_two_processes_share_a_study_and_an_interrupted_one_goes_on(tmp_path: Pa
         (["--trials", "0"], "--trials 0: must be at least 1"),
         (["--workers", "0"], "--workers 0: must be at least 1"),
         (["--folds", "2"], "--folds 2: folds go from 0 to 1"),
-        (["--name", "a/b"], "name takes letters, digits"),
+        (["--name", "a/b"], "name may only have letters, digits"),
         (["pseudo.runs=[one]"], "pseudo.runs: a search never touches test clips"),
         (["train.lrr=1"], "command line: unknown key 'train.lrr', did you mean 'train.lr'?"),
         (["--report"], "no study here"),

@@ -58,12 +58,12 @@ def named(name: str = "my_net:Net", **values: object) -> Config:
     return replace(SMALL, model=ModelConfig(name=name, **values))  # type: ignore[arg-type]
 
 
-def told(error: pytest.ExceptionInfo[UserError]) -> str:
+def message_of(error: pytest.ExceptionInfo[UserError]) -> str:
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
-def test_what_is_the_users() -> None:
+def test_names_of_user_code() -> None:
     names = ["my_net:Net", "a.b:c", "a/b.py:c", "resnetish18", "timm:resnet18", "vggish", ""]
     assert [name for name in names if is_user_code(name)] == names[:3]
 
@@ -77,7 +77,7 @@ def test_the_kits_own_folders_are_known() -> None:
 # Which files
 
 
-def test_the_files_that_a_name_stands_for_are_found_without_running_them(here: Path) -> None:
+def test_the_files_of_a_name_are_found_without_running_them(here: Path) -> None:
     (here / "pack" / "deep").mkdir(parents=True)
     files = {
         "pack/__init__.py": "raise SystemExit",
@@ -97,7 +97,7 @@ def test_the_files_that_a_name_stands_for_are_found_without_running_them(here: P
     assert hashes(found)["pack/other.py"] == sha256(b"missing = 1").hexdigest()
 
 
-def test_of_a_config_every_name_counts(here: Path) -> None:
+def test_every_name_in_a_config_counts(here: Path) -> None:
     for name in "abcdef":
         (here / f"my_{name}.py").write_text("")
     cfg = replace(
@@ -109,12 +109,12 @@ def test_of_a_config_every_name_counts(here: Path) -> None:
     assert user_files(SMALL) == {}
 
 
-def test_code_of_an_installed_package_is_the_file_alone() -> None:
+def test_code_of_an_installed_package_is_one_file() -> None:
     found = source_files("torch.nn.modules.linear:Linear", "model.name")
     assert list(found) == ["torch/nn/modules/linear.py"]
 
 
-def test_no_file_of_the_user_stands_for_one_of_python(here: Path) -> None:
+def test_no_file_of_the_user_replaces_one_of_python(here: Path) -> None:
     (here / "json.py").write_text("raise SystemExit")
     (here / "my_net.py").write_text("import json\ndef Net(n_classes, in_channels): ...\n")
     load_callable("my_net:Net", "model.name", ("n_classes", "in_channels"), ())
@@ -129,11 +129,11 @@ def test_no_file_of_the_user_stands_for_one_of_python(here: Path) -> None:
     [
         ("", "my_nt:Net", r"model\.name: no file my_nt\.py for my_nt:Net in /"),
         ("", "pack.net:Net", r"no file pack/net\.py for pack\.net:Net in /"),
-        ("", "my_net:", "'my_net:' names no code: write my_file:name"),
-        ("", "../my_net.py:Net", "'../my_net.py:Net' names no code"),
-        ("", "/tmp/my_net.py:Net", "'/tmp/my_net.py:Net' names no code"),
+        ("", "my_net:", "'my_net:' is no name of code: write my_file:name"),
+        ("", "../my_net.py:Net", "'../my_net.py:Net' is no name of code"),
+        ("", "/tmp/my_net.py:Net", "'/tmp/my_net.py:Net' is no name of code"),
         ("class Nett: ...", "my_net:Net", r"my_net\.py has no 'Net', did you mean 'Nett'\?"),
-        ("Net = 3", "my_net:Net", "my_net:Net is int and cannot be called"),
+        ("Net = 3", "my_net:Net", "my_net:Net is int, not callable"),
         ("def Net(n_classes): ...", "my_net:Net", r"must take \(n_classes, in_channels\), but takes \(n_classes\): "),
         ("def Net(classes, in_channels): ...", "my_net:Net", r"takes \(classes, in_channels\): missing a required"),
         ("def Net(n_classes, in_channels, size): ...", "my_net:Net", "missing a required argument: 'size'"),
@@ -148,7 +148,7 @@ def test_what_cannot_be_loaded_is_one_line(here: Path, text: str, name: str, exp
         UserError, match=rf"^model\.name: .*{expected}" if "model" not in expected else expected
     ) as error:
         load_callable(name, "model.name", ("n_classes", "in_channels"), ())
-    told(error)
+    message_of(error)
 
 
 # Networks
@@ -200,14 +200,14 @@ def test_shared_weights_are_saved(here: Path, tmp_path: Path) -> None:
         ("raise KeyError('gone')", "my_net:Net raises KeyError: 'gone'"),
     ],
 )
-def test_a_network_that_does_not_answer_with_logits(here: Path, body: str, expected: str) -> None:
+def test_a_network_that_does_not_return_logits(here: Path, body: str, expected: str) -> None:
     net(body)
     with pytest.raises(UserError, match=expected) as error:
         build_model(named(), 5)
-    assert told(error).startswith("model.name")
+    assert message_of(error).startswith("model.name")
 
 
-def test_a_network_that_is_none_or_cannot_be_made(here: Path) -> None:
+def test_something_else_than_a_network_is_an_error(here: Path) -> None:
     Path("my_net.py").write_text("def Net(n_classes, in_channels): return n_classes")
     with pytest.raises(UserError, match=r"^model\.name: my_net:Net must return an nn\.Module, but returns int$"):
         build_model(named(), 5)
@@ -217,7 +217,7 @@ def test_a_network_that_is_none_or_cannot_be_made(here: Path) -> None:
 
 
 @pytest.mark.parametrize("setting", [{"width": 16}, {"dropout": 0.5}, {"pooling": "avg_max"}])
-def test_a_setting_that_the_network_does_not_take_is_refused(here: Path, setting: dict[str, object]) -> None:
+def test_a_setting_that_the_network_does_not_take_is_an_error(here: Path, setting: dict[str, object]) -> None:
     net()
     with pytest.raises(UserError, match=rf"^model\.{next(iter(setting))}="):
         build_model(named(**setting), 5)
@@ -234,7 +234,7 @@ def failing(**names: str) -> str:
     )
     with pytest.raises(UserError) as error:
         check_user_code(replace(SMALL, train=train, augment=augment), 3)
-    return told(error)
+    return message_of(error)
 
 
 @pytest.mark.parametrize(
@@ -276,12 +276,12 @@ def failing(**names: str) -> str:
     ],
 )
 @pytest.mark.filterwarnings("ignore:divide by zero")
-def test_a_loss_or_augmentation_that_does_not_do_is_one_line(here: Path, key: str, text: str, expected: str) -> None:
+def test_a_wrong_loss_or_augmentation_is_one_line(here: Path, key: str, text: str, expected: str) -> None:
     Path("my_file.py").write_text(text)
     assert expected in failing(**{key: "my_file:f"})
 
 
-def test_an_unknown_loss_is_told_with_the_known_ones() -> None:
+def test_an_unknown_loss_names_the_known_ones() -> None:
     assert failing(loss="focal") == ("train.loss: no loss 'focal'; known are cross_entropy, or yours: my_file:my_loss")
 
 
@@ -307,7 +307,7 @@ def test_extra_augmentations_come_last_in_their_order(here: Path) -> None:
     assert x.flatten().tolist() == [4.0] * 8 and w.tolist() == [3.0] and y.tolist() == [[1.0]]
 
 
-def test_the_wave_of_a_clip_is_changed_by_draws_of_its_own(here: Path) -> None:
+def test_each_clip_has_its_own_draws_in_wave_augmentation(here: Path) -> None:
     Path("my_file.py").write_text("def f(wave, rate, rng): return wave[:2] + rng.normal() + rate")
     change = WaveAugmentation("my_file:f", 100)
     wave = np.zeros(5, np.float32)
