@@ -1,4 +1,4 @@
-"""A sound file -> mono float32 samples at the wanted rate."""
+"""A sound file -> mono float32 samples at a given rate."""
 
 import io
 import struct
@@ -9,19 +9,19 @@ import soundfile
 
 from input.containers import STREAMED, Container, read_container
 
-Wave = np.ndarray  # (samples,) float32, or int16 where they are wanted
-Decoded = tuple[np.ndarray, int, str]  # of a stream: samples, their rate, and what is wrong
-UNKNOWN = 1 << 62  # frames: libsndfile's number for it is even larger
-MOST_PER_BYTE = 64  # samples: what no usual codec exceeds; a header that claims more gets its memory bit by bit
+Wave = np.ndarray  # (samples,) float32, or int16 on request
+Decoded = tuple[np.ndarray, int, str]  # of a stream: samples, sample rate, fault
+UNKNOWN = 1 << 62  # frames; libsndfile uses an even larger number
+MOST_PER_BYTE = 64  # samples, above every usual codec; memory for a header that declares more grows in steps
 BLOCK = 1 << 16  # samples per channel
 TRUNCATED = "truncated"
-CANCELLED = 1e-4  # -40 dB: what the mean of channels keeps of their power where they are each other's opposite
-HEAD = 4096  # bytes: in all but odd files the samples begin within them
-LOUDEST = 1e30  # sum of squares: far above any scale that sound is kept in, far below where a spectrum overflows
+CANCELLED = 1e-4  # -40 dB: share of power left in the mean of channels of opposite phase
+HEAD = 4096  # bytes: samples usually start within them
+LOUDEST = 1e30  # sum of squares: far above any scale of sound, far below the overflow of a spectrum
 
 
 class AudioFault(ValueError):
-    """Something is wrong with a clip: the text is the reason, `wave` what could be read all the same, if anything."""
+    """A faulty clip: the text is the reason, `wave` the samples that could be read, or None."""
 
     def __init__(self, reason: str, wave: Wave | None = None) -> None:
         super().__init__(reason)
@@ -31,21 +31,20 @@ class AudioFault(ValueError):
 def read_wave(path: Path | str, sample_rate: int, keep_int16: bool = False) -> Wave:
     """(samples,) float32 mono at sample_rate; channels are averaged, other rates are resampled (windowed sinc).
 
-    keep_int16: what a mono file of 16 bits holds at that rate comes as it is, int16, for `LogMel`, which scales it in
-    passing.
+    keep_int16: return the samples of a 16-bit mono file of that rate as int16; `LogMel` scales them.
 
-    Whatever libsndfile reads goes: WAV of every subtype, RF64, W64, AIFF, AU, CAF, FLAC, Ogg, Opus, MP3. All that can
-    be decoded is read, whatever the header says of the length. Full scale is 1; float files may exceed it. Raises
-    AudioFault: 'empty', 'non-finite samples', 'samples beyond any scale', 'unreadable: ...'; and with what was read
-    'silent', 'truncated', 'damaged: ...' and 'channels cancel out', of which the loudest is kept. Raises OSError where
-    the system does not let the file be read: that is no fault of the clip, and may pass.
+    All formats of libsndfile work: WAV of every subtype, RF64, W64, AIFF, AU, CAF, FLAC, Ogg, Opus, MP3. All sound that
+    can be decoded is read, even if the header declares another length. Full scale is 1; float files may exceed it.
+    Raises AudioFault: 'empty', 'non-finite samples', 'samples beyond any scale', 'unreadable: ...'; and with a wave
+    'silent', 'truncated', 'damaged: ...' and 'channels cancel out' (the loudest is kept). Raises OSError if the system
+    does not let the file be read: that is no fault of the clip.
     """
     parts, faults = _decode(path)
     waves = [_to_mono(*part, sample_rate, keep_int16 and len(parts) == 1, faults) for part in parts]
     wave = waves[0] if len(waves) == 1 else np.concatenate(waves)
     with np.errstate(over="ignore", invalid="ignore"):
         sound = wave.any() if wave.dtype == np.int16 else np.dot(wave, wave)
-    if not 0 < sound < LOUDEST:  # one fast pass clears a sound clip; the faintest squares are 0 all the same
+    if not 0 < sound < LOUDEST:  # usual clips need only this fast check; squares of faint samples may be 0
         if not np.isfinite(wave).all():
             raise AudioFault("non-finite samples")
         if not wave.any():
@@ -58,7 +57,7 @@ def read_wave(path: Path | str, sample_rate: int, keep_int16: bool = False) -> W
 
 
 def _to_mono(samples: np.ndarray, rate: int, sample_rate: int, keep_int16: bool, faults: list[str]) -> Wave:
-    """Samples (n,) or (n, channels) as the wave that is asked for; a fault of the channels is added to `faults`."""
+    """Samples (n,) or (n, channels) -> wave at sample_rate; a fault of the channels is added to `faults`."""
     if samples.dtype == np.int16 and not (keep_int16 and samples.ndim == 1 and rate == sample_rate):
         samples = _as_float(samples)
     if samples.ndim == 2:
@@ -74,15 +73,15 @@ def _to_mono(samples: np.ndarray, rate: int, sample_rate: int, keep_int16: bool,
 
 
 def _decode(path: Path | str) -> tuple[list[tuple[np.ndarray, int]], list[str]]:
-    """Of each stream in a file the samples, (n,) or (n, channels), float32 or int16, and their rate; and the faults.
-    Raises AudioFault where nothing comes of it."""
+    """Samples, (n,) or (n, channels), float32 or int16, and rate of each stream in a file; and the faults. Raises
+    AudioFault if there are no samples."""
     try:
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123  called 20,000 times
             if plain := _read_plain_wav(file):
                 return [plain], []
             container = read_container(file)
             decoded = [_decode_stream(source, container.least) for source in container.streams or (file,)]
-            if container.is_flac and file.tell() < file.seek(0, 2):  # more than its header says, or another behind it
+            if container.is_flac and file.tell() < file.seek(0, 2):  # more than declared, or a second stream
                 container = read_container(file, to_end=True)
                 decoded = [_decode_stream(source, container.least) for source in container.streams]
             parts, faults = _judge(container, decoded)
@@ -96,11 +95,11 @@ def _decode(path: Path | str) -> tuple[list[tuple[np.ndarray, int]], list[str]]:
 
 
 def _judge(container: Container, decoded: list[Decoded]) -> tuple[list[tuple[np.ndarray, int]], list[str]]:
-    """The streams that hold samples, and the faults, the gravest first."""
+    """The streams with samples, and the faults, the worst first."""
     parts = [(samples, rate) for samples, rate, _ in decoded if len(samples)]
     faults = [fault for *_, fault in decoded if fault]
     got = sum(len(samples) for samples, _ in parts)
-    if 0 < container.least <= got:  # what is wrong lies behind the sound
+    if 0 < container.least <= got:  # the fault is after the sound
         faults = []
     if container.damage:
         faults.insert(0, container.damage)
@@ -110,30 +109,30 @@ def _judge(container: Container, decoded: list[Decoded]) -> tuple[list[tuple[np.
 
 
 def _decode_stream(source: bytes | io.FileIO, expected: int) -> Decoded:
-    """All samples that libsndfile gives, their rate, and what it finds wrong: its words, TRUNCATED or ''."""
+    """All samples from libsndfile, their rate, and the fault: its message, TRUNCATED or ''."""
     opened = io.BytesIO(source) if isinstance(source, bytes) else source
     n_bytes = opened.seek(0, 2)
     opened.seek(0)
     try:
         with _Stream(opened if isinstance(opened, io.BytesIO) else opened.fileno(), closefd=False) as file:
-            # int16: six times faster than letting libsndfile convert, and the same numbers
+            # int16: the same numbers, six times faster than conversion by libsndfile
             dtype = "int16" if file.subtype == "PCM_16" else "float32"
             claimed = file.frames if file.frames < UNKNOWN else expected
             most = max(n_bytes * MOST_PER_BYTE // file.channels, BLOCK)
             samples, fault = _read_on(file, dtype, min(claimed, most) or BLOCK)
-            if not fault and len(samples) < claimed and "MPEG" not in file.subtype:  # there it is a guess
+            if not fault and len(samples) < claimed and "MPEG" not in file.subtype:  # only an estimate there
                 fault = f"{len(samples)} of {claimed} samples"
             if fault and file.format == "FLAC" and opened.tell() == n_bytes:
                 fault = TRUNCATED
             return samples, file.samplerate, fault
-    # MemoryError: hours that are there
+    # MemoryError: many hours of sound
     except (MemoryError, OSError, RuntimeError, TypeError, ValueError) as error:
         return np.empty(0, np.float32), 0, _words(error)
 
 
 def _read_on(file: soundfile.SoundFile, dtype: str, size: int) -> tuple[np.ndarray, str]:
-    """Samples until there are no more or the decoder fails, and its words then; `size` of them at first, so that an
-    ordinary file comes in one piece."""
+    """Samples up to the end or a decoder error, and its message; the first block has `size` samples, so that usual
+    files are read in one piece."""
     shape = (file.channels,) if file.channels > 1 else ()
     blocks, fault, got = [np.empty((0, *shape), dtype)], "", 0
     while got < file.frames and not fault:
@@ -150,8 +149,8 @@ def _read_on(file: soundfile.SoundFile, dtype: str, size: int) -> tuple[np.ndarr
 
 
 class _Stream(soundfile.SoundFile):
-    """Read from begin to end: after each read, soundfile would seek to where it is already, which some decoders take
-    hard or cannot do."""
+    """Read from start to end: after each read soundfile would seek to the current position, which some decoders cannot
+    do."""
 
     def seekable(self) -> bool:
         return False
@@ -163,7 +162,7 @@ def _words(error: Exception) -> str:
 
 
 def _check_given(file: io.FileIO) -> None:
-    """Raises OSError where the system does not give all bytes of a file: libsndfile has other words for that."""
+    """Raises OSError if the system cannot read the whole file: libsndfile reports that differently."""
     file.seek(0)
     while file.read(1 << 20):
         pass
@@ -176,9 +175,9 @@ def _as_float(samples: np.ndarray) -> np.ndarray:
 
 
 def _read_plain_wav(file: io.FileIO) -> tuple[np.ndarray, int] | None:
-    """int16 samples and rate of a whole WAV of 16-bit PCM, the usual file, in half of libsndfile's time.
+    """int16 samples and rate of a complete 16-bit PCM WAV, the usual file, in half of libsndfile's time.
 
-    None for every other file, sound or not: libsndfile knows them all, and what is wrong with them. Raises OSError.
+    None for every other file: libsndfile reads it. Raises OSError.
     """
     try:
         channels, rate, start, size = _pcm16_header(file.read(HEAD))
@@ -211,6 +210,6 @@ def _pcm16_header(head: bytes) -> tuple[int, int, int, int]:
 def _resample(wave: Wave, rate: int, sample_rate: int) -> Wave:
     if not sample_rate / 100 <= rate <= sample_rate * 50:
         raise AudioFault(f"unreadable: a sample rate of {rate} Hz")
-    from input.resample import resample  # torch is for those who need it
+    from input.resample import resample  # imports torch only if needed
 
     return resample(wave, rate, sample_rate)

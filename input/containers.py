@@ -1,7 +1,7 @@
-"""What a sound file tells of its own length, and a copy of it, where needed, that libsndfile reads to its end.
+"""The length that a sound file declares and, if needed, a repaired copy that libsndfile reads to its end.
 
-libsndfile believes a header that says too little, stops at the first of several streams, and shortens what says too
-much to what is there without a word.
+libsndfile trusts a header that declares too little, stops after the first of several streams, and silently shortens a
+file that declares too much.
 """
 
 import struct
@@ -11,8 +11,8 @@ from io import FileIO
 from input.mpeg import read_mpeg
 from input.ogg import read_ogg
 
-STREAMED = 0x7F00_0000  # bytes; a writer that cannot seek back leaves the largest number it knows, or about it, as size
-# first four bytes -> header of a chunk, first chunk, what a size counts beside the content, and its alignment
+STREAMED = 0x7F00_0000  # bytes; writers that cannot seek back leave about the largest number as size
+# first four bytes -> chunk header, offset of the first chunk, header bytes included in a size, alignment
 CHUNKED = {
     b"RIFF": ("<4sI", 12, 0, 2),
     b"RIFX": (">4sI", 12, 0, 2),
@@ -27,15 +27,15 @@ MAX_CHUNKS = 10_000
 
 @dataclass(frozen=True)
 class Container:
-    streams: tuple[bytes, ...] = ()  # to be decoded one after the other; none: the file as it lies
-    cut: bool = False  # it ends before its own end
-    damage: str = ""  # what else is wrong with it
-    least: int = 0  # samples per channel that must come; 0 where it does not tell
-    is_flac: bool = False  # as it lies: whether the sound ends with it, only the decoder can tell
+    streams: tuple[bytes, ...] = ()  # to decode one after the other; empty: the file itself
+    cut: bool = False  # the file ends too early
+    damage: str = ""  # other faults
+    least: int = 0  # minimum number of samples per channel; 0 if unknown
+    is_flac: bool = False  # unchanged: only the decoder can tell if more sound follows
 
 
 def read_container(file: FileIO, to_end: bool = False) -> Container:
-    """What the file tells; of an unknown kind, nothing. to_end: whatever a FLAC says of its length. Raises OSError."""
+    """What the file declares; empty for unknown formats. to_end: ignore the length in a FLAC header. Raises OSError."""
     base = _behind_id3(file)
     file.seek(base)
     magic = file.read(4)
@@ -59,7 +59,7 @@ def read_container(file: FileIO, to_end: bool = False) -> Container:
 
 
 def _behind_id3(file: FileIO) -> int:
-    """The first byte that belongs to no ID3v2 tag."""
+    """The offset of the first byte after any ID3v2 tags."""
     base = file.seek(0)
     head = file.read(10)
     while len(head) == 10 and head[:3] == b"ID3":
@@ -71,7 +71,7 @@ def _behind_id3(file: FileIO) -> int:
 
 
 def _of_chunks(file: FileIO, base: int, magic: bytes) -> Container:
-    """WAV in all its forms, AIFF, CAF and W64."""
+    """All WAV variants, AIFF, CAF and W64."""
     header, at, counted, align = CHUNKED[magic]
     width, end, at = struct.calcsize(header), file.seek(0, 2), base + at
     long_size, long_field = 0, 0
@@ -118,14 +118,14 @@ def _of_au(file: FileIO, base: int, order: str) -> Container:
 def _judge(
     file: FileIO, base: int, place: tuple[int, int], size: int, more: int, field: tuple[int, str], follows: bool
 ) -> Container:
-    """place: first byte of the samples, and end of the file; size: of the samples, as claimed; field: where it is
-    written and how, with `more` added; follows: whether a chunk begins where the samples should."""
+    """place: first byte of the samples, and end of the file. size: declared bytes of the samples. field: offset and
+    format of that number, which includes `more`. follows: whether another chunk starts where the samples should."""
     there = max(place[1] - place[0], 0)
     wide = struct.calcsize(field[1]) == 8
     endless = size < 0 or size + more == 0xFFFF_FFFF or size >= (1 << 62 if wide else STREAMED)
     unknown = (endless and not 0 <= size <= there) or (size <= 0 < there and not follows)
     cut = not unknown and size > there
-    if not unknown and not base and not (cut and field[1] == ">q"):  # libsndfile opens no CAF that was cut
+    if not unknown and not base and not (cut and field[1] == ">q"):  # libsndfile does not open a truncated CAF
         return Container(cut=cut)
     file.seek(base)
     data = bytearray(file.read())
@@ -135,7 +135,7 @@ def _judge(
 
 
 def _of_flac(data: bytes) -> Container:
-    """As one of unknown length, which is read to its end, whatever it says; behind each other, as `cat` makes them."""
+    """Streams with the length set to unknown, so that they are read to the end; also several joined by `cat`."""
     streams, samples, at = [], 0, 0
     while at >= 0:
         following = data.find(b"fLaC\0\0\0\x22", at + 4)

@@ -1,4 +1,4 @@
-"""Labels that someone heard, in place of the given ones: for training only, never for a score."""
+"""Corrected labels, for training only, never for a score."""
 
 import hashlib
 from collections.abc import Mapping
@@ -12,25 +12,25 @@ from input.names import respell
 
 
 def read_corrections(file: Path, train: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, str]:
-    """fname -> label, '' for a clip to be left out of training; any further columns of the CSV are ignored.
+    """fname -> label, '' for a clip to drop from training; other columns of the CSV are ignored.
 
-    train: fname of all training clips. Raises UserError where fname or label is absent, a clip is unknown or stands
-    twice, or a label is none of `classes`.
+    train: fname of all training clips. Raises UserError if the column fname or label is missing, a clip is unknown or
+    appears twice, or a label is not in `classes`.
     """
     table = read_names(file, ("label",))
     table = table.assign(fname=respell(table["fname"], train["fname"]), label=respell(table["label"], classes))
     if unknown := sorted(set(table["fname"]) - set(train["fname"])):
-        raise UserError(f"{file}: names clips that are no training clips: {list_some(unknown)}: take their rows out")
+        raise UserError(f"{file}: clips that are not in the training table: {list_some(unknown)}: remove their rows")
     if strange := sorted(set(table["label"]) - {"", *classes}):
         raise UserError(
-            f"{file}: labels that no training clip has: {list_some(map(repr, strange))}: write one of the "
-            f"{len(classes)} labels of the competition, or none to leave the clip out"
+            f"{file}: labels that no training clip has: {list_some(map(repr, strange))}: use one of the "
+            f"{len(classes)} labels of the competition, or an empty one to drop the clip"
         )
     return dict(zip(table["fname"], table["label"], strict=True))
 
 
 def corrections_hash(corrections: Mapping[str, str]) -> str:
-    """Twelve hex digits of what is corrected to what, whatever the order of the rows."""
+    """Twelve hex digits: a hash of all corrections, independent of the order of the rows."""
     lines = sorted(f"{fname},{label}" for fname, label in corrections.items())
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
@@ -38,10 +38,10 @@ def corrections_hash(corrections: Mapping[str, str]) -> str:
 def correct(folds: pd.DataFrame, corrections: Mapping[str, str], fold: int) -> pd.DataFrame:
     """The table (fname, label, verified, fold, ...) as the training of that fold sees it.
 
-    Outside of the fold a corrected clip has its new label and counts as verified, and one that is to be left out has no
-    row. The fold's own rows, which validate, stay as they were given.
+    Outside of the fold, corrected clips get their new label and count as verified, and dropped clips have no row. The
+    rows of the fold itself, the validation clips, stay unchanged.
     """
-    heard = folds["fname"].map(corrections)  # NaN where nothing is said of a clip
-    said = heard.notna() & (folds["fold"] != fold)
-    corrected = folds.assign(label=folds["label"].mask(said, heard), verified=folds["verified"] | said)
+    label = folds["fname"].map(corrections)  # NaN without a correction
+    changes = label.notna() & (folds["fold"] != fold)
+    corrected = folds.assign(label=folds["label"].mask(changes, label), verified=folds["verified"] | changes)
     return corrected[corrected["label"] != ""]

@@ -1,4 +1,4 @@
-"""A demo competition in Kaggle's layout, synthesised: sounds that a person can tell apart, faults included.
+"""A synthetic demo competition in Kaggle's layout: sounds that people can tell apart, with some faults.
 
 python -m input.demo input/demo
 """
@@ -12,14 +12,14 @@ from console.errors import UserError
 from console.options import as_path, command_parser
 from console.output import progress, say
 
-if TYPE_CHECKING:  # imported where they are used: --help must not wait for them
+if TYPE_CHECKING:  # imported where used, so that --help is fast
     import numpy as np
     import pandas as pd
 
 TRAIN_PER_CLASS = 30
 TEST_PER_CLASS = 20
 VERIFIED_SHARE = 0.4
-WRONG_SHARE = 0.25  # of the labels that nobody verified
+WRONG_SHARE = 0.25  # of the unverified labels
 MARKER = "demo.txt"
 
 
@@ -36,25 +36,25 @@ def main() -> None:
 
 def make_demo(folder: Path, train_per_class: int, test_per_class: int, seed: int = 0) -> None:
     """Write train.csv, train_post_competition.csv (freesound_id), audio_train/, audio_test/, sample_submission.csv and
-    test_labels.csv (fname, label, usage). Two more test files are unscored: one empty WAV, one digital silence.
+    test_labels.csv (fname, label, usage). Two more test files are not scored: an empty WAV and digital silence.
 
-    Already there with the same numbers, it is left alone; a demo with other numbers is replaced. Raises UserError where
-    the folder holds something else.
+    A demo with the same numbers is kept; a demo with other numbers is replaced. Raises UserError if the folder has
+    other content.
     """
     import numpy as np
 
     if min(train_per_class, test_per_class) < 1 or seed < 0:
-        raise UserError("a demo competition needs at least one clip per class, and a seed of 0 or more")
+        raise UserError("--train and --test must be at least 1, --seed at least 0")
     about = f"demo competition: {train_per_class} training and {test_per_class} test clips per class, seed {seed}\n"
     if (folder / MARKER).exists() and (folder / MARKER).read_text() == about:
-        say(f"{folder}: found, {about.strip()}")
+        say(f"{folder}: exists, {about.strip()}")
         return
 
     def check() -> None:
         if folder.exists() and not (folder / MARKER).exists():
-            raise UserError(f"{folder}: exists and is no demo competition: name a new folder")
+            raise UserError(f"{folder}: exists and is not a demo competition: choose a new folder")
 
-    folder = folder.absolute()  # whatever becomes of the current folder, it may be that one
+    folder = folder.absolute()  # in case the current folder is replaced
     check()
     with new_folder(folder, check) as partial:
         rng = np.random.default_rng(seed)
@@ -66,7 +66,7 @@ def make_demo(folder: Path, train_per_class: int, test_per_class: int, seed: int
 
 
 def _synthesise(folder: Path, per_class: int, what: str, rng: "np.random.Generator") -> "pd.DataFrame":
-    """Clips of every class; up to three of them are cut from one recording (same source, other level and noise)."""
+    """Clips of every class; up to three come from one recording (same source, other level and noise)."""
     import numpy as np
     import pandas as pd
     import soundfile

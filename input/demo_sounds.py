@@ -10,7 +10,7 @@ Rng = np.random.Generator
 
 
 def make_clip(sound: Callable[[Rng, np.ndarray], np.ndarray], source: Rng, rng: Rng) -> np.ndarray:
-    """0.3 to 10 s of a source at some level, over background noise of some colour."""
+    """0.3 to 10 s of a source at a random level, with coloured background noise."""
     seconds = min(10.0, 0.3 + rng.gamma(2.0, 1.0))
     t = np.arange(int(seconds * RATE)) / RATE
     wave = sound(source, t)
@@ -22,7 +22,7 @@ def make_clip(sound: Callable[[Rng, np.ndarray], np.ndarray], source: Rng, rng: 
 
 
 def _coloured_noise(rng: Rng, n: int, slope: float) -> np.ndarray:
-    """(n,) noise whose power falls with frequency^(2 * slope), at an RMS of 1: 0 is white, 0.5 pink, 1 brown."""
+    """(n,) noise with RMS 1 whose power falls with frequency^(2 * slope): 0 is white, 0.5 pink, 1 brown."""
     spectrum = np.fft.rfft(rng.standard_normal(n))
     spectrum /= np.maximum(np.arange(len(spectrum)), 1) ** slope
     wave = np.fft.irfft(spectrum, n)

@@ -32,7 +32,7 @@ PAGE = 200  # files
 def main() -> None:
     parser = command_parser(__doc__.partition("\n")[0], prog="python -m input.download")
     parser.add_argument(
-        "slug", nargs="?", default=Paths.input.name, help="the competition's address, or its last part (%(default)s)"
+        "slug", nargs="?", default=Paths.input.name, help="URL or slug of the competition (%(default)s)"
     )
     parser.add_argument("--input", **FOLDER, help="where it goes (input/<slug>)")
     parser.add_argument("--zenodo", action="store_true", help="FSDKaggle2018 as published on Zenodo: no account needed")
@@ -46,53 +46,50 @@ def main() -> None:
 
 
 def slug_of(address: str) -> str:
-    """What follows 'competitions/' in a pasted address, or a slug as it is. Raises UserError on anything else."""
+    """The slug in a URL with 'competitions/', or a slug unchanged. Raises UserError on anything else."""
     found = re.search(r"/(?:competitions|c)/([^/?#]+)", address)
     slug = found[1] if found else address
     if not re.fullmatch(r"[A-Za-z0-9-]+", slug):
-        raise UserError(
-            f"{address!r}: no competition: its slug is the last part of its address, {Paths.input.name} say"
-        )
+        raise UserError(f"{address!r}: not a competition: use the last part of its URL, like {Paths.input.name}")
     return slug
 
 
 def download_competition(slug: str, folder: Path) -> None:
-    """Fetch, unpack and check a competition; what is there already is kept, a broken-off download goes on.
+    """Download, unpack and check a competition. Existing files are kept and partial downloads continued.
 
-    Raises UserError without credentials, on rules not accepted, a wrong slug, or files of another size than listed.
+    Raises UserError without credentials, without accepted rules, on a wrong slug, or on files of the wrong size.
     """
     kaggle = Kaggle()
     sizes = listed_sizes(kaggle, slug)
     say(f"{slug}: {len(sizes)} files, {sum(sizes.values()) / 1e6:.1f} MB")
     with _alone(folder):
         if misfits(folder, sizes):
-            remedy = "the same command goes on from here"
             kaggle.call(
-                f"downloading {slug} ({remedy})",
+                f"downloading {slug} (run the same command to continue)",
                 kaggle.api.competition_download_files,
                 *(slug, str(folder)),
                 hints=hints_for(slug),
                 quiet=False,
-                tries=1,  # the client itself tries six times, and goes on where it stopped
+                tries=1,  # the client itself tries six times and continues partial downloads
                 bars=True,
             )
             unpack(folder / f"{slug}.zip", folder)
         if wrong := misfits(folder, sizes):
-            raise UserError(f"{folder}: not as Kaggle lists them: {list_some(wrong)}: remove these and run it again")
-        (folder / f"{slug}.zip").unlink(missing_ok=True)  # its files are there, checked: it only doubles the space
+            raise UserError(f"{folder}: not the size that Kaggle lists: {list_some(wrong)}: remove them and try again")
+        (folder / f"{slug}.zip").unlink(missing_ok=True)  # unpacked and checked: free its space
     find_layout(folder)
     say(f"complete -> {folder}")
 
 
 def _alone(folder: Path) -> AbstractContextManager[None]:
-    return lock(folder / "download", on_wait=lambda: say(f"{folder}: another process downloads there: waiting for it"))
+    return lock(folder / "download", on_wait=lambda: say(f"{folder}: waiting for another process that downloads there"))
 
 
 def hints_for(slug: str) -> dict[int, str]:
     address = f"https://www.kaggle.com/competitions/{slug}"
     return {
-        403: f"accept the rules at {address}/rules, or correct the slug if there is no such page",
-        404: f"there is no {address}: the slug is the last part of a competition's address",
+        403: f"accept the rules at {address}/rules, or correct the slug if that page does not exist",
+        404: f"there is no {address}: the slug is the last part of a competition's URL",
     }
 
 
@@ -111,7 +108,7 @@ def listed_sizes(kaggle: Kaggle, slug: str) -> dict[str, int]:
 
 
 def misfits(folder: Path, sizes: dict[str, int]) -> list[str]:
-    """Listed files that are not there, in whatever Unicode form, or have another size."""
+    """Listed files that are missing, in any Unicode form, or have another size."""
     wrong = [name for name, size in sizes.items() if not _has_size(folder / name, size)]
     there = {nfc(str(file.relative_to(folder))): file for file in folder.rglob("*")} if wrong else {}
     return [name for name in wrong if not _has_size(there.get(nfc(name), folder / name), sizes[name])]
@@ -122,14 +119,14 @@ def _has_size(file: Path, size: int) -> bool:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a downloaded zip; a broken one is removed, or the client would take it for complete."""
+    """Unpack a downloaded zip; remove a broken one, because the client would take it for complete."""
     try:
         unpack_zips(folder)
     except UserError as error:
         if not _is_whole(archive):
             archive.unlink(missing_ok=True)
             raise
-        warn(f"left aside: {error}")  # another zip, maybe; what is listed is checked next
+        warn(f"skipped: {error}")  # perhaps another zip; the listed files are checked next
 
 
 def _is_whole(archive: Path) -> bool:
@@ -141,9 +138,9 @@ def _is_whole(archive: Path) -> bool:
 
 
 def download_zenodo(folder: Path, record: str = ZENODO_RECORD) -> None:
-    """Fetch the record's zips, check them against its md5 sums, unpack them.
+    """Download the record's zips, check their md5 sums, unpack them.
 
-    Raises UserError where there is no answer, or a file is not what the record says.
+    Raises UserError without an answer, or if a file does not match the record.
     """
     files = [file for file in _zenodo_json(record)["files"] if file["key"].endswith(".zip")]
     say(f"{record}: {len(files)} zips, {sum(file['size'] for file in files) / 1e6:.1f} MB")
@@ -162,33 +159,33 @@ def _zenodo_json(record: str) -> dict[str, Any]:
             found: dict[str, Any] = json.load(answer)
             return found
     except (OSError, ValueError, HTTPException) as error:
-        raise UserError(f"{record}: no answer ({error}): run it again when there is a network") from None
+        raise UserError(f"{record}: no answer ({error}): check the network, then run the same command") from None
 
 
 def fetch(address: str, target: Path, size: int, md5: str) -> None:
-    """Download into <target>.part, going on where it stopped; it takes its name once its md5 is right."""
+    """Download or continue <target>.part; rename it to `target` after checking its md5."""
     part = target.with_name(target.name + ".part")
-    begun = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(address, headers={"Range": f"bytes={begun}-"} if begun else {})
+    offset = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(address, headers={"Range": f"bytes={offset}-"} if offset else {})
     try:
-        if begun < size:
+        if offset < size:
             with urllib.request.urlopen(request, timeout=60) as answer, part.open("ab") as out:
-                if begun and answer.status != 206:  # the whole file again
+                if offset and answer.status != 206:  # the server sends the whole file again
                     out.truncate(0)
-                    begun = 0
-                with progress(f"downloading {target.name}", size - begun, "bytes") as advance:
+                    offset = 0
+                with progress(f"downloading {target.name}", size - offset, "bytes") as advance:
                     while block := answer.read(1 << 20):
                         out.write(block)
                         advance(len(block))
     except (OSError, HTTPException) as error:
-        raise UserError(f"{address}: broke off ({error}): the same command goes on from there") from None
+        raise UserError(f"{address}: download interrupted ({error}): run the same command to continue") from None
     if part.stat().st_size < size:
-        raise UserError(f"{address}: broke off at {part.stat().st_size} of {size} bytes: the same command goes on")
+        raise UserError(f"{address}: download stopped at {part.stat().st_size} of {size} bytes: run the same command")
     with part.open("rb") as stream:
         found = hashlib.file_digest(stream, "md5").hexdigest()
     if found != md5:
         part.unlink()
-        raise UserError(f"{address}: md5 is {found}, the record says {md5}: removed, run the same command again")
+        raise UserError(f"{address}: md5 is {found}, expected {md5}: file removed, run the same command again")
     shutil.move(part, target)
 
 

@@ -1,4 +1,4 @@
-"""The official Kaggle client, imported here only: its traps handled, its failures told in one line."""
+"""The official Kaggle client, imported only here: its pitfalls handled, its failures in one line."""
 
 import contextlib
 import io
@@ -15,47 +15,45 @@ from console.errors import UserError
 T = TypeVar("T")
 
 CREDENTIALS = (
-    "make a token at https://www.kaggle.com/settings/api and save it as ~/.kaggle/access_token (chmod 600), "
+    "create a token at https://www.kaggle.com/settings/api and save it as ~/.kaggle/access_token (chmod 600), "
     "or set KAGGLE_API_TOKEN"
 )
 REMEDIES = {
-    401: f"Kaggle does not know these credentials: {CREDENTIALS}",
-    429: "too many requests: wait some minutes, then run the same command again",
-    None: "no answer from Kaggle: is there a network? Then run the same command again",
+    401: f"Kaggle rejects these credentials: {CREDENTIALS}",
+    429: "too many requests: wait a few minutes, then run the same command again",
+    None: "no answer from Kaggle: check the network, then run the same command again",
 }
-OUTAGE = "Kaggle has a fault of its own: run the same command again later"
+OUTAGE = "Kaggle has an internal error: run the same command again later"
 TRIES = 5
-LONGEST_WAIT = 300.0  # seconds; a longer Retry-After is told, not waited for
+LONGEST_WAIT = 300.0  # seconds; a longer Retry-After is an error instead of a wait
 
 
 class KaggleFault(UserError):
-    """A request that failed for good. status: the HTTP status, None without an answer."""
+    """A request that failed after all retries. status: the HTTP status, None without an answer."""
 
     def __init__(self, text: str, status: int | None) -> None:
         super().__init__(text)
         self.status = status
 
     @property
-    def passing(self) -> bool:
+    def temporary(self) -> bool:
         """Whether the same request may succeed later."""
         return self.status is None or self.status == 429 or self.status >= 500
 
 
 class Kaggle:
-    """The client, signed in. `api` is the client itself: hand its methods to `call`.
+    """The client, signed in. `api` is the client itself: pass its methods to `call`.
 
-    Raises UserError where the client is not installed or there are no credentials.
+    Raises UserError if the client is not installed or there are no credentials.
     """
 
     def __init__(self) -> None:
         self._secrets = [os.environ[key] for key in ("KAGGLE_API_TOKEN", "KAGGLE_KEY") if os.environ.get(key)]
-        with self._hushed():  # importing it signs in, and prints help where that fails
+        with self._quiet():  # importing it signs in, and prints help if that fails
             try:
                 from kaggle.api.kaggle_api_extended import KaggleApi
             except ImportError as error:
-                raise UserError(
-                    f"the Kaggle client is not installed ({error}): pip install kaggle==2.2.4 six"
-                ) from None
+                raise UserError(f"no Kaggle client ({error}): pip install kaggle==2.2.4 six") from None
         self.api = KaggleApi()
         try:
             self.call("signing in", self.api.authenticate)
@@ -64,7 +62,7 @@ class Kaggle:
         self.user: str = self.api.config_values["username"]
         config = self.api.config_values
         self._secrets += [config[key] for key in ("key", "token") if config.get(key)]
-        self._secrets += [b64encode(f"{self.user}:{key}".encode()).decode() for key in self._secrets]  # as it is sent
+        self._secrets += [b64encode(f"{self.user}:{key}".encode()).decode() for key in self._secrets]  # as sent
         self._check_uploads()
 
     def call(
@@ -77,18 +75,18 @@ class Kaggle:
         bars: bool = False,
         **kwargs: Any,
     ) -> T:
-        """method(*args, **kwargs) with the client's chatter held back, repeated while the fault may pass.
+        """method(*args, **kwargs) without the client's output, repeated after temporary errors.
 
-        what: begins the line of a failure; hints: HTTP status -> remedy, beyond the general ones; bars: let progress
-        bars through to a terminal. Raises KaggleFault where Kaggle refuses, UserError where the client does.
+        what: start of the error message; hints: HTTP status -> remedy, besides the general ones; bars: show progress
+        bars on a terminal. Raises KaggleFault if Kaggle refuses, UserError if the client does.
         """
         for attempt in range(1, tries + 1):
             try:
-                with self._hushed(bars):
+                with self._quiet(bars):
                     return self._once(what, method, args, kwargs, hints or {})
             except _Failed as failed:
                 wait = failed.retry_after if failed.retry_after is not None else 2.0**attempt
-                if attempt == tries or not failed.fault.passing or wait > LONGEST_WAIT:
+                if attempt == tries or not failed.fault.temporary or wait > LONGEST_WAIT:
                     raise failed.fault from None
             time.sleep(wait)
         raise AssertionError("unreachable: the last attempt returns or raises")
@@ -101,8 +99,8 @@ class Kaggle:
         except RequestException as error:
             status = None if error.response is None else error.response.status_code
             remedy = hints.get(status or 0) or REMEDIES.get(status) or (OUTAGE if (status or 0) >= 500 else "")
-            said = _server_text(error)
-            text = ": ".join(part for part in (what, f"{status} {said}" if status else said, remedy) if part)
+            answer = _server_text(error)
+            text = ": ".join(part for part in (what, f"{status} {answer}" if status else answer, remedy) if part)
             raise _Failed(KaggleFault(self.redact(text), status), _retry_after(error)) from None
         except (ValueError, OSError) as error:
             if isinstance(error, UserError):
@@ -110,27 +108,27 @@ class Kaggle:
             raise UserError(self.redact(f"{what}: {' '.join(str(error).split())}")) from None
 
     @contextlib.contextmanager
-    def _hushed(self, bars: bool = False) -> Iterator[None]:
-        """The client prints help, notices and, with VERBOSE set, request headers with the token in them."""
+    def _quiet(self, bars: bool = False) -> Iterator[None]:
+        """Hide the client's help, notices and, with VERBOSE set, request headers that contain the token."""
         shown: Any = _Redacting(sys.stderr, self.redact) if bars and sys.stderr.isatty() else io.StringIO()
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(shown):
             yield
 
     def redact(self, text: str) -> str:
-        """The text without a secret in it, whoever has echoed it."""
+        """The text without secrets, which a server may echo."""
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return text
 
     def _check_uploads(self) -> None:
-        """The client leaves a file that it could not upload out of a dataset, and goes on."""
+        """Raise on a failed upload: the client itself would continue without that file."""
         upload = self.api._upload_blob
 
         def whole(path: str, *args: Any, **kwargs: Any) -> Any:
             token = upload(path, *args, **kwargs)
             if token is None:
                 name = os.path.basename(path)  # noqa: PTH119
-                raise UserError(f"uploading {name}: Kaggle did not take it: run the same command again")
+                raise UserError(f"uploading {name}: Kaggle did not accept it: run the same command again")
             return token
 
         self.api._upload_blob = whole
@@ -142,7 +140,7 @@ class _Failed(Exception):
 
 
 class _Redacting:
-    """A terminal's stream that lets no secret through."""
+    """A terminal's stream that hides secrets."""
 
     def __init__(self, stream: TextIO, redact: Callable[[str], str]) -> None:
         self.stream, self.redact = stream, redact
@@ -155,7 +153,7 @@ class _Redacting:
 
 
 def _server_text(error: Any) -> str:
-    """What the server says; the client's own text for a failed request is only the status."""
+    """The server's message; the client's own text for a failed request is only the status."""
     if error.response is None:
         return type(error).__name__
     try:

@@ -1,4 +1,4 @@
-"""Which file of a competition's folder is what: Kaggle's layout, its zips, or Zenodo's release of FSDKaggle2018."""
+"""Find the parts of a competition's folder: Kaggle's layout, its zips, or Zenodo's release of FSDKaggle2018."""
 
 import contextlib
 import lzma
@@ -17,50 +17,50 @@ from console.output import progress, say
 from input.names import likely_files
 
 ZENODO = "FSDKaggle2018"
-UTF8 = 0x800  # the flag of a zip's member whose name is UTF-8
+UTF8 = 0x800  # flag of zip members with a UTF-8 name
 BROKEN = (zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, struct.error, RuntimeError, ValueError, IndexError)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the parts of a competition lie. What is optional and absent is None."""
+    """Paths of the parts of a competition. Missing optional parts are None."""
 
     train_csv: Path
     train_audio: Path
     test_audio: Path
-    sample_submission: Path | None = None  # names and orders the test clips
-    test_table: Path | None = None  # names them where there is no sample submission
+    sample_submission: Path | None = None  # has the test clips in their order
+    test_table: Path | None = None  # has the test clips if there is no sample submission
     train_details: Path | None = None  # adds columns such as freesound_id
-    unpack_fault: str = ""  # why a zip could not be unpacked: it matters where something is missing
+    unpack_fault: str = ""  # why a zip could not be unpacked; it matters only if files are missing
 
-    def lacking(self, sound: bool) -> list[str]:
-        """Names of the needed parts that are not there."""
+    def missing(self, sound: bool) -> list[str]:
+        """Names of needed parts that do not exist."""
         tables = [t for t in (self.train_csv, self.sample_submission, self.test_table) if t is not None]
         folders = [self.train_audio, self.test_audio] if sound else []
         return [t.name for t in tables if not is_file(t)] + [f.name for f in folders if not f.is_dir()]
 
 
 def find_layout(folder: Path, sound: bool = True) -> Layout:
-    """The layout of a competition's folder, whose zips are unpacked first.
+    """The layout of a competition's folder, after unpacking its zips.
 
-    sound=False does without the audio, and without unpacking where the tables lie there already. Raises UserError where
-    the folder is missing, is no competition, or lacks a needed part.
+    sound=False needs no audio, and does not unpack if the tables exist. Raises UserError if the folder does not exist,
+    is not a competition, or has no needed part.
     """
     if not folder.is_dir():
-        remedy = "give the competition's folder with --input DIR, or fetch it with python -m input.download"
+        remedy = "set the competition's folder with --input DIR, or run python -m input.download"
         raise UserError(f"{folder}: no such folder: {remedy}")
     fault = ""
-    if sound or _name_parts(folder).lacking(sound):
+    if sound or _name_parts(folder).missing(sound):
         try:
             unpack_zips(folder)
         except UserError as error:
             fault = str(error)
     layout = _name_parts(folder)
-    if lacking := layout.lacking(sound):
-        likely = likely_files(lacking, [entry.name for entry in folder.iterdir()])
-        told = [f"{name} (there is {list_some(likely[name])})" if name in likely else name for name in lacking]
+    if missing := layout.missing(sound):
+        likely = likely_files(missing, [entry.name for entry in folder.iterdir()])
+        names = [f"{name} (found {list_some(likely[name])})" if name in likely else name for name in missing]
         raise UserError(
-            f"{fault}{'; ' if fault else ''}{folder}: lacks {list_some(told)}; Kaggle's layout is train.csv, "
+            f"{fault}{'; ' if fault else ''}{folder}: missing {list_some(names)}; Kaggle's layout is train.csv, "
             f"audio_train/, audio_test/, sample_submission.csv, "
             f"Zenodo's {ZENODO}.meta/, {ZENODO}.audio_train/, {ZENODO}.audio_test/"
         )
@@ -68,7 +68,7 @@ def find_layout(folder: Path, sound: bool = True) -> Layout:
 
 
 def is_file(entry: "Path | os.DirEntry[str]") -> bool:
-    """False also where the system does not say: a link to itself, or one into a folder that we may not read."""
+    """False also on errors: a link to itself, or into a folder without read permission."""
     try:
         return entry.is_file()
     except OSError:
@@ -76,7 +76,7 @@ def is_file(entry: "Path | os.DirEntry[str]") -> bool:
 
 
 def _name_parts(folder: Path) -> Layout:
-    """Kaggle's layout where train.csv lies there; Zenodo's tables may still add to it."""
+    """Kaggle's layout if there is a train.csv, maybe with Zenodo's additional table."""
     meta = folder / f"{ZENODO}.meta"
     if meta.is_dir() and not is_file(folder / "train.csv"):
         return Layout(
@@ -96,10 +96,10 @@ def _name_parts(folder: Path) -> Layout:
 
 
 def unpack_zips(folder: Path) -> None:
-    """Unpack every zip of the folder there, zips inside of zips too; what lies there already is left alone.
+    """Unpack every zip in the folder, also zips inside zips; existing files are kept.
 
-    Raises UserError at the end that names each zip which is broken, with the reason, or has a member whose path would
-    leave the folder; nothing of the latter is unpacked.
+    At the end raises UserError that names each broken zip with the reason, and each zip with a member whose path leaves
+    the folder; nothing of the latter is unpacked.
     """
     done: set[Path] = set()
     faults: list[str] = []
@@ -115,13 +115,13 @@ def unpack_zips(folder: Path) -> None:
 
 
 def _zips(folder: Path) -> list[Path]:
-    """A broken link is one of them, so that it is told; a folder of such a name is not."""
+    """Also broken links, so that they are reported, but no folders."""
     there = [f for f in folder.iterdir() if f.suffix.lower() == ".zip" and not is_dropping(f.name)]
     return [f for f in there if is_file(f) or f.is_symlink()]
 
 
 def is_dropping(name: str) -> bool:
-    """What macOS leaves beside every file (._a.wav) and in every folder."""
+    """Whether macOS created this extra file (._a.wav, .DS_Store)."""
     return name.startswith("._") or name == ".DS_Store"
 
 
@@ -143,18 +143,17 @@ def _unpack(archive: Path, folder: Path) -> None:
                     advance(1)
     except UserError:
         raise
-    except BROKEN as error:  # RuntimeError: encrypted, or deflate64; ValueError: a name that no system takes
+    except BROKEN as error:  # RuntimeError: encrypted, or deflate64; ValueError: an invalid name
         fact = " ".join(str(error).split())
-        raise UserError(
-            f"{archive}: cannot unpack ({fact}): download it again, unpack it by hand, or remove it"
-        ) from None
+        remedy = "download it again, unpack it by hand, or remove it"
+        raise UserError(f"{archive}: cannot be unpacked ({fact}): {remedy}") from None
     except OSError as error:
-        raise UserError(f"{archive}: cannot unpack beside it: {error}") from None
+        raise UserError(f"{archive}: cannot be unpacked into its folder: {error}") from None
 
 
 def _name_of(member: zipfile.ZipInfo) -> str:
-    """Its path with slashes. The Finder writes UTF-8 without the flag that says so, which is read as code page 437;
-    some Windows tools write backslashes."""
+    """Its path with slashes. The macOS Finder writes UTF-8 without its flag, which zipfile reads as code page 437; some
+    Windows tools write backslashes."""
     name = member.filename
     if not member.flag_bits & UTF8:
         with contextlib.suppress(UnicodeError):
@@ -167,7 +166,7 @@ def _last(name: str) -> str:
 
 
 def _missing_prefix(archive: Path, names: list[str]) -> PurePosixPath:
-    """audio_train.zip may hold its clips bare: then they go to audio_train/."""
+    """If audio_train.zip has its clips without a folder, they go to audio_train/."""
     bare = all("/" not in name for name in names)
     return PurePosixPath(archive.stem if bare and archive.stem.split(".")[-1].startswith("audio_") else "")
 
@@ -176,11 +175,11 @@ def _safe_target(archive: Path, folder: Path, prefix: PurePosixPath, name: str, 
     path = prefix / name
     is_link = stat.S_ISLNK(member.external_attr >> 16)
     if path.is_absolute() or PureWindowsPath(name).drive or ".." in path.parts or is_link:
-        raise UserError(f"{archive}: member {member.filename!r} would leave the folder: nothing was unpacked")
+        raise UserError(f"{archive}: member {member.filename!r} would be outside of the folder: nothing was unpacked")
     return folder / path
 
 
 def _extract(source: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
-    """A file is there whole or not at all, even if two processes unpack the same zip."""
+    """Write a file completely or not at all, even if two processes unpack the same zip."""
     with source.open(member) as packed, atomic(target) as part, part.open("wb") as plain:
         shutil.copyfileobj(packed, plain, 1 << 20)

@@ -1,4 +1,4 @@
-"""MP3 files: their frames, which are counted, since nothing else tells reliably how many there are."""
+"""MP3 files: count the frames, because nothing else tells reliably how many there are."""
 
 import struct
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ KBITS = {  # version 1 or not, layer -> bitrates by index
     (False, 3): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
-UNSOUND = 4  # frames that may come without samples: what the encoder added at both ends, or one that is damaged
+UNSOUND = 4  # frames that may give no samples: encoder delay at both ends, or a damaged frame
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """What the header of an MPEG frame says: bytes, and with and without padding on the average, samples, what all
-    frames of a file share, and where Xing stands."""
+    """An MPEG frame by its header: bytes, mean bytes with padding, samples, the header bits that all frames of a file
+    share, and the offset of a Xing tag."""
 
     length: int
     mean: float
@@ -30,7 +30,7 @@ class _Frame:
 
 @lru_cache(maxsize=1024)
 def _frame(header: bytes) -> _Frame | None:
-    """Of four bytes; None where they are no header. Source: ISO 11172-3, 13818-3, and the usual MPEG 2.5."""
+    """Parse four bytes; None if they are no header. Source: ISO 11172-3, 13818-3, and the usual MPEG 2.5."""
     if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
         return None
     version, layer = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3)
@@ -49,11 +49,11 @@ def _frame(header: bytes) -> _Frame | None:
 
 
 def read_mpeg(data: bytes) -> tuple[tuple[bytes, ...], bool, str, int]:
-    """What to decode in place of the file, if not the file itself, whether it is cut off, what else is wrong, and how
-    many samples per channel must come at least (0: it cannot be told).
+    """Streams to decode instead of the file (empty: the file itself), whether it is truncated, other faults, and the
+    minimum number of samples per channel (0: unknown).
 
-    An MP3 does not say how long it is, but for a Xing frame at its beginning: so its frames are counted, and such a
-    frame is made or put right, which libsndfile believes.
+    Only a Xing frame at the start declares the length of an MP3. So the frames are counted, and a Xing frame is added
+    or corrected, which libsndfile trusts.
     """
     first = _frame(data[:4])
     if first is None or first.length > len(data):
@@ -61,22 +61,22 @@ def read_mpeg(data: bytes) -> tuple[tuple[bytes, ...], bool, str, int]:
     n, cut, damage = _count_frames(data, first)
     at, least = first.xing, max(n - UNSOUND, 0) * first.samples
     if at + 16 > first.length or data[at : at + 4] not in (b"Xing", b"Info"):
-        if int(len(data) / first.mean + 0.5) >= n:  # what libsndfile guesses: enough, as for any constant bitrate
+        if int(len(data) / first.mean + 0.5) >= n:  # libsndfile's estimate is enough, as for a constant bitrate
             return (), cut, damage, least
         return (_xing_frame(data, n) + data,), cut, damage, least
     n -= 1
-    flags, said, size = struct.unpack_from(">III", data, at + 4)
+    flags, declared, size = struct.unpack_from(">III", data, at + 4)
     if not flags & 1:
         return (_xing_frame(data, n) + data[first.length :],), cut, damage, least
-    if said < n:
+    if declared < n:
         sizes = struct.pack(">II", n, len(data)) if flags & 2 else struct.pack(">I", n)
         return (data[: at + 8] + sizes + data[at + 8 + len(sizes) :],), cut, damage, least
-    lacking = said > n and (size > len(data) if flags & 2 else said > n + 1)  # some count the Xing frame too
-    return (), cut or lacking, damage, least
+    missing = declared > n and (size > len(data) if flags & 2 else declared > n + 1)  # some count the Xing frame too
+    return (), cut or missing, damage, least
 
 
 def _count_frames(data: bytes, first: _Frame) -> tuple[int, bool, str]:
-    """Whole frames, whether the last one is cut off, and what is wrong between them; tags and padding are not."""
+    """Number of whole frames, whether the last one is truncated, and faults between them (not tags or padding)."""
     n, at, end, damage = 0, 0, len(data), ""
     while at < end:
         frame = _frame(data[at : at + 4])
@@ -89,13 +89,13 @@ def _count_frames(data: bytes, first: _Frame) -> tuple[int, bool, str]:
         else:
             behind = _next_frame(data, at + 1, first)
             if behind < end and not data.startswith(TAGS, at) and data[at:behind].strip(b"\0"):
-                damage = "bytes that are no frame"
+                damage = "bytes between frames"
             at = behind
     return n, False, damage
 
 
 def _next_frame(data: bytes, at: int, first: _Frame) -> int:
-    """Where the next frame begins that another one, or the end of the file, follows; the end where there is none."""
+    """Offset of the next frame that is followed by another one or by the end of the file; else the end."""
     while (at := data.find(b"\xff", at)) >= 0:
         frame = _frame(data[at : at + 4])
         if frame is not None and frame.kind == first.kind:
@@ -108,7 +108,7 @@ def _next_frame(data: bytes, at: int, first: _Frame) -> int:
 
 
 def _xing_frame(data: bytes, n: int) -> bytes:
-    """A frame without sound that says how many follow; b"" before frames of other layers than the third."""
+    """A frame without sound that declares the number of frames; b"" for other layers than the third."""
     head = bytes([0xFF, data[1] | 1, 0x90 | data[2] & 0x0C, data[3]])
     frame = _frame(head)
     if frame is None or data[1] & 6 != 2:

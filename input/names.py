@@ -1,4 +1,4 @@
-"""Names as people have them: in two Unicode forms, as a.WAV for a.wav, or without the extension."""
+"""Match names that differ: two Unicode forms, a.WAV for a.wav, or a missing extension."""
 
 import os
 import unicodedata
@@ -8,31 +8,31 @@ from pathlib import PurePath
 
 
 def nfc(name: str) -> str:
-    """The composed Unicode form. macOS writes é as e and an accent (NFD): to the eye it is the same name."""
+    """The composed Unicode form. macOS writes é as e and an accent (NFD), which looks the same."""
     return unicodedata.normalize("NFC", name)
 
 
 def respell(names: Iterable[str], known: Iterable[str]) -> list[str]:
-    """Each name as `known` has it where only the Unicode form differs; every other name as it is."""
+    """Each name in the Unicode form of `known`; unknown names unchanged."""
     exact = set(known)
     spelling = {nfc(name): name for name in exact}
     return [name if name in exact else spelling.get(nfc(name), name) for name in names]
 
 
 def match_files(names: Collection[str], there: Collection[str]) -> dict[str, str]:
-    """name -> file, of those that are there. The exact name wins; else the one file that differs only in the Unicode
-    form or in the case of its extension. A file is given to one name: where two could be meant, none is."""
+    """name -> file, for names with a file. The exact name wins, else the only file that differs just in the Unicode
+    form or the case of the extension. Ambiguous names get no file."""
     exact = set(names) & set(there)
-    files, wanted = _by_key(set(there) - exact), _by_key(set(names) - exact)
-    pairs = ((wanted[key], files.get(key, [])) for key in wanted)
+    files, missing = _by_key(set(there) - exact), _by_key(set(names) - exact)
+    pairs = ((missing[key], files.get(key, [])) for key in missing)
     return {name: name for name in exact} | {
         one[0]: other[0] for one, other in pairs if len(one) == 1 and len(other) == 1
     }
 
 
 def likely_files(missing: Iterable[str], there: Iterable[str]) -> dict[str, list[str]]:
-    """For a missing name the files that it may mean, sorted: they differ in case, or in the extension or its absence.
-    A name without such a file is left out."""
+    """Similar files for each missing name, sorted: they differ in case or in the extension. Names without any are left
+    out."""
     index: dict[str, set[str]] = defaultdict(set)
     for file in there:
         for text in (file, PurePath(file).stem):

@@ -7,29 +7,29 @@ from typing import Any
 import numpy as np
 import torch
 
-PHASES = 2_000  # a filter each
+PHASES = 2_000  # filters
 
 
 def resample(wave: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
     """(samples,) float32 at `rate` -> (ceil(samples * new_rate / rate),) float32.
 
-    A filter for every phase would be gigabytes from 44,099 to 44,100 Hz: the ratio taken is the nearest one with at
-    most PHASES phases. It is exact for the usual rates, and off by 1/4,000 at most, under half a cent, for the others.
+    The ratio is the nearest one with at most PHASES phases: 44,099 to 44,100 Hz would need gigabytes of filters. It is exact
+    for usual rates and off by at most 1/4,000, less than half a cent, for others.
     """
     return _resample(wave, Fraction(rate, new_rate))
 
 
 def at_speed(wave: np.ndarray, speed: float) -> np.ndarray:
-    """(ceil(samples / speed),) float32: the wave as a tape of that speed plays it, its pitch higher by the same factor.
+    """(ceil(samples / speed),) float32: the wave played like a tape at that speed, its pitch multiplied by it.
 
-    A speed of 1 is the wave itself, unchanged and at no cost; one of up to three decimals is kept exactly.
+    Speed 1 returns the wave itself; a speed with up to three decimals is exact.
     """
     return wave if speed == 1 else _resample(wave, Fraction(speed))
 
 
 @torch.inference_mode()
 def _resample(wave: np.ndarray, ratio: Fraction) -> np.ndarray:
-    """A new sample for every `ratio` of the old ones."""
+    """One new sample for every `ratio` old ones."""
     ratio = ratio.limit_denominator(PHASES)
     resampler, old = _resampler(ratio), torch.from_numpy(np.ascontiguousarray(wave))
     new, n = resampler(old), -int(-len(wave) // ratio)
@@ -42,6 +42,6 @@ def _resample(wave: np.ndarray, ratio: Fraction) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def _resampler(ratio: Fraction) -> Any:
-    from torchaudio.transforms import Resample  # keeps its filters; a worker that resamples nothing does without
+    from torchaudio.transforms import Resample  # keeps its filters; imported only if needed
 
     return Resample(ratio.numerator, ratio.denominator)

@@ -65,7 +65,7 @@ def upload(kaggle: Kaggle, competition: str, file: Path, message: str) -> int:
                 return int(answer.ref)
             last = KaggleFault(f"{what}: the upload broke off {attempt} times: run the same command again later", None)
         except KaggleFault as fault:
-            if not fault.passing:
+            if not fault.temporary:
                 raise
             last = fault
         time.sleep(2.0**attempt)

@@ -69,7 +69,7 @@ def test_wav_of_every_subtype(tmp_path, subtype):
     assert np.abs(found[: len(wave)] - wave)[learning:].max() <= WAV_SUBTYPES[subtype]
 
 
-def test_no_subtype_is_left_out():
+def test_all_subtypes_are_tested():
     """MPEG in WAV is a container of what is tested as MP3."""
     assert set(soundfile.available_subtypes("WAV")) <= {*WAV_SUBTYPES, "MPEG_LAYER_III"}
 
@@ -131,7 +131,7 @@ def test_int16_samples_may_be_kept(tmp_path, name):
 @pytest.mark.parametrize(
     ("rate", "channels", "subtype"), [(8_000, 1, "PCM_16"), (16_000, 2, "PCM_16"), (16_000, 1, "PCM_24")]
 )
-def test_what_is_resampled_mixed_or_finer_is_float_all_the_same(tmp_path, rate, channels, subtype):
+def test_resampled_mixed_or_finer_samples_are_float(tmp_path, rate, channels, subtype):
     file = tmp_path / "a.wav"
     soundfile.write(file, np.repeat(sine(rate)[:, None], channels, axis=1), rate, subtype=subtype)
     found = read_wave(file, 16_000, keep_int16=True)
@@ -165,7 +165,7 @@ def test_channels_are_averaged(tmp_path, subtype, channels):
 
 
 @pytest.mark.parametrize("subtype", ["FLOAT", "PCM_16"])
-def test_opposite_channels_are_named_and_the_loudest_is_kept(tmp_path, subtype):
+def test_channels_of_opposite_phase_are_a_fault_and_the_loudest_is_kept(tmp_path, subtype):
     """The mean of s and -1.01 s has -46 dB of their power, as dither or a codec would leave it."""
     file = tmp_path / "a.wav"
     soundfile.write(file, np.stack([sine(), -1.01 * sine()], axis=1), 16_000, subtype=subtype)
@@ -183,16 +183,16 @@ def test_channels_that_do_not_cancel_out_are_no_fault(tmp_path, other):
 @pytest.mark.parametrize(
     "rate", [8_000, 11_025, 11_127, 22_050, 22_255, 32_000, 44_099, 44_101, 48_000, 96_000, 192_000]
 )
-@pytest.mark.parametrize("wanted", [44_100, 16_000])
-def test_any_rate_keeps_pitch_length_and_level(tmp_path, rate, wanted):
+@pytest.mark.parametrize("expected", [44_100, 16_000])
+def test_any_rate_keeps_pitch_length_and_level(tmp_path, rate, expected):
     """44,099 Hz and the old Macintosh rates have thousands of phases, which must not cost gigabytes."""
     file = tmp_path / "a.wav"
     soundfile.write(file, sine(rate, 1.0, 1000.0), rate, subtype="FLOAT")
-    found = read_wave(file, wanted)
+    found = read_wave(file, expected)
     assert found.dtype == np.float32
-    assert len(found) == pytest.approx(wanted, rel=3e-4)
-    assert loudest(found, wanted) == pytest.approx(1000, rel=3e-4, abs=0.1)
-    inner = found[wanted // 10 : -wanted // 10]
+    assert len(found) == pytest.approx(expected, rel=3e-4)
+    assert loudest(found, expected) == pytest.approx(1000, rel=3e-4, abs=0.1)
+    inner = found[expected // 10 : -expected // 10]
     assert np.sqrt(np.mean(inner**2)) == pytest.approx(0.5 / np.sqrt(2), rel=5e-3)
 
 
@@ -240,7 +240,7 @@ def test_the_faintest_sound_is_not_silence(tmp_path):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("rate", [16_000, 44_100])
-def test_samples_that_are_no_numbers(tmp_path, value, rate):
+def test_samples_that_are_not_finite(tmp_path, value, rate):
     file = tmp_path / "a.wav"
     wave = sine(rate)
     wave[100] = value
@@ -270,7 +270,7 @@ def test_floats_on_the_scale_of_integers_are_sound(tmp_path):
     assert np.isfinite(LogMel()(found).astype(np.float16)).all()
 
 
-def test_a_header_that_claims_days_costs_no_memory_and_loses_no_sound(tmp_path):
+def test_a_header_that_declares_days_needs_no_memory_and_loses_no_sound(tmp_path):
     """36 bits of samples: 137 GB of them."""
     file = tmp_path / "a.flac"
     soundfile.write(file, sine(), 16_000)
@@ -298,14 +298,14 @@ def test_a_header_that_claims_days_costs_no_memory_and_loses_no_sound(tmp_path):
         ("junk.ogg", b"OggS" + b"\0" * 100),
     ],
 )
-def test_what_is_no_sound_file(tmp_path, name, data):
+def test_files_that_are_not_sound(tmp_path, name, data):
     (tmp_path / name).write_bytes(data)
     text = str(fault(tmp_path / name))
     assert text.startswith("unreadable: ") and len(text) > len("unreadable: ")
     assert "\n" not in text and str(tmp_path) not in text, "the error names the clip already"
 
 
-def test_what_the_system_refuses_is_no_fault_of_the_clip(tmp_path, monkeypatch):
+def test_an_error_of_the_system_is_no_fault_of_the_clip(tmp_path, monkeypatch):
     """A store that took it for one would keep it when the file can be read again."""
     for path in (tmp_path / "none.wav", tmp_path):
         with pytest.raises(OSError) as found:
@@ -347,14 +347,14 @@ def test_a_truncated_wav_keeps_what_could_be_read(tmp_path, kind, subtype):
     assert np.abs(found.wave - sine()[: len(found.wave)])[500:3500].max() < 0.05
 
 
-def test_one_lacking_byte_is_a_truncation(tmp_path):
+def test_one_missing_byte_is_a_truncation(tmp_path):
     file = tmp_path / "a.wav"
     soundfile.write(file, sine(), 16_000, subtype="PCM_16")
     file.write_bytes(file.read_bytes()[:-1])
     assert str(fault(file)) == "truncated"
 
 
-def test_a_truncated_flac_does_not_pass(tmp_path):
+def test_a_truncated_flac_is_a_fault(tmp_path):
     file = tmp_path / "a.flac"
     soundfile.write(file, sine(seconds=2.0), 16_000)
     data = file.read_bytes()
@@ -440,7 +440,7 @@ def test_a_plain_wav_is_read_as_libsndfile_reads_it(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", NOT_PLAIN)
-def test_what_is_not_plain_is_left_to_libsndfile(tmp_path, kind):
+def test_other_files_are_left_to_libsndfile(tmp_path, kind):
     file = tmp_path / "a.wav"
     file.write_bytes(NOT_PLAIN[kind])
     with file.open("rb", buffering=0) as opened:
@@ -454,7 +454,7 @@ def test_an_odd_data_chunk_with_and_without_its_padding_byte(tmp_path, padding):
     assert len(read_wave(file, 16_000)) == 7
 
 
-def test_what_was_cut_behind_other_chunks_is_truncated(tmp_path):
+def test_a_file_cut_after_other_chunks_is_truncated(tmp_path):
     file = tmp_path / "a.wav"
     file.write_bytes(LEGAL["an odd chunk before"][:-100])
     assert str(fault(file)) == "truncated"

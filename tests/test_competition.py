@@ -36,7 +36,7 @@ def make(tmp_path):
     return build
 
 
-def refusal(folder: Path, **how: bool) -> str:
+def error_of(folder: Path, **how: bool) -> str:
     with pytest.raises(UserError) as caught:
         load_competition(folder, **how)
     text = str(caught.value)
@@ -44,9 +44,9 @@ def refusal(folder: Path, **how: bool) -> str:
     return text
 
 
-def test_a_column_that_stands_twice_is_refused(make):
+def test_a_column_that_appears_twice_is_an_error(make):
     folder = make(train="fname,label,label\nb.wav,Cello,Bark\na.wav,Bark,Bark\nc.wav,Applause,Bark\n")
-    assert "train.csv: its header has label twice" in refusal(folder)
+    assert "train.csv: the header has label twice" in error_of(folder)
 
 
 def test_two_tables(make):
@@ -99,7 +99,7 @@ def test_details_are_joined_by_name(make, capsys):
     assert found.train["label"].tolist() == ["Cello", "Bark", "Applause"]
     assert found.train["freesound_id"].tolist() == ["5", "", "7"]
     assert found.train["license"].tolist() == ["", "", "CC"]
-    assert "train_post_competition.csv does not name a.wav" in capsys.readouterr().err
+    assert "train_post_competition.csv: no row for a.wav" in capsys.readouterr().err
 
 
 def test_zenodos_release(tmp_path):
@@ -135,53 +135,55 @@ def test_without_sound_no_path_is_needed(make):
 
 
 @pytest.mark.parametrize(
-    ("table", "text", "lacks"),
+    ("table", "text", "message"),
     [
-        ("train", "name,label\nx,Bark\n", "lacks the column fname; it has name, label"),
-        ("train", "fname,class\nx,Bark\n", "lacks the column label; it has fname, class"),
-        ("train", "fname;label\nx;Bark\n", "lacks the column 2: fname, label; it has fname;label"),
+        ("train", "name,label\nx,Bark\n", "missing column fname; it has name, label"),
+        ("train", "fname,class\nx,Bark\n", "missing column label; it has fname, class"),
+        ("train", "fname;label\nx;Bark\n", "missing column 2: fname, label; it has fname;label"),
     ],
 )
-def test_a_column_that_lacks(make, table, text, lacks):
-    assert lacks in refusal(make(**{table: text}))
+def test_a_missing_column(make, table, text, message):
+    assert message in error_of(make(**{table: text}))
 
 
 @pytest.mark.parametrize("table", ["train", "sample"])
 def test_a_table_without_rows(make, table):
-    assert refusal(make(**{table: "fname,label\n"})).endswith("has no rows")
+    assert error_of(make(**{table: "fname,label\n"})).endswith("has no rows")
 
 
-def test_a_table_that_is_no_table(make, tmp_path):
+def test_a_file_that_is_not_a_table(make, tmp_path):
     folder = make()
-    for data, told in (
+    for data, message in (
         (b"", "cannot read the table: No columns"),
         (b"fname,label\nx,\xff\xfe\n", "cannot read the table: 'utf-8'"),
         (b'fname,label\na.wav,"Bark\n', "cannot read the table"),
         (b"fname,label\na.wav,Bark\nb.wav,Cello,3\n", "cannot read the table: Error tokenizing"),
-        (b"fname,label\na.wav,Bark,1\nb.wav,Cello,1\n", "rows have more fields than its header fname, label"),
+        (b"fname,label\na.wav,Bark,1\nb.wav,Cello,1\n", "rows have more fields than the header fname, label"),
     ):
         (folder / "train.csv").write_bytes(data)
-        text = refusal(folder)
-        assert text.startswith(f"{folder / 'train.csv'}: ") and told in text
+        text = error_of(folder)
+        assert text.startswith(f"{folder / 'train.csv'}: ") and message in text
 
 
 def test_every_double_name_is_listed(make):
     rows = "".join(f"{i:02}.wav,Bark\n" for i in range(12)) * 2 + "once.wav,Cello\n"
-    text = refusal(make("fname,label\n" + rows))
+    text = error_of(make("fname,label\n" + rows))
     names = ", ".join(f"{i:02}.wav" for i in range(10))
-    assert text.endswith(f"train.csv: fname stands more than once: 12: {names}, ... and 2 more")
+    assert text.endswith(f"train.csv: fname appears more than once: 12: {names}, ... and 2 more")
     assert "once.wav" not in text
 
 
 def test_a_double_name_in_the_test_set(make):
-    assert "sample_submission.csv: fname stands more than once: z.wav" in refusal(make(sample=SAMPLE + "z.wav,Bark\n"))
+    assert "sample_submission.csv: fname appears more than once: z.wav" in error_of(
+        make(sample=SAMPLE + "z.wav,Bark\n")
+    )
 
 
 @pytest.mark.parametrize("name", ["../a.wav", "audio_train/a.wav", "/etc/passwd", "..\\a.wav", "..", ".", ""])
 @pytest.mark.parametrize("table", ["train", "sample"])
 def test_a_name_with_a_path_in_it(make, table, name):
-    text = refusal(make(**{table: f"fname,label\n{name},Bark\na.wav,Cello\n"}))
-    assert f"fname must be a bare file name, but these are not: {name!r}" in text
+    text = error_of(make(**{table: f"fname,label\n{name},Bark\na.wav,Cello\n"}))
+    assert f"fname must be a file name without a path: {name!r}" in text
 
 
 def test_every_bad_label_is_listed_with_its_clip(make):
@@ -189,60 +191,60 @@ def test_every_bad_label_is_listed_with_its_clip(make):
     assert "one word, but these are not: 4: a.wav (''), c.wav ('None'), d.wav (''), f.wav ('Bark ')" in text
 
 
-def test_several_labels_in_one_cell_are_no_class(make):
-    text = refusal(make('fname,label\na.wav,"Bark,Cello"\nb.wav,Bark Cello\nc.wav,Bark;Cello\nd.wav,A|B\ne.wav,\n'))
+def test_several_labels_in_one_cell_are_an_error(make):
+    text = error_of(make('fname,label\na.wav,"Bark,Cello"\nb.wav,Bark Cello\nc.wav,Bark;Cello\nd.wav,A|B\ne.wav,\n'))
     assert text.endswith(
-        "several labels in one cell, but this version trains one word a clip: "
+        "several labels in one cell, but this version trains on one label per clip: "
         "4: a.wav ('Bark,Cello'), b.wav ('Bark Cello'), c.wav ('Bark;Cello'), d.wav ('A|B')"
     )
 
 
 @pytest.mark.parametrize(
-    ("header", "told"),
+    ("header", "message"),
     [
-        ("fname,Applause,Bark,Cello", "wants a number for each of 3 classes (4: fname, Applause, Bark, Cello), but"),
-        ("fname,c1,c2,c3,c4", "wants a number for each of 4 classes (5: fname, c1, c2, c3, ... and 1 more), but"),
-        ("file,label", "wants other columns (2: file, label), but"),
-        ("id,target", "wants other columns (2: id, target), but"),
-        ("label,fname", "wants other columns (2: label, fname), but"),
-        ("fname,label,usage", "wants other columns (3: fname, label, usage), but"),
-        ("fname,predicted", "wants other columns (2: fname, predicted), but"),
+        ("fname,Applause,Bark,Cello", "expects a number for each of 3 classes (4: fname, Applause, Bark, Cello), but"),
+        ("fname,c1,c2,c3,c4", "expects a number for each of 4 classes (5: fname, c1, c2, c3, ... and 1 more), but"),
+        ("file,label", "expects other columns (2: file, label), but"),
+        ("id,target", "expects other columns (2: id, target), but"),
+        ("label,fname", "expects other columns (2: label, fname), but"),
+        ("fname,label,usage", "expects other columns (3: fname, label, usage), but"),
+        ("fname,predicted", "expects other columns (2: fname, predicted), but"),
     ],
 )
 @pytest.mark.parametrize("sound", [True, False])
-def test_another_submission_than_ours_is_refused_at_once(make, header, told, sound):
+def test_another_submission_format_is_an_error_at_once(make, header, message, sound):
     row = ",".join(["z.wav"] * len(header.split(",")))
-    text = refusal(make(train="fname,label\na.wav,Bark Cello\n", sample=f"{header}\n{row}\n"), sound=sound)
-    assert told in text and text.endswith("can only write fname,label with three labels a clip")
+    text = error_of(make(train="fname,label\na.wav,Bark Cello\n", sample=f"{header}\n{row}\n"), sound=sound)
+    assert message in text and text.endswith("only writes fname,label with three labels per clip")
 
 
 def test_verified_is_yes_or_no(make):
-    text = refusal(make("fname,label,manually_verified\na.wav,Bark,1\nb.wav,Cello,maybe\nc.wav,Applause,\n"))
+    text = error_of(make("fname,label,manually_verified\na.wav,Bark,1\nb.wav,Cello,maybe\nc.wav,Applause,\n"))
     assert text.endswith("manually_verified must be 0 or 1, found 2: '', 'maybe'")
 
 
 def test_fewer_than_three_classes_cannot_make_a_submission(make):
-    assert "has 2 classes" in refusal(make("fname,label\na.wav,Bark\nb.wav,Cello\n"))
+    assert "has 2 classes" in error_of(make("fname,label\na.wav,Bark\nb.wav,Cello\n"))
 
 
 def test_every_missing_file_of_both_folders_in_one_error(make):
     folder = make(TRAIN + "".join(f"m{i:02}.wav,Bark,0\n" for i in range(12)), SAMPLE + "t.wav,Bark\n")
-    text = refusal(folder)
+    text = error_of(folder)
     names = ", ".join(f"audio_train/m{i:02}.wav" for i in range(10))
-    assert text.startswith(f"{folder}: files are missing: 13: {names}, ... and 3 more; ")
+    assert text.startswith(f"{folder}: missing files: 13: {names}, ... and 3 more; ")
     assert "input.skip_unreadable=true" in text
 
 
-def test_what_only_looks_like_a_file_is_missing_too(make):
+def test_broken_links_and_folders_count_as_missing(make):
     folder = make()
     (folder / "audio_train" / "a.wav").unlink()
     (folder / "audio_train" / "a.wav").symlink_to("nowhere")
     (folder / "audio_test" / "z.wav").unlink()
     (folder / "audio_test" / "z.wav").mkdir()
-    assert "missing: 2: audio_train/a.wav, audio_test/z.wav" in refusal(folder)
+    assert "missing files: 2: audio_train/a.wav, audio_test/z.wav" in error_of(folder)
 
 
-def test_missing_files_keep_their_rows_where_that_is_wanted(make):
+def test_missing_files_may_keep_their_rows(make):
     folder = make()
     (folder / "audio_train" / "a.wav").unlink()
     (folder / "audio_test" / "z.wav").unlink()
@@ -254,10 +256,10 @@ def test_missing_files_keep_their_rows_where_that_is_wanted(make):
 
 def test_a_strange_label_in_the_sample_is_only_a_hint(make, capsys):
     load_competition(make(sample="fname,label\ny.wav,BARK Cello Meow\nz.wav,BARK\n"))
-    assert "names labels that no training clip has: Meow" in capsys.readouterr().err
+    assert "labels that no training clip has: Meow" in capsys.readouterr().err
 
 
-def test_a_sample_without_labels_will_do(make, capsys):
+def test_a_sample_needs_no_labels(make, capsys):
     assert load_competition(make(sample="fname\nz.wav\ny.wav\n")).test["fname"].tolist() == ["z.wav", "y.wav"]
     assert capsys.readouterr().err == ""
 
@@ -276,7 +278,7 @@ def test_a_file_of_another_form_is_found(make, table, disk, capsys):
     found = load_competition(folder)
     assert found.train["fname"][0] == table and found.train["path"][0] == str(folder / "audio_train" / disk)
     assert found.test["fname"][0] == table and found.test["path"][0] == str(folder / "audio_test" / disk)
-    assert f"extension: {disk} for {table}" in capsys.readouterr().out
+    assert f"extension case: {disk} for {table}" in capsys.readouterr().out
 
 
 def test_the_exact_name_wins(make, capsys):
@@ -284,38 +286,38 @@ def test_the_exact_name_wins(make, capsys):
     (folder / "audio_train" / "a.WAV").touch()
     (folder / "audio_train" / "a.Wav").touch()
     paths = [Path(path).name for path in load_competition(folder).train["path"]]
-    assert paths == ["a.wav", "a.WAV", "c.wav"] and "differ" not in capsys.readouterr().out
+    assert paths == ["a.wav", "a.WAV", "c.wav"] and "matched" not in capsys.readouterr().out
 
 
-def test_where_two_could_be_meant_it_is_told(make):
+def test_an_ambiguous_name_is_an_error(make):
     folder = make()
     (folder / "audio_train" / "a.wav").rename(folder / "audio_train" / "a.WAV")
     (folder / "audio_train" / "a.Wav").touch()
-    text = refusal(folder)
-    assert "files are missing: audio_train/a.wav (there is 2: a.WAV, a.Wav); write fname as the file is named" in text
+    text = error_of(folder)
+    assert "missing files: audio_train/a.wav (found 2: a.WAV, a.Wav); use the exact file name as fname" in text
     assert "skip" not in text
 
 
 def test_one_file_is_not_given_to_two_names(make):
     folder = make("fname,label\na.WAV,Bark\na.Wav,Cello\nc.wav,Applause\n")
-    assert "2: audio_train/a.WAV (there is a.wav), audio_train/a.Wav (there is a.wav)" in refusal(folder)
+    assert "2: audio_train/a.WAV (found a.wav), audio_train/a.Wav (found a.wav)" in error_of(folder)
 
 
-def test_a_name_without_extension_or_of_another_case_is_told_not_skipped(make, capsys):
+def test_a_name_without_extension_or_of_another_case_is_an_error_not_skipped(make, capsys):
     folder = make("fname,label\na,Bark\nB.WAV,Cello\nc.flac,Applause\n", "fname\ny\nz.wav\n")
-    text = refusal(folder)
+    text = error_of(folder)
     assert text.startswith(
-        f"{folder}: files are missing: 4: audio_train/a (there is a.wav), audio_train/B.WAV (there is b.wav), "
-        f"audio_train/c.flac (there is c.wav), audio_test/y (there is y.wav); write fname as the file is named"
+        f"{folder}: missing files: 4: audio_train/a (found a.wav), audio_train/B.WAV (found b.wav), "
+        f"audio_train/c.flac (found c.wav), audio_test/y (found y.wav); use the exact file name as fname"
     )
     assert "skip" not in text
     load_competition(folder, skip_missing=True)
-    assert "audio_train/a (there is a.wav)" in capsys.readouterr().err
+    assert "audio_train/a (found a.wav)" in capsys.readouterr().err
 
 
-def test_what_has_no_likely_name_is_told_next(make):
+def test_a_file_without_a_similar_name_is_reported_next(make):
     folder = make("fname,label\nx.wav,Bark\nb.wav,Cello\nc.wav,Applause\n")
-    assert "missing: audio_train/x.wav; complete the download" in refusal(folder)
+    assert "missing files: audio_train/x.wav; complete the download" in error_of(folder)
 
 
 def test_a_label_in_two_unicode_forms_is_one_class(make, capsys):
@@ -324,12 +326,12 @@ def test_a_label_in_two_unicode_forms_is_one_class(make, capsys):
     (folder / "train.csv").write_text((folder / "train.csv").read_text() + "d.wav,Cello\n")
     found = load_competition(folder)
     assert found.classes == ("Bark", "Cello", NFC) and found.train["label"].tolist()[:2] == [NFC, NFC]
-    told = capsys.readouterr().err
-    assert f"labels in two Unicode forms, taken as one class each: {NFC}" in told
-    assert "no training clip has" not in told
+    message = capsys.readouterr().err
+    assert f"labels in two Unicode forms count as one class: {NFC}" in message
+    assert "no training clip has" not in message
 
 
-def test_a_label_in_one_form_stays_as_it_is_and_other_tables_follow(make, tmp_path):
+def test_a_label_in_one_form_is_unchanged_and_other_tables_follow(make, tmp_path):
     folder = make(f"fname,label\n{NFD}.wav,{NFD}\na.wav,Bark\nc.wav,Applause\n", f"fname\n{NFD}.wav\n")
     for part in ("audio_train", "audio_test"):
         (folder / part / f"{NFC}.wav").touch()
@@ -343,17 +345,17 @@ def test_a_label_in_one_form_stays_as_it_is_and_other_tables_follow(make, tmp_pa
 
 
 def test_a_group_in_two_unicode_forms_is_one_group(make):
-    """Or clips of one speaker would lie on both sides of a fold."""
+    """Otherwise clips of one speaker could be in training and validation."""
     folder = make(f"fname,label,speaker\na.wav,Bark,{NFC}\nb.wav,Cello,{NFD}\nc.wav,Applause,x\n")
     assert load_competition(folder).train["speaker"].tolist() == [NFC, NFC, "x"]
 
 
-def test_one_name_in_two_forms_stands_twice(make):
+def test_one_name_in_two_forms_appears_twice(make):
     folder = make(f"fname,label\n{NFD},Bark\n{NFC},Cello\na.wav,Applause\n")
-    assert refusal(folder).endswith(f"fname stands more than once, in two Unicode forms: {NFC}")
+    assert error_of(folder).endswith(f"fname appears more than once, in two Unicode forms: {NFC}")
 
 
-def test_stray_entries_beside_the_clips_change_nothing(make):
+def test_other_files_in_the_folders_change_nothing(make):
     folder = make()
     for part in (folder, folder / "audio_train", folder / "audio_test"):
         (part / "loop").symlink_to("loop")
@@ -365,28 +367,28 @@ def test_stray_entries_beside_the_clips_change_nothing(make):
     assert len(load_competition(folder).train) == 3
 
 
-def test_a_broken_zip_is_named_only_where_clips_are_missing(make, capsys):
+def test_a_broken_zip_is_an_error_only_if_clips_are_missing(make, capsys):
     folder = make()
     (folder / "audio_train.zip").write_bytes(b"PK half of it")
     assert len(load_competition(folder).train) == 3
-    assert "left aside: " in capsys.readouterr().err
+    assert "skipped: " in capsys.readouterr().err
     (folder / "audio_train" / "a.wav").unlink()
     for skip in (False, True):
-        text = refusal(folder, skip_missing=skip)
-        assert "missing: audio_train/a.wav; " in text and "audio_train.zip: cannot unpack" in text
+        text = error_of(folder, skip_missing=skip)
+        assert "missing files: audio_train/a.wav; " in text and "audio_train.zip: cannot be unpacked" in text
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("name", ["train.csv", "sample_submission.csv"])
-def test_utf_16_is_told(make, name, encoding):
+def test_utf_16_is_an_error(make, name, encoding):
     folder = make()
     (folder / name).write_bytes((folder / name).read_text().encode(encoding))
-    assert refusal(folder).endswith(f"{name}: cannot read the table: it is UTF-16 text: save it as UTF-8")
+    assert error_of(folder).endswith(f"{name}: cannot read the table: it is UTF-16 text: save it as UTF-8")
 
 
-def test_latin_1_is_told(make):
+def test_latin_1_is_an_error(make):
     folder = make("fname,label\ncaf\u00e9,Bark\n".encode("latin-1"))
-    assert refusal(folder).endswith("save it as UTF-8")
+    assert error_of(folder).endswith("save it as UTF-8")
 
 
 def test_a_byte_order_mark_in_the_other_tables(make, tmp_path):
@@ -402,7 +404,7 @@ def test_a_byte_order_mark_in_the_other_tables(make, tmp_path):
 # Published truth
 
 
-def test_only_clips_that_count_are_truth(tmp_path):
+def test_only_scored_clips_are_truth(tmp_path):
     file = tmp_path / "truth.csv"
     file.write_text(
         "fname,label,usage\na,Bark,Public\nb,None,Ignored\nc,Cello,Private\nd,Cello,Ignored\ne,None,Public\n"
@@ -421,23 +423,23 @@ def test_truth_without_usage_is_scored(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("fname,label\na,Bark\nb,Meow\nc,bark\n", "labels that no training clip has: 2: Meow, bark"),
-        ("fname,label\na,None\n", "no clip of it counts"),
-        ("fname,usage\na,Public\n", "lacks the column label"),
-        ("fname,label\na,Bark\na,Bark\n", "fname stands more than once: a"),
+        ("fname,label\na,None\n", "no clip is scored"),
+        ("fname,usage\na,Public\n", "missing column label"),
+        ("fname,label\na,Bark\na,Bark\n", "fname appears more than once: a"),
     ],
 )
-def test_bad_truth(tmp_path, text, told):
+def test_bad_truth(tmp_path, text, message):
     file = tmp_path / "truth.csv"
     file.write_text(text)
     with pytest.raises(UserError) as caught:
         read_truth(file, CLASSES)
-    assert str(caught.value).startswith(f"{file}: ") and told in str(caught.value)
+    assert str(caught.value).startswith(f"{file}: ") and message in str(caught.value)
 
 
-def test_a_table_that_is_not_there(tmp_path):
+def test_a_missing_table(tmp_path):
     with pytest.raises(UserError, match=r"none\.csv: cannot read the table: .*No such file"):
         read_table(tmp_path / "none.csv", ())
 

@@ -65,7 +65,9 @@ def test_a_size_beyond_the_end_is_a_truncation(contained: tuple[Path, bytearray,
     assert str(found) == "truncated" and found.wave is not None and (found.wave * 32768).tolist() == noise().tolist()
 
 
-def test_a_tag_in_front_hides_neither_sound_nor_truncation(contained: tuple[Path, bytearray, int, str, int]) -> None:
+def test_a_tag_hides_neither_sound_nor_truncation(
+    contained: tuple[Path, bytearray, int, str, int],
+) -> None:
     file, data, at, how, more = contained
     file.write_bytes(ID3 + data)
     assert samples(file) == noise().tolist()
@@ -94,7 +96,7 @@ def test_a_wav_that_was_cut_before_its_first_sample(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [2**62, 2**63, 2**64 - 1])
-def test_a_chunk_that_ends_far_behind_the_file_is_no_error_of_the_system(tmp_path: Path, size: int) -> None:
+def test_a_chunk_that_ends_far_after_the_file_is_no_error_of_the_system(tmp_path: Path, size: int) -> None:
     soundfile.write(tmp_path / "a.w64", noise(), RATE, format="W64")
     data = bytearray((tmp_path / "a.w64").read_bytes())
     struct.pack_into("<Q", data, data.index(b"fmt ") + 16, size)
@@ -118,7 +120,7 @@ def flac(file: Path, total: int | None = None, seed: int = 0, n: int = N) -> byt
 
 @pytest.mark.parametrize("tail", [b"", b"TAG" + bytes(125)])
 @pytest.mark.parametrize("total", [0, 1_000, 40_000])
-def test_a_flac_is_read_to_its_end_whatever_its_header_says(tmp_path: Path, total: int, tail: bytes) -> None:
+def test_a_flac_is_read_to_its_end_whatever_it_declares(tmp_path: Path, total: int, tail: bytes) -> None:
     file = tmp_path / "a.flac"
     file.write_bytes(flac(file, total, n=50_000) + tail)
     assert samples(file) == noise(50_000).tolist()
@@ -131,13 +133,13 @@ def test_a_flac_of_unknown_length_that_is_cut_is_named(tmp_path: Path) -> None:
     assert str(found) == "truncated" and found.wave is not None and len(found.wave) == 4096
 
 
-def test_a_flac_that_claims_more_than_it_holds_is_truncated(tmp_path: Path) -> None:
+def test_a_flac_that_declares_more_than_it_has_is_truncated(tmp_path: Path) -> None:
     flac(tmp_path / "a.flac", 2 * N)
     found = fault(tmp_path / "a.flac")
     assert str(found) == "truncated" and found.wave is not None and len(found.wave) == N
 
 
-def test_flacs_behind_each_other_are_all_heard(tmp_path: Path) -> None:
+def test_joined_flacs_are_all_read(tmp_path: Path) -> None:
     file = tmp_path / "a.flac"
     file.write_bytes(flac(file) + flac(file, seed=1) + flac(file, 0, seed=2))
     assert samples(file) == [*noise(seed=0), *noise(seed=1), *noise(seed=2)]

@@ -31,37 +31,37 @@ def test_a_table_as_people_write_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
-        ("fname,label\nz.wav,gong\n", r"corrections\.csv: names clips that are no training clips: z\.wav: take"),
+        ("fname,label\nz.wav,gong\n", r"corrections\.csv: clips that are not in the training table: z\.wav: remove"),
         (
             "fname,label\na.wav,Gong\n",
-            r"corrections\.csv: labels that no training clip has: 'Gong': write one of the 3",
+            r"corrections\.csv: labels that no training clip has: 'Gong': use one of the 3",
         ),
-        ("fname,label\na.wav,gong\na.wav,gong\n", r"corrections\.csv: fname stands more than once: a\.wav"),
-        ("fname,heard\na.wav,gong\n", r"corrections\.csv: lacks the column label"),
-        ("clip,label\na.wav,gong\n", r"corrections\.csv: lacks the column fname"),
+        ("fname,label\na.wav,gong\na.wav,gong\n", r"corrections\.csv: fname appears more than once: a\.wav"),
+        ("fname,heard\na.wav,gong\n", r"corrections\.csv: missing column label"),
+        ("clip,label\na.wav,gong\n", r"corrections\.csv: missing column fname"),
         ("fname,label\n", r"corrections\.csv: has no rows"),
     ],
 )
-def test_what_does_not_fit_is_told(tmp_path: Path, text: str, told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_wrong_rows_are_errors(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         read(tmp_path, text)
 
 
-def test_names_and_labels_in_another_unicode_form_or_behind_a_byte_order_mark_are_known(tmp_path: Path) -> None:
+def test_names_and_labels_in_another_unicode_form_or_after_a_byte_order_mark_are_known(tmp_path: Path) -> None:
     nfc, nfd = "caf\u00e9", "cafe\u0301"
     (tmp_path / "c.csv").write_text(f'\ufeff"fname",label\n{nfc}.wav,{nfd}\na.wav,\n')
     train = pd.DataFrame({"fname": ["a.wav", f"{nfd}.wav"]})
     assert read_corrections(tmp_path / "c.csv", train, (nfc, "bark")) == {f"{nfd}.wav": nfc, "a.wav": ""}
 
 
-def test_an_absent_file_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.csv: cannot read the table"):
         read_corrections(tmp_path / "none.csv", FOLDS, CLASSES)
 
 
-def test_training_rows_alone_are_corrected() -> None:
+def test_only_training_rows_are_corrected() -> None:
     corrections = {"a.wav": "gong", "b.wav": "", "c.wav": "bark", "d.wav": ""}
     before = FOLDS.copy()
     first, second = correct(FOLDS, corrections, fold=0), correct(FOLDS, corrections, fold=1)

@@ -42,7 +42,7 @@ def test_it_is_a_competition_in_kaggles_layout(demo, capsys):
     assert {path.name for path in (demo / "audio_test").iterdir()} == set(found.test["fname"])
 
 
-def test_the_truth_lies_beside_it_and_leaves_two_clips_out(demo):
+def test_the_truth_is_included_and_does_not_score_two_clips(demo):
     found = load_competition(demo)
     truth = read_truth(demo / "test_labels.csv", found.classes)
     assert set(truth["fname"]) == set(found.test["fname"]) - {"empty.wav", "silent.wav"}
@@ -75,7 +75,7 @@ def test_level_and_noise_vary():
 
 
 @pytest.mark.parametrize("label", SOUNDS)
-def test_every_sound_is_a_sound_of_its_own(label):
+def test_every_sound_differs_from_the_others(label):
     t = np.arange(RATE) / RATE
     wave = SOUNDS[label](np.random.default_rng(3), t)
     assert wave.shape == t.shape and np.isfinite(wave).all() and wave.std() > 0.01
@@ -84,7 +84,7 @@ def test_every_sound_is_a_sound_of_its_own(label):
     assert not any(np.allclose(wave, other) for other in others)
 
 
-def test_the_shortest_clip_is_within_reach_of_every_sound():
+def test_every_sound_can_be_as_short_as_the_shortest_clip():
     t = np.arange(int(0.3 * RATE)) / RATE
     for sound in SOUNDS.values():
         for seed in range(5):
@@ -128,7 +128,7 @@ def test_a_second_run_leaves_it_alone(demo, capsys):
     before = {f: f.stat().st_mtime_ns for f in demo.rglob("*")}
     make_demo(demo, TRAIN, TEST, seed=1)
     assert {f: f.stat().st_mtime_ns for f in demo.rglob("*")} == before
-    assert "found, demo competition: 12 training" in capsys.readouterr().out
+    assert "exists, demo competition: 12 training" in capsys.readouterr().out
 
 
 def test_other_numbers_replace_a_demo(tmp_path):
@@ -141,7 +141,7 @@ def test_other_numbers_replace_a_demo(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["competition", "file"])
-def test_a_foreign_folder_is_refused_and_untouched(tmp_path, kind):
+def test_another_folder_is_an_error_and_unchanged(tmp_path, kind):
     foreign = tmp_path / "input"
     if kind == "file":
         foreign.write_text("mine")
@@ -149,14 +149,14 @@ def test_a_foreign_folder_is_refused_and_untouched(tmp_path, kind):
         foreign.mkdir()
         (foreign / "train.csv").write_text("mine")
     before = contents(tmp_path)
-    with pytest.raises(UserError, match="exists and is no demo competition: name a new folder"):
+    with pytest.raises(UserError, match="exists and is not a demo competition: choose a new folder"):
         make_demo(foreign, 1, 1)
     assert contents(tmp_path) == before
 
 
 @pytest.mark.parametrize("numbers", [(0, 1, 0), (1, 0, 0), (1, 1, -1)])
 def test_numbers_that_make_no_competition(tmp_path, numbers):
-    with pytest.raises(UserError, match="at least one clip per class"):
+    with pytest.raises(UserError, match="--train and --test must be at least 1"):
         make_demo(tmp_path / "demo", *numbers)
     assert list(tmp_path.iterdir()) == []
 
@@ -169,12 +169,12 @@ def test_the_command(tmp_path):
     assert refused.returncode == 2 and refused.stderr.startswith(f"error: {tmp_path}: exists")
 
 
-def test_its_help_waits_for_no_heavy_import():
+def test_its_help_needs_no_heavy_import():
     code = "import sys, input.demo; print(*{'numpy', 'pandas', 'soundfile', 'torch'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == []
 
 
-def test_what_lies_beside_it_is_left_alone(tmp_path):
+def test_neighbouring_folders_are_unchanged(tmp_path):
     (tmp_path / "mine.partial").mkdir()
     (tmp_path / "mine.partial" / "x").write_text("hi")
     make_demo(tmp_path / "mine", 1, 1)

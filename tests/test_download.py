@@ -35,24 +35,24 @@ def test_downloads_unpacks_and_checks(server: KaggleServer, tmp_path: Path) -> N
     assert len(server.sent("ListDataFiles")) == 2  # four files on pages of three
 
 
-def test_what_is_there_is_not_fetched_again(server: KaggleServer, tmp_path: Path) -> None:
+def test_existing_files_are_not_downloaded_again(server: KaggleServer, tmp_path: Path) -> None:
     download_competition("tiny", tmp_path / "tiny")
     download_competition("tiny", tmp_path / "tiny")
     assert server.names().count("DownloadDataFiles") == 1
 
 
-def test_a_truncated_download_goes_on_where_it_stopped(server: KaggleServer, tmp_path: Path, naps: list[float]) -> None:
+def test_a_truncated_download_continues(server: KaggleServer, tmp_path: Path, naps: list[float]) -> None:
     server.fail("GET", Fault(cut=1_500_000))
     download_competition("tiny", tmp_path / "tiny")
     ranges = [r.headers.get("Range") for r in server.requests if r.name == "GET"]
     assert ranges == [None, "bytes=1048576-"]
 
 
-def test_a_download_that_broke_off_goes_on_in_another_run(
+def test_an_interrupted_download_continues_in_another_run(
     server: KaggleServer, tmp_path: Path, naps: list[float]
 ) -> None:
     server.fail("GET", Fault(cut=1_500_000), *[Fault(cut=0)] * 6)
-    with pytest.raises(UserError, match=r"downloading tiny \(the same command goes on from here\)") as refused:
+    with pytest.raises(UserError, match=r"downloading tiny \(run the same command to continue\)") as refused:
         download_competition("tiny", tmp_path / "tiny")
     assert "\n" not in str(refused.value)
     server.faults.clear()
@@ -62,9 +62,9 @@ def test_a_download_that_broke_off_goes_on_in_another_run(
     assert (tmp_path / "tiny" / "audio_train" / "a.wav").exists()
 
 
-def test_a_size_that_differs_from_the_listing_is_refused(server: KaggleServer, tmp_path: Path) -> None:
+def test_a_size_that_differs_from_the_listing_is_an_error(server: KaggleServer, tmp_path: Path) -> None:
     server.listed["train.csv"] = 999
-    with pytest.raises(UserError, match=r"not as Kaggle lists them: train\.csv"):
+    with pytest.raises(UserError, match=r"not the size that Kaggle lists: train\.csv"):
         download_competition("tiny", tmp_path / "tiny")
 
 
@@ -75,7 +75,7 @@ def test_a_broken_zip_is_removed(server: KaggleServer, tmp_path: Path) -> None:
     whole = archive_of(FILES)
     at = whole.index(FILES["train.csv"])
     server.archives["tiny"] = whole[:at] + b"X" + whole[at + 1 :]
-    with pytest.raises(UserError, match=r"cannot unpack \(Bad CRC-32"):
+    with pytest.raises(UserError, match=r"cannot be unpacked \(Bad CRC-32"):
         download_competition("tiny", folder)
     assert not (folder / "tiny.zip").exists()
     server.archives.clear()
@@ -86,12 +86,12 @@ def test_a_broken_zip_is_removed(server: KaggleServer, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fault", "remedy"),
     [
-        (Fault(401, "Unauthenticated"), "make a token at https://www.kaggle.com/settings/api"),
+        (Fault(401, "Unauthenticated"), "create a token at https://www.kaggle.com/settings/api"),
         (Fault(403, "Permission 'competitions.participate' was denied"), "accept the rules at https://www.kaggle.com"),
-        (Fault(404, "Competition not found"), "the slug is the last part of a competition's address"),
+        (Fault(404, "Competition not found"), "the slug is the last part of a competition's URL"),
     ],
 )
-def test_a_refusal_is_one_line_of_cause_and_remedy(
+def test_an_error_of_kaggle_is_one_line_of_cause_and_remedy(
     server: KaggleServer, tmp_path: Path, fault: Fault, remedy: str
 ) -> None:
     server.fail("ListDataFiles", fault)
@@ -103,7 +103,7 @@ def test_a_refusal_is_one_line_of_cause_and_remedy(
     assert "\n" not in text
 
 
-def test_a_wrong_slug_is_told(server: KaggleServer, tmp_path: Path) -> None:
+def test_a_wrong_slug_is_an_error(server: KaggleServer, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no https://www\.kaggle\.com/competitions/tinny"):
         download_competition("tinny", tmp_path / "tinny")
 
@@ -116,9 +116,9 @@ def test_too_many_requests_wait_as_long_as_the_server_says(
     assert naps == [7.0]
 
 
-def test_an_outage_is_retried_then_told(server: KaggleServer, tmp_path: Path, naps: list[float]) -> None:
+def test_an_outage_is_retried_then_an_error(server: KaggleServer, tmp_path: Path, naps: list[float]) -> None:
     server.fail("ListDataFiles", *[Fault(503, "unavailable")] * 5)
-    with pytest.raises(UserError, match="503 unavailable: Kaggle has a fault of its own"):
+    with pytest.raises(UserError, match="503 unavailable: Kaggle has an internal error"):
         download_competition("tiny", tmp_path / "tiny")
     assert naps == [2.0, 4.0, 8.0, 16.0]
 
@@ -128,7 +128,7 @@ def test_without_credentials_it_says_how_to_get_them(
 ) -> None:
     monkeypatch.delenv("KAGGLE_USERNAME")
     monkeypatch.delenv("KAGGLE_KEY")
-    with pytest.raises(UserError, match=r"no Kaggle credentials: make a token at .*settings/api"):
+    with pytest.raises(UserError, match=r"no Kaggle credentials: create a token at .*settings/api"):
         download_competition("tiny", tmp_path / "tiny")
     assert server.requests == []
 
@@ -168,16 +168,16 @@ def test_zenodo_files_are_checked_against_their_sums(server: KaggleServer, tmp_p
     assert [r.path for r in server.requests if r.path.endswith("meta.zip")] == ["/output/FSDKaggle2018.meta.zip"]
 
 
-def test_a_zenodo_file_with_another_sum_is_refused(server: KaggleServer, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"meta\.zip: md5 is [0-9a-f]{32}, the record says"):
+def test_a_zenodo_file_with_another_sum_is_an_error(server: KaggleServer, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"meta\.zip: md5 is [0-9a-f]{32}, expected [0-9a-f]{32}"):
         download_zenodo(tmp_path / "fsd", zenodo(server, lie=True))
     assert not list((tmp_path / "fsd").glob("*meta*"))
 
 
-def test_a_zenodo_download_goes_on(server: KaggleServer, tmp_path: Path) -> None:
+def test_a_zenodo_download_continues(server: KaggleServer, tmp_path: Path) -> None:
     record = zenodo(server)
     server.fail("GET", Fault(cut=SIZE), Fault(cut=100))  # the record passes
-    with pytest.raises(UserError, match="broke off at 100 of"):
+    with pytest.raises(UserError, match="download stopped at 100 of"):
         download_zenodo(tmp_path / "fsd", record)
     download_zenodo(tmp_path / "fsd", record)
     assert "bytes=100-" in [r.headers.get("Range") for r in server.requests]
@@ -192,11 +192,11 @@ def test_a_zenodo_download_goes_on(server: KaggleServer, tmp_path: Path) -> None
         ("https://www.kaggle.com/c/tiny-tagging/rules?x=1", "tiny-tagging"),
     ],
 )
-def test_a_pasted_address_is_as_good_as_its_last_part(given: str, slug: str) -> None:
+def test_a_url_gives_its_slug(given: str, slug: str) -> None:
     assert slug_of(given) == slug
 
 
 @pytest.mark.parametrize("given", ["", "a/b", "../x", "https://example.org/data.zip"])
-def test_what_is_no_competition_is_told(given: str) -> None:
-    with pytest.raises(UserError, match="its slug is the last part of its address"):
+def test_other_text_than_a_competition_is_an_error(given: str) -> None:
+    with pytest.raises(UserError, match="use the last part of its URL"):
         slug_of(given)

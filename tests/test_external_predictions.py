@@ -65,7 +65,7 @@ def test_tables_as_people_save_them(folder: Path) -> None:
 
 def test_another_submission_than_ours_is_refused(folder: Path) -> None:
     (folder / "sample_submission.csv").write_text("fname,cat,bat,ant\nx.wav,0,0,0\ny.wav,0,0,0\n")
-    with pytest.raises(UserError, match="wants a number for each of 3 classes"):
+    with pytest.raises(UserError, match="expects a number for each of 3 classes"):
         candidates_from_predictions(folder)
 
 
@@ -112,7 +112,7 @@ def test_bad_probabilities_are_refused(folder: Path, oof: np.ndarray, told: str)
             for fold in ("x", "", "-1", "1.0", " 1", "1e0", "nan", "inf", "1_0", "\u00b2", "\u0661", "\uff11", "9" * 20)
         ),
         ("train.csv", ",1,", ",yes,", "manually_verified must be 0 or 1"),
-        ("train.csv", "fold", "part", "lacks the column"),
+        ("train.csv", "fold", "part", "missing column"),
         ("classes.txt", "bat", "cat", "each once"),
         ("sample_submission.csv", "y.wav", "x.wav", "more than once"),
     ],

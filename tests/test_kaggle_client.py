@@ -1,4 +1,4 @@
-"""input.kaggle_client: ways to sign in, and that no secret is ever told."""
+"""input.kaggle_client: ways to sign in, and that no secret is ever shown."""
 
 import base64
 import os
@@ -36,7 +36,7 @@ def test_an_access_token_signs_in(kaggle: KaggleServer, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("fault", [None, Fault(401, f"bad token {CANARY}")])
-def test_a_token_that_kaggle_does_not_know_is_told_but_not_shown(
+def test_a_rejected_token_is_an_error_that_does_not_show_it(
     kaggle: KaggleServer, monkeypatch: pytest.MonkeyPatch, fault: Fault | None
 ) -> None:
     monkeypatch.delenv("KAGGLE_USERNAME")
@@ -45,12 +45,12 @@ def test_a_token_that_kaggle_does_not_know_is_told_but_not_shown(
     kaggle.key = "another"
     if fault:
         kaggle.fail("IntrospectToken", fault)
-    with pytest.raises(UserError, match="make a token at https") as refused:
+    with pytest.raises(UserError, match="create a token at https") as refused:
         Kaggle()
     assert CANARY not in str(refused.value)
 
 
-def test_a_server_that_echoes_the_token_does_not_make_us_tell_it(kaggle: KaggleServer) -> None:
+def test_a_token_that_the_server_echoes_is_hidden(kaggle: KaggleServer) -> None:
     client = Kaggle()
     basic = base64.b64encode(f"{kaggle.user}:{CANARY}".encode()).decode()
     kaggle.fail("ListDataFiles", Fault(400, f"who is {CANARY}? You sent Basic {basic}"))
@@ -59,10 +59,10 @@ def test_a_server_that_echoes_the_token_does_not_make_us_tell_it(kaggle: KaggleS
     assert str(refused.value) == "listing: 400 who is ***? You sent Basic ***"
 
 
-def test_no_answer_at_all_is_told(kaggle: KaggleServer, naps: list[float]) -> None:
+def test_no_answer_is_an_error(kaggle: KaggleServer, naps: list[float]) -> None:
     client = Kaggle()
     kaggle.close()
-    with pytest.raises(UserError, match="no answer from Kaggle: is there a network"):
+    with pytest.raises(UserError, match="no answer from Kaggle: check the network"):
         client.call("listing", client.api.competition_list_files, "tiny", tries=1)
 
 
@@ -98,7 +98,7 @@ def test_the_token_appears_nowhere(blended: Paths, kaggle: KaggleServer, tmp_pat
     assert b"kit_manifest.json" in written  # the search reads what it should
 
 
-def test_the_bundle_leaves_credentials_that_lie_about(blended: Paths, tmp_path: Path) -> None:
+def test_the_bundle_excludes_credentials(blended: Paths, tmp_path: Path) -> None:
     """Somebody keeps a token in the work folder or beside the code."""
     work = tmp_path / "work"
     shutil.copytree(blended.work, work, ignore=shutil.ignore_patterns("features"))

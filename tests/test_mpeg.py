@@ -58,12 +58,12 @@ def test_the_size_of_a_frame(header: str, length: int, samples: int) -> None:
 
 
 @pytest.mark.parametrize("header", ["", "fffb", "fffb0064", "fffbf064", "fffb9c64", "ffeb9064", "fff99064", "00fb9064"])
-def test_what_is_no_frame(header: str) -> None:
+def test_bytes_that_are_not_a_frame(header: str) -> None:
     assert _frame(bytes.fromhex(header)) is None
 
 
 @pytest.mark.parametrize("rate", [16_000, 44_100])
-def test_without_a_xing_frame_all_frames_are_heard(tmp_path: Path, rate: int) -> None:
+def test_without_a_xing_frame_all_frames_are_read(tmp_path: Path, rate: int) -> None:
     """But for the decoder's own delay of 529 samples."""
     frames = mp3(tmp_path / "a.mp3", rate=rate)
     (tmp_path / "a.mp3").write_bytes(b"".join(frames[1:]))
@@ -72,7 +72,7 @@ def test_without_a_xing_frame_all_frames_are_heard(tmp_path: Path, rate: int) ->
     assert len(read_wave(tmp_path / "a.mp3", rate)) == n - 529
 
 
-def test_of_a_constant_bitrate_the_samples_stay_as_libsndfile_gives_them(tmp_path: Path) -> None:
+def test_a_constant_bitrate_is_read_as_libsndfile_reads_it(tmp_path: Path) -> None:
     frames = mp3(tmp_path / "a.mp3", constant=True)
     (tmp_path / "a.mp3").write_bytes(b"".join(frames[1:]))
     found = read_wave(tmp_path / "a.mp3", RATE)
@@ -80,7 +80,7 @@ def test_of_a_constant_bitrate_the_samples_stay_as_libsndfile_gives_them(tmp_pat
     assert np.array_equal(found, soundfile.read(tmp_path / "a.mp3", dtype="float32")[0])
 
 
-def test_a_xing_frame_that_says_too_little_or_nothing_is_put_right(tmp_path: Path) -> None:
+def test_a_xing_frame_that_declares_too_little_or_nothing_is_corrected(tmp_path: Path) -> None:
     frames = mp3(tmp_path / "a.mp3")
     whole = read_wave(tmp_path / "a.mp3", RATE)
     (tmp_path / "a.mp3").write_bytes(patched(frames[0], 8, 20) + b"".join(frames[1:]))
@@ -89,7 +89,7 @@ def test_a_xing_frame_that_says_too_little_or_nothing_is_put_right(tmp_path: Pat
     assert len(read_wave(tmp_path / "a.mp3", RATE)) >= len(whole)
 
 
-def test_files_behind_each_other_are_all_heard(tmp_path: Path) -> None:
+def test_joined_files_are_all_read(tmp_path: Path) -> None:
     frames = mp3(tmp_path / "a.mp3")
     n, data = len(read_wave(tmp_path / "a.mp3", RATE)), b"".join(frames)
     (tmp_path / "a.mp3").write_bytes(data + b"TAG" + bytes(125) + data)
@@ -98,20 +98,20 @@ def test_files_behind_each_other_are_all_heard(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("xing", [True, False])
 @pytest.mark.parametrize("lacking", [1, 100, 5000])
-def test_a_cut_one_is_truncated(tmp_path: Path, xing: bool, lacking: int) -> None:
+def test_a_cut_file_is_truncated(tmp_path: Path, xing: bool, lacking: int) -> None:
     data = b"".join(mp3(tmp_path / "a.mp3")[not xing :])
     (tmp_path / "a.mp3").write_bytes(data[:-lacking])
     found = fault(tmp_path / "a.mp3")
     assert str(found) == "truncated" and found.wave is not None and len(found.wave) > RATE
 
 
-def test_one_that_lacks_its_last_frame_is_truncated_by_what_its_xing_frame_says(tmp_path: Path) -> None:
+def test_a_file_with_fewer_frames_than_its_xing_frame_declares_is_truncated(tmp_path: Path) -> None:
     frames = mp3(tmp_path / "a.mp3")
     (tmp_path / "a.mp3").write_bytes(b"".join(frames[:-1]))
     assert str(fault(tmp_path / "a.mp3")) == "truncated"
 
 
-def test_an_encoder_that_counts_the_xing_frame_too_is_believed(tmp_path: Path) -> None:
+def test_an_encoder_may_count_the_xing_frame_too(tmp_path: Path) -> None:
     frames = mp3(tmp_path / "a.mp3")
     (tmp_path / "a.mp3").write_bytes(patched(frames[0], 8, len(frames)) + b"".join(frames[1:]))
     assert len(read_wave(tmp_path / "a.mp3", RATE)) > 2.9 * RATE
@@ -125,4 +125,4 @@ def test_bytes_between_frames_are_named_and_tags_and_padding_are_not(tmp_path: P
         assert len(read_wave(tmp_path / "a.mp3", RATE)) == n
     (tmp_path / "a.mp3").write_bytes(b"".join(frames[:50]) + b"junk" * 50 + b"".join(frames[50:]))
     found = fault(tmp_path / "a.mp3")
-    assert str(found) == "damaged: bytes that are no frame" and found.wave is not None and len(found.wave) == n
+    assert str(found) == "damaged: bytes between frames" and found.wave is not None and len(found.wave) == n

@@ -9,7 +9,7 @@ from input.names import file_key, likely_files, match_files, respell
 NFC, NFD = "caf\u00e9.wav", "cafe\u0301.wav"
 
 
-def test_names_are_spelled_as_they_are_known() -> None:
+def test_names_get_the_known_spelling() -> None:
     assert respell([NFD, "a", "b"], [NFC, "a", "A"]) == [NFC, "a", "b"]
     assert respell([NFC, NFD], [NFC, NFD]) == [NFC, NFD], "the exact one wins"
     assert respell([NFD], []) == [NFD]
@@ -37,7 +37,7 @@ def test_files_by_names(names: list[str], there: list[str], found: dict[str, str
     assert match_files(names, there) == found
 
 
-def test_what_a_missing_name_may_mean() -> None:
+def test_similar_files_of_a_missing_name() -> None:
     there = ["1.ogg", "A.wav", "b.WAV", "b.Wav", "c.flac", "d.1.wav"]
     assert likely_files(["1", "a.wav", "b.wav", "c.wav", "d.1", "e.wav", " 1.ogg "], there) == {
         "1": ["1.ogg"],

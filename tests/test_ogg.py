@@ -40,7 +40,7 @@ def test_the_checksum_is_that_of_the_encoder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
-def test_all_links_of_a_chain_are_heard(tmp_path: Path, subtype: str) -> None:
+def test_all_links_of_a_chain_are_read(tmp_path: Path, subtype: str) -> None:
     """Also one of another codec, rate and number of channels."""
     links = [ogg(tmp_path, subtype, 1.0), ogg(tmp_path, "OPUS", 0.5), ogg(tmp_path, "VORBIS", 0.5, 24_000, 2)]
     (tmp_path / "a.ogg").write_bytes(b"".join(data for data, _ in links))
@@ -49,9 +49,7 @@ def test_all_links_of_a_chain_are_heard(tmp_path: Path, subtype: str) -> None:
 
 @pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
 @pytest.mark.parametrize("place", [0, 1])
-def test_a_chain_of_which_any_link_is_cut_is_named_and_keeps_the_other(
-    tmp_path: Path, subtype: str, place: int
-) -> None:
+def test_a_chain_with_a_truncated_link_is_a_fault_and_keeps_the_other(tmp_path: Path, subtype: str, place: int) -> None:
     data, wave = ogg(tmp_path, subtype, 1.0)
     links = [data, data]
     links[place] = data[:-1]
@@ -82,7 +80,7 @@ def test_a_last_page_without_its_flag_keeps_all_of_its_sound(tmp_path: Path, sub
 
 
 @pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
-def test_of_a_last_page_that_is_cut_the_whole_packets_are_heard(tmp_path: Path, subtype: str) -> None:
+def test_the_whole_packets_of_a_truncated_last_page_are_read(tmp_path: Path, subtype: str) -> None:
     """libsndfile alone hears nothing of that page, which holds all sound of a short clip."""
     data, wave = ogg(tmp_path, subtype, 0.4)
     at = pages(data)[2]
@@ -105,7 +103,7 @@ def test_a_changed_byte_in_any_page_with_sound_is_named(tmp_path: Path, subtype:
         assert str(fault(tmp_path / "a.ogg")).startswith(("damaged: ", "truncated")), at
 
 
-def test_what_lies_behind_the_end_is_no_fault(tmp_path: Path) -> None:
+def test_bytes_after_the_end_are_no_fault(tmp_path: Path) -> None:
     data, wave = ogg(tmp_path, "VORBIS", 1.0)
     for tail in (b"TAG" + bytes(125), bytes(1000)):
         (tmp_path / "a.ogg").write_bytes(data + tail)

@@ -187,7 +187,7 @@ def test_stopped_at_any_moment_it_ends_with_the_same_bytes(work: Path, demo: Pat
     said, err = stop_at(interrupted, "one fold 0 epoch 2/3", signal.SIGINT)
     assert "one fold 0: going on after epoch 1 of 3" in said and "epoch 1/3" not in said
     lines = [line for line in err.splitlines() if not line.startswith(OURS)]
-    assert lines == ["interrupted: the same command goes on from here"] and interrupted.returncode == 130
+    assert lines == ["interrupted: run the same command to continue"] and interrupted.returncode == 130
 
     stop_at(start(*words), "one fold 0 epoch 3/3", signal.SIGKILL)  # the epochs are done, the folder is not whole
     last = run(*words)
@@ -202,7 +202,7 @@ def test_folds_side_by_side_stop_and_go_on(work: Path, demo: Path, tmp_path: Pat
     process = start(*words)
     out, err = stop_at(process, "epoch 1/3", how)  # waits for the children too, which have its standard error
     assert process.returncode == 130, out + err
-    assert "interrupted: the same command goes on from here" in err
+    assert "interrupted: run the same command to continue" in err
     assert [f.name for f in (tmp_path / "runs/one").glob("fold?")] == [], "the children heard of it"
     assert run(*words).returncode == 0
     for fold in ("fold0", "fold1"):
@@ -293,7 +293,7 @@ def test_submit_before_training_says_what_to_do(demo: Path, tmp_path: Path) -> N
         (["train.device=cpu", "train.precision=fp16"], "train.precision=fp16 is for GPUs"),
         (["--fold", "0..2"], "folds go from 0 to 1"),
         (["--config", "configs/none.yaml"], "configs/none.yaml: cannot read the config"),
-        (["--input", "/nowhere/at/all"], "/nowhere/at/all: no such folder: give the competition's folder"),
+        (["--input", "/nowhere/at/all"], "/nowhere/at/all: no such folder: set the competition's folder"),
     ],
 )
 def test_what_cannot_be_trained_is_one_line_and_leaves_nothing(

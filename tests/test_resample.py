@@ -36,7 +36,7 @@ def test_equal_to_the_sum_on_paper(rate: int, new_rate: int, samples: int) -> No
     np.testing.assert_allclose(resample(x, rate, new_rate), expected, atol=1e-5)
 
 
-def test_no_sample_is_lost_where_torchaudio_rounds_the_length() -> None:
+def test_no_sample_is_lost_when_torchaudio_rounds_the_length() -> None:
     """1,400,123 * 147 / 160 is 1,286,363.006: 1,286,364 new samples, but float32 counts in eighths there."""
     wave = np.random.default_rng(0).standard_normal(1_400_123).astype(np.float32)
     plain, found = Resample(160, 147)(torch.from_numpy(wave)).numpy(), resample(wave, 48_000, 44_100)

@@ -468,7 +468,7 @@ def test_ctrl_c_is_one_line(extraction):
     process, _ = extraction
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it too, as they are starting
     err = process.communicate()[1]
-    assert (process.returncode, err) == (130, "interrupted: the same command goes on from here\n")
+    assert (process.returncode, err) == (130, "interrupted: run the same command to continue\n")
 
 
 def test_a_worker_that_is_killed_is_one_line(extraction):

@@ -139,7 +139,7 @@ def test_two_processes_share_a_study_and_an_interrupted_one_goes_on(tmp_path: Pa
 
     begun = start(*words(tmp_path, tiny, "--workers", 2, "--trials", 40))
     out, err = stop_at(begun, "trial ", signal.SIGINT)
-    assert begun.returncode == 130 and err.splitlines()[-1] == "interrupted: the same command goes on from here", err
+    assert begun.returncode == 130 and err.splitlines()[-1] == "interrupted: run the same command to continue", err
     assert "Traceback" not in err
     folder = tmp_path / "studies/demo_resnetish-space"
     done = len(finished(open_study(folder)))
