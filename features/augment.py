@@ -16,11 +16,11 @@ Batch = tuple[Tensor, Tensor, Tensor]
 class Augment:
     """Call it with log-mel x (batch, 1, n_mels, n_frames), soft labels y (batch, classes), loss weights w (batch,).
 
-    Returns the three, changed; what is given stays as it was. First comes what changes the sound of one clip, so that
-    two partners of a mixture were changed differently; then mixing; masks come last, or the fill of one clip would
-    shine through another. `fill` (n_mels,) is what a mask shows and what a shift lets in: the training mean, since a
-    zero in the log domain would be loud. The stretch comes before the shift, or it would move fill to other bands.
-    gain: a random offset in log-mel, which is a random loudness. extra: names of the user's own, which come last.
+    Returns the three, changed; the inputs stay unchanged. Changes of single clips come first, so that the two clips of
+    a mixture differ; then mixing; masks come last, since mixing would make them transparent. `fill` (n_mels,) is the
+    value inside masks and of shifted-in bands: the training mean, because zero is loud in the log domain. The stretch
+    comes before the shift, because it would move fill to other bands. gain: a random offset in log-mel, i.e. a random
+    loudness. extra: names of user functions, applied last.
     """
 
     def __init__(
@@ -81,10 +81,10 @@ class Augment:
 
 
 class UserAugmentation:
-    """The user's function (x, y, w, rng) -> (x, y, w), by name; called as `Augment` is, once that is done.
+    """A user function (x, y, w, rng) -> (x, y, w), by name, called at the end of `Augment`.
 
-    The three keep shape and device; y is as wide as `Loss.beside` makes it. Raises UserError where there is no such
-    function, where it raises, and where it returns something else.
+    The three keep shape and device; y may have further columns of the loss. Raises UserError if there is no such
+    function, if it raises, and if it returns something else.
     """
 
     def __init__(self, name: str) -> None:
@@ -93,24 +93,23 @@ class UserAugmentation:
 
     def __call__(self, x: Tensor, y: Tensor, w: Tensor, rng: np.random.Generator) -> Batch:
         with faults_in_one_line(self.name, "augment.extra"):
-            found = self.function(x, y, w, rng)
-        given = [(tuple(t.shape), t.device) for t in (x, y, w)]
-        parts = found if isinstance(found, tuple | list) else (found,)
-        there = [(tuple(t.shape), t.device) if isinstance(t, Tensor) else type(t).__name__ for t in parts]
-        if there != given:
-            raise UserError(
-                f"augment.extra: {self.name} must return x, y, w of {_told(given)}, but returns {_told(there)}"
-            )
+            result = self.function(x, y, w, rng)
+        expected = [(tuple(t.shape), t.device) for t in (x, y, w)]
+        parts = result if isinstance(result, tuple | list) else (result,)
+        returned = [(tuple(t.shape), t.device) if isinstance(t, Tensor) else type(t).__name__ for t in parts]
+        if returned != expected:
+            shapes = f"x, y, w of {_describe(expected)}, but returns {_describe(returned)}"
+            raise UserError(f"augment.extra: {self.name} must return {shapes}")
         x, y, w = parts
         return x, y, w
 
 
-def _told(parts: Sequence[object]) -> str:
+def _describe(parts: Sequence[object]) -> str:
     return ", ".join(f"{part[0]} on {part[1]}" if isinstance(part, tuple) else str(part) for part in parts)
 
 
 def roll(x: Tensor, rng: np.random.Generator) -> Tensor:
-    """Each clip turned in time by 0 to n_frames - 1 frames: what leaves at the end enters at the start."""
+    """Each clip rotated in time by 0 to n_frames - 1 frames: the end wraps around to the start."""
     n_frames = x.shape[3]
     shift = _on(x, rng.integers(0, n_frames, (len(x), 1, 1, 1)))
     source = (torch.arange(n_frames, device=x.device) - shift) % n_frames
@@ -123,22 +122,22 @@ def resized_crop(x: Tensor, most: float, rng: np.random.Generator) -> Tensor:
     mel, frame = (_on(x, _stretch(len(x), size, most, rng)) for size in x.shape[2:])
     shape = (len(x), *x.shape[2:])
     grid = torch.stack([frame[:, None, :].expand(shape), mel[:, :, None].expand(shape)], dim=3)
-    # border: a place may lie outside by a rounding error. Autocast leaves grid_sample and all above in full precision;
-    # affine_grid would be a matrix product, which it does not.
+    # border: rounding may give places outside. Autocast keeps grid_sample and the lines above in full precision, but
+    # not affine_grid, a matrix product.
     return torch.nn.functional.grid_sample(x, grid, padding_mode="border", align_corners=True)
 
 
 def _stretch(n: int, size: int, most: float, rng: np.random.Generator) -> np.ndarray:
-    """(n, size): the places of a part, evenly spaced, where -1 is the first row or column and 1 the last."""
+    """(n, size): evenly spaced positions of a part; -1 is the first row or column, 1 the last."""
     part = rng.uniform(1 - most, 1, (n, 1))
     first = rng.uniform(-1, 1, (n, 1)) * (1 - part) - part
     return first + part * np.linspace(0, 2, size)
 
 
 def freq_shift(x: Tensor, most: int, fill: Tensor, rng: np.random.Generator) -> Tensor:
-    """Each clip moved by -most to most mel bands (up is above 0); what enters is the fill (1, 1, n_mels, 1)."""
+    """Each clip moved by -most to most mel bands (up is above 0); new bands get the fill (1, 1, n_mels, 1)."""
     n, _, n_mels, n_frames = x.shape
-    most = min(most, n_mels - 1)  # one band at least stays
+    most = min(most, n_mels - 1)  # at least one band stays
     shift = _on(x, rng.integers(-most, most + 1, (n, 1)))
     source = torch.arange(n_mels, device=x.device) - shift  # (batch, n_mels)
     inside = (source >= 0) & (source < n_mels)
@@ -148,8 +147,8 @@ def freq_shift(x: Tensor, most: int, fill: Tensor, rng: np.random.Generator) -> 
 
 
 def mixup(x: Tensor, y: Tensor, w: Tensor, alpha: float, rng: np.random.Generator) -> Batch:
-    """Each clip mixed with another of the batch by lambda ~ Beta(alpha, alpha); labels by what that leaves of their
-    weights, so that the loss is the mixture of both weighted losses.
+    """Each clip mixed with another of the batch by lambda ~ Beta(alpha, alpha); labels are mixed in proportion to
+    lambda and weight, so that the loss is the mixture of both weighted losses.
 
     Source: H. Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018, here with one lambda per clip.
     """
@@ -159,11 +158,11 @@ def mixup(x: Tensor, y: Tensor, w: Tensor, alpha: float, rng: np.random.Generato
 
 
 def concat_mix(x: Tensor, y: Tensor, w: Tensor, chance: float, rng: np.random.Generator) -> Batch:
-    """From a random frame on, each clip gives way to the same frames of another, with this chance; labels are mixed by
-    share of frames as in `mixup`. Each clip follows one other: only a batch of one meets itself."""
+    """With this chance, a clip is replaced by another from a random frame on; labels are mixed by share of frames as in
+    `mixup`. Clips follow each other in a random circle, so that no clip meets itself in batches above one."""
     n, n_frames = len(x), x.shape[3]
     chosen = rng.random(n) < chance
-    own = np.where(chosen, rng.integers(1, max(n_frames, 2), n), n_frames)  # frames that stay, 1 at least
+    own = np.where(chosen, rng.integers(1, max(n_frames, 2), n), n_frames)  # frames that stay, at least 1
     circle = rng.permutation(n)
     other = np.empty_like(circle)
     other[circle] = np.roll(circle, 1)
@@ -174,7 +173,7 @@ def concat_mix(x: Tensor, y: Tensor, w: Tensor, chance: float, rng: np.random.Ge
 
 
 def _blend_labels(y: Tensor, w: Tensor, lam: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-    """Labels and weights: a clip of weight 0 lends its sound, and not its label."""
+    """Labels and weights: a clip of weight 0 adds its sound but not its label."""
     mixed = _blend(w, lam, other)
     share = torch.where(mixed > 0, lam * w / mixed.clamp_min(1e-12), lam)
     return _blend(y, share, other), mixed
@@ -195,10 +194,10 @@ def mask(x: Tensor, dim: int, widest: int, fill: Tensor, rng: np.random.Generato
 
 
 def erase(x: Tensor, chance: float, fill: Tensor, rng: np.random.Generator) -> Tensor:
-    """One rectangle per clip shows the fill, with this chance: 2 to 40 % of the area, up to 3.3 times as much of one
-    side as of the other; where it would leave the clip, that side is masked whole.
+    """With this chance, fill a rectangle of a clip: 2 to 40 % of the area, relative sides differ by up to 3.3 times; a
+    side longer than the clip is cut to the clip.
 
-    Source: Z. Zhong et al., "Random Erasing Data Augmentation", 2020; there one draws again until it fits.
+    Source: Z. Zhong et al., "Random Erasing Data Augmentation", 2020, which draws again until it fits.
     """
     n = len(x)
     chosen = rng.random(n) < chance
@@ -211,8 +210,8 @@ def erase(x: Tensor, chance: float, fill: Tensor, rng: np.random.Generator) -> T
 
 
 def _span(x: Tensor, dim: int, width: np.ndarray, rng: np.random.Generator) -> Tensor:
-    """True where a span lies that is as wide as `width` (batch,) says, anywhere along the dimension; like x, but of
-    size 1 in all other dimensions than the batch."""
+    """A mask, true on a span of `width` (batch,) at a random position of the dimension; size 1 in the other dimensions
+    except the batch."""
     size = x.shape[dim]
     first = _on(x, rng.integers(0, size - width + 1)).view(-1, 1)
     place = torch.arange(size, device=x.device)[None]
@@ -221,6 +220,6 @@ def _span(x: Tensor, dim: int, width: np.ndarray, rng: np.random.Generator) -> T
 
 
 def _on(x: Tensor, values: np.ndarray) -> Tensor:
-    """Host draws to the device of x; floats become float32."""
+    """Move random draws to the device of x; floats become float32."""
     t = torch.from_numpy(values)
     return t.to(x.device, torch.float32 if t.is_floating_point() else t.dtype, non_blocking=True)

@@ -1,4 +1,4 @@
-"""From the store to the network: crops and windows of many clips at once, gathered on the device that trains."""
+"""From the store to the network: crops and windows of many clips at once, gathered on the training device."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -11,12 +11,12 @@ from features.store import Store
 
 
 class Batches:
-    """The store's frames on a device, or mapped from disk where they would not fit.
+    """The store's frames on a device, or mapped from disk if they do not fit.
 
-    Nothing here waits for a GPU: the host runs ahead, and what it sends is copied before the call returns.
+    Nothing here waits for a GPU: the host may run ahead.
 
-    Both calls return (batch, 1, n_mels, n_frames) float32 on `device`. What a clip lacks is the log-mel of silence, or
-    with padding "repeat" the clip again, before its start too; a clip without a frame is silence either way.
+    Both calls return (batch, 1, n_mels, n_frames) float32 on `device`. Short clips are padded with the log-mel of
+    silence, or with padding "repeat" by repeating the clip on both sides; a clip without frames is always silence.
     """
 
     def __init__(
@@ -30,25 +30,25 @@ class Batches:
 
     def crop(self, rows: np.ndarray, n_frames: int, rng: np.random.Generator) -> Tensor:
         """One random crop of every clip in rows; a shorter clip is placed at random within its padding."""
-        room = self.store.length[rows] - n_frames  # negative: frames of padding to add
+        room = self.store.length[rows] - n_frames  # negative: frames of padding
         draw = rng.integers(0, np.abs(room) + 1)
         return self.at(rows, np.where(room >= 0, draw, -draw), n_frames)
 
     def at(self, rows: np.ndarray, first: np.ndarray, n_frames: int) -> Tensor:
-        """The n_frames of each clip from its frame `first` on, which may lie before its start."""
+        """n_frames of each clip from its frame `first` on, which may be negative."""
         end = self.store.length[rows]
         frame = self._to_home(first)[:, None] + torch.arange(n_frames, device=self._home)  # (batch, n_frames)
-        # Asked on the host: a batch of whole clips is spared what follows.
-        leaves = bool((first < 0).any() or (first + n_frames > end).any())
-        if leaves and self.padding == "repeat":
+        # Checked on the host, so that batches without padding skip the rest.
+        padded = bool((first < 0).any() or (first + n_frames > end).any())
+        if padded and self.padding == "repeat":
             frame %= self._to_home(np.maximum(end, 1))[:, None]
-            leaves = bool((end == 0).any())
+            padded = bool((end == 0).any())
         flat = (self._to_home(self.store.start[rows])[:, None] + frame).clamp_(0, max(len(self._frames) - 1, 0))
         x = torch.empty(len(rows), 1, self._frames.shape[1], n_frames, device=self._home)
-        if len(self._frames):  # else a store of unreadable clips only
+        if len(self._frames):  # a store may only have unreadable clips
             clips = self._frames.index_select(0, flat.flatten()).view(len(rows), n_frames, -1)
-            x[:, 0].copy_(clips.transpose(1, 2))  # turns and converts in one pass
-        if leaves:
+            x[:, 0].copy_(clips.transpose(1, 2))  # transposes and converts in one pass
+        if padded:
             inside = (frame >= 0) & (frame < self._to_home(end)[:, None])
             x.masked_fill_(~inside[:, None, None], self.store.silence)
         return x.to(self.device, non_blocking=True)
@@ -57,14 +57,14 @@ class Batches:
         if self.device.type != "cuda":
             return True
         free, total = torch.cuda.mem_get_info(self.device)
-        return free - frames.nbytes > total // 2  # half the card stays for the network, however many stores there are
+        return free - frames.nbytes > total // 2  # keep half of the card for the network, for any number of stores
 
     def _to_home(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self._home, non_blocking=True)
 
 
 def draw_length(shortest: int, longest: int, rng: np.random.Generator) -> int:
-    """The frames of a batch's crops, from shortest to longest; no draw where there is no choice."""
+    """The crop length of a batch in frames, from shortest to longest; no draw if they are equal."""
     return shortest if shortest == longest else int(rng.integers(shortest, longest + 1))
 
 
@@ -72,12 +72,12 @@ def windows(length: np.ndarray, n_frames: int, overlap: float = 0.0) -> tuple[np
     """Evenly spaced windows that cover every clip: (clip, first frame) of each, both (n_windows,).
 
     A clip of up to n_frames + 1 frames has one window (5.000 s are 501 frames, the last centred on the end), centred
-    if it is shorter; a longer one has as few as will do, the first at its start, the last at its end. Of a window the
-    next one covers `overlap` again, or more, as far as it still begins a frame later. Without overlap a clip of
-    k * n_frames + 1 frames leaves one of them out, whose sound its neighbours hold all the same.
+    if it is shorter; a longer one has the minimum number, the first at its start, the last at its end. The next window
+    overlaps at least the share `overlap` and starts at least one frame later. Without overlap a clip of
+    k * n_frames + 1 frames skips one frame; the neighbouring frames overlap its sound.
     """
-    step = max(1, int(n_frames * (1 - overlap) + 1e-6))  # from window to window, at most; 1e-6: 0.9 of 500 is 450
-    spare = 0 if overlap else 1  # the frame that may be left out
+    step = max(1, int(n_frames * (1 - overlap) + 1e-6))  # maximum distance of windows; 1e-6: 0.9 of 500 is 450
+    spare = 0 if overlap else 1  # the frame that may be skipped
     count = 1 + np.where(length > n_frames + 1, -(-(length - spare - n_frames) // step), 0)
     clip = np.repeat(np.arange(len(length)), count)
     nth = np.arange(len(clip)) - np.repeat(np.cumsum(count) - count, count)
@@ -88,21 +88,21 @@ def windows(length: np.ndarray, n_frames: int, overlap: float = 0.0) -> tuple[np
 
 
 class Sources:
-    """Row numbers run on from one part to the next. Each part is the Batches of one set of clips: the clips themselves
-    first, then copies of them (played at other speeds, say), row for row.
+    """Several sets of clips with consecutive row numbers. Each part has the Batches of the clips and of their copies
+    (at other speeds, for example), row for row.
 
-    All stores have the same settings but for their speed. Raises ValueError where a copy holds other clips.
+    All stores have the same settings except the speed. Raises ValueError if a copy has other clips.
     """
 
     def __init__(self, parts: Sequence[Sequence[Batches]]) -> None:
         for versions in parts:
             if any(copy.store.fnames != versions[0].store.fnames for copy in versions):
-                raise ValueError("a copy does not hold the clips that it is a copy of")
+                raise ValueError("a copy has other clips than its original")
         self.parts = [tuple(versions) for versions in parts]
         self.first = np.cumsum([0, *(len(versions[0].store.fnames) for versions in self.parts)])
 
     def crop(self, rows: np.ndarray, n_frames: int, rng: np.random.Generator) -> Tensor:
-        """As `Batches.crop`, of the clip or of one of its copies, each as likely. One store alone costs no draw."""
+        """As `Batches.crop`, of the clip or one of its copies with equal chance. No draw with a single store."""
         original = self.parts[0][0]
         if len(self.parts) == len(self.parts[0]) == 1:
             return original.crop(rows, n_frames, rng)

@@ -2,9 +2,9 @@
 
 Equal to torchaudio's MelSpectrogram (power 2, HTK scale, no filter normalisation, centred frames, reflect padding)
 followed by log(x + log_floor), to 1e-3 absolute in log-mel; with mel_scale=slaney likewise to librosa's
-(tests/test_log_mel.py). Faster, because a block of frames stays in the cache from the window to the filters, and
-because one product sums the squares of real and imaginary parts and weighs them, group by group of mel bands over the
-bins that the group hears. NumPy multiplies: matrices this narrow take its BLAS half the time of PyTorch's.
+(tests/test_log_mel.py). Faster, because a block of frames stays in the cache from window to filters, and because one
+product per group of mel bands sums the squares of real and imaginary parts and weighs them. NumPy multiplies: its BLAS
+takes half of PyTorch's time for such narrow matrices.
 """
 
 import math
@@ -14,8 +14,8 @@ import torch
 
 from configs.schema import FeatureConfig
 
-BLOCK = 168  # frames transformed at a time: the buffers stay in the cache and do not grow with the clip
-GROUP = 8  # mel bands multiplied at a time: fewer save multiplications with zeros, more save calls
+BLOCK = 168  # frames per step: the buffers fit the cache and do not grow with the clip
+GROUP = 8  # mel bands per product: fewer skip more zeros, more need fewer calls
 
 
 class LogMel:
@@ -23,7 +23,7 @@ class LogMel:
 
     Samples are float32 of full scale 1, or int16 of full scale 32,768, as a WAV holds them: the same result to the bit.
     n_frames is 1 + samples // hop_length; a wave shorter than half a frame is first filled with zeros. Frequencies in
-    Hz, n_fft and hop_length in samples. trim_db cuts leading and trailing frames that are so many dB below the loudest.
+    Hz, n_fft and hop_length in samples. trim_db cuts leading and trailing frames this many dB below the loudest.
     """
 
     def __init__(
@@ -66,10 +66,10 @@ class LogMel:
         return mel
 
     def _padded(self, wave: np.ndarray) -> np.ndarray:
-        """(samples + n_fft,) float32 of the scale of the wave, half a frame reflected at either end."""
+        """(samples + n_fft,) float32 in the scale of the wave, half a frame reflected at both ends."""
         half = self.n_fft // 2
         n = max(len(wave), half + 1)  # reflection needs more samples than it adds
-        out = np.empty(n + 2 * half, np.float32)  # filled by hand: np.pad takes twice the time
+        out = np.empty(n + 2 * half, np.float32)  # np.pad takes twice the time
         out[half : half + len(wave)] = wave
         out[half + len(wave) : half + n] = 0
         out[:half] = out[2 * half : half : -1]
@@ -98,7 +98,7 @@ def mel_filters(
 
 
 def empty_mel_bands(cfg: FeatureConfig) -> list[int]:
-    """The mel bands that lie between two bins of the FFT, and hear nothing."""
+    """Mel bands between two FFT bins, which are always empty."""
     filters = mel_filters(cfg.sample_rate, cfg.n_fft, cfg.n_mels, cfg.f_min, cfg.f_max, cfg.mel_scale)
     return [int(band) for band in np.flatnonzero(~filters.any(axis=0))]
 
@@ -121,13 +121,13 @@ def _slaney_hz(mel: np.ndarray) -> np.ndarray:
 
 
 def _grouped(filters: np.ndarray) -> list[tuple[slice, slice, np.ndarray]]:
-    """Of each group of neighbouring mel bands: the parts of the spectrum that it hears, the bands, and the filters
-    (parts, bands). A bin has two parts, real and imaginary, one behind the other: their squares are summed here too."""
+    """For each group of neighbouring mel bands: its parts of the spectrum, the bands, and the filters (parts, bands). A
+    bin has two parts, real and imaginary, whose squares the product sums too."""
     groups = []
     for first in range(0, filters.shape[1], GROUP):
-        heard = np.flatnonzero(filters[:, first : first + GROUP].any(axis=1))
-        if len(heard):  # a band between two bins hears nothing
-            bins, bands = slice(int(heard[0]), int(heard[-1]) + 1), slice(first, first + GROUP)
+        used = np.flatnonzero(filters[:, first : first + GROUP].any(axis=1))
+        if len(used):  # bands between two bins are empty
+            bins, bands = slice(int(used[0]), int(used[-1]) + 1), slice(first, first + GROUP)
             both = np.repeat(filters[bins, bands], 2, axis=0)
             groups.append((slice(2 * bins.start, 2 * bins.stop), bands, both))
     return groups

@@ -1,8 +1,8 @@
 """The packed feature store: the log-mel frames of all clips in one float16 array, with an index by fname.
 
 work/features/<key>/ holds frames.f16 (total frames, n_mels), index.npz and manifest.json, which has the checksums. The
-key is a hash of the settings and of every file's name, size and modification time. While it is being made it is called
-<key>.partial and fills up with parts, so that an interrupted extraction goes on.
+key is a hash of the settings and of every file's name, size and modification time. During extraction the folder is
+named <key>.partial and collects parts, so that an interrupted extraction can continue.
 """
 
 import hashlib
@@ -64,7 +64,7 @@ class Store:
     frame_rate: float  # frames per second
 
     def rows(self, fnames: Sequence[str]) -> np.ndarray:
-        """Row numbers of clips by name; raises KeyError for a name that is not here."""
+        """Row numbers of clips by name; raises KeyError for an unknown name."""
         index = {name: i for i, name in enumerate(self.fnames)}
         return np.array([index[name] for name in fnames], dtype=np.int64)
 
@@ -72,10 +72,10 @@ class Store:
 def open_features(
     cfg: FeatureConfig, clips: "pd.DataFrame", folder: Path, workers: int | None = None, wave: str | None = None
 ) -> Store:
-    """The store of these clips, made first if it is not there.
+    """The store of these clips, which is made first if needed.
 
-    clips: fname and path, None for a missing file. wave: the user's function that changes their sound, by name. Raises
-    UserError where the store is corrupted.
+    clips: fname and path, None for a missing file. wave: name of a user function that changes the sound. Raises
+    UserError if the store is corrupted.
     """
     fnames: list[str] = clips["fname"].tolist()
     files: list[str | None] = [path if isinstance(path, str) else None for path in clips["path"]]  # pandas: NaN
@@ -83,14 +83,14 @@ def open_features(
     final = folder / key
     if not final.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        with lock(final, on_wait=lambda: say(f"features: another process makes {final}: waiting for it")):
+        with lock(final, on_wait=lambda: say(f"features: waiting for another process that makes {final}")):
             if not final.exists():  # another process may have made it while this one waited
                 _make(cfg, fnames, files, final, workers or len(os.sched_getaffinity(0)), wave)
     return _open(final, cfg)
 
 
 def store_key(cfg: FeatureConfig, fnames: Sequence[str], files: Sequence[str | None], wave: str | None = None) -> str:
-    """Twelve hex digits: settings, name, size and modification time of every file, and the code that changes them."""
+    """Twelve hex digits: a hash of settings, name, size and modification time of every file, and user code."""
     code = [wave, hashes(source_files(wave, "augment.wave"))] if wave else []
     digest = hashlib.sha256(json.dumps([FORMAT, asdict(cfg), *code], sort_keys=True).encode())
     for fname, file in zip(fnames, files, strict=True):
@@ -103,7 +103,7 @@ def _open(folder: Path, cfg: FeatureConfig) -> Store:
     try:
         index = _checked_index(folder, cfg.n_mels)
     except (OSError, ArithmeticError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{folder}: corrupted ({error}): delete this folder, it will be made again") from None
+        raise UserError(f"{folder}: corrupted ({error}): delete this folder, then run the same command") from None
     fnames, length = tuple(index["fname"].tolist()), index["length"]
     shape = (int(length.sum()), cfg.n_mels)
     mapped: np.ndarray = (
@@ -126,7 +126,7 @@ def _open(folder: Path, cfg: FeatureConfig) -> Store:
 
 
 def _checked_index(folder: Path, n_mels: int) -> dict[str, np.ndarray]:
-    """The arrays of index.npz. Raises ValueError and others where a file is not what the manifest says."""
+    """The arrays of index.npz. Raises ValueError and others if a file does not match the manifest."""
     manifest = read_json(folder / "manifest.json", Manifest, "")
     packed = (folder / "index.npz").read_bytes()
     if zlib.crc32(packed) != manifest.crc32.get("index.npz"):
@@ -142,7 +142,7 @@ def _checked_index(folder: Path, n_mels: int) -> dict[str, np.ndarray]:
 
 
 def normalisation(store: Store, rows: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """What is taken from the log-mel and what it is divided by, both (n_mels,) float32.
+    """The mean to subtract from the log-mel and the standard deviation to divide by, both (n_mels,) float32.
 
     'per_mel': mean and standard deviation of each band over these clips, every clip with the same weight; 'global': of
     all bands together; 'decibel': 0 and ln(10) / 10, which turns the natural logarithm of power into 10 log10.
@@ -150,9 +150,9 @@ def normalisation(store: Store, rows: np.ndarray, kind: str) -> tuple[np.ndarray
     if kind == "decibel":
         n_mels = store.frames.shape[1]
         return np.zeros(n_mels, np.float32), np.full(n_mels, np.log(10) / 10, np.float32)
-    heard = rows[store.length[rows] > 0]
-    mean = store.mean[heard].mean(axis=0, dtype=np.float64)
-    square = store.mean_square[heard].mean(axis=0, dtype=np.float64)
+    audible = rows[store.length[rows] > 0]
+    mean = store.mean[audible].mean(axis=0, dtype=np.float64)
+    square = store.mean_square[audible].mean(axis=0, dtype=np.float64)
     if kind == "global":
         mean, square = np.full_like(mean, mean.mean()), np.full_like(square, square.mean())
     std = np.sqrt(np.maximum(square - mean**2, LEAST_STD**2))

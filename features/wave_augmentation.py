@@ -1,4 +1,4 @@
-"""The user's function on the sound of a clip, before its features: what copies of training clips are made with."""
+"""A user function on the sound of a clip, before its features: it makes copies of training clips."""
 
 import zlib
 
@@ -11,8 +11,8 @@ from console.errors import UserError
 class WaveAugmentation:
     """Call it with a clip's name and wave (samples,) float32: the user's function (wave, sample_rate, rng) -> wave.
 
-    The result may be longer or shorter. rng is seeded by the clip's name alone, so that a copy is the same whichever
-    process makes it. Raises UserError where there is no such function, where it raises, and where it returns no wave.
+    The result may be longer or shorter. rng is seeded by the clip's name, so that a copy is the same in every process.
+    Raises UserError if there is no such function, if it raises, and if it returns no wave.
     """
 
     def __init__(self, name: str, sample_rate: int) -> None:

@@ -18,18 +18,20 @@ from input.competition import read_table
 
 
 def load_folds(cfg: FoldConfig, train: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    """fname, label, verified, group, fold for every training clip; made and written at the first call.
+    """fname, label, verified, group, fold for every training clip; assigned and written by the first call.
 
-    The file's name is a hash of the settings and of the table, so another competition or seed gets another file. Raises
-    UserError where the file does not hold the clips of the table, the group column does not exist, or there are fewer
-    groups than folds.
+    The file name is a hash of the settings and of the table, so another competition or seed gets another file. Raises
+    UserError if the file has other clips than the table, the group column does not exist, or there are fewer groups
+    than folds.
     """
     table = train[["fname", "label", "verified"]].reset_index(drop=True)
     table["group"] = _groups(cfg, train)
     file = folder / f"folds-{_key(cfg, table)}.csv"
     if not file.exists():
         if (n_groups := table["group"].nunique()) < cfg.n_folds:
-            raise UserError(f"folds.n_folds: {n_groups} groups of training clips cannot fill {cfg.n_folds} folds")
+            raise UserError(
+                f"folds.n_folds: {n_groups} groups of clips cannot fill {cfg.n_folds} folds: use fewer folds"
+            )
         _write(table.assign(fold=assign_folds(table, cfg.n_folds, cfg.seed)), file)
         say(f"folds: {len(table)} clips in {cfg.n_folds} folds -> {file}")
     table["fold"] = _read_folds(file, table, cfg.n_folds)
@@ -38,7 +40,7 @@ def load_folds(cfg: FoldConfig, train: pd.DataFrame, folder: Path) -> pd.DataFra
 
 
 def fold_number(text: str) -> int | None:
-    """The fold that a text names, None where it is no whole number from 0 in plain digits."""
+    """The fold number in a text, None if it is not a whole number in plain digits."""
     return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
 
 
@@ -57,7 +59,7 @@ def parse_folds(text: str, n_folds: int, option: str = "--fold") -> list[int]:
 
 
 def fold_hash(folds: pd.DataFrame) -> str:
-    """Twelve hex digits of who is in which fold with what label, verified or not, whatever the order of the rows."""
+    """Twelve hex digits: a hash of fname, label, verified and fold, independent of the order of the rows."""
     columns = (folds[name] for name in ("fname", "label", "verified", "fold"))
     lines = sorted(
         f"{fname},{label},{verified:d},{fold}" for fname, label, verified, fold in zip(*columns, strict=True)
@@ -68,10 +70,10 @@ def fold_hash(folds: pd.DataFrame) -> str:
 def assign_folds(table: pd.DataFrame, n_folds: int, seed: int) -> np.ndarray:
     """A fold (clips,) for each row of a table with fname, label, verified and group.
 
-    Groups are placed whole, the largest first: each goes where its label x verified cells are emptiest, then where
-    there are fewest clips. Single clips come last and even out what groups left uneven: without groups every cell is
-    within one clip of n / n_folds. Ties fall by a hash of seed and name, so neither the order of the rows nor the
-    machine matters.
+    Groups stay together and are placed largest first: each goes to the fold with the fewest clips in its label x
+    verified cells, then with the fewest clips. Single clips come last and balance the rest: without groups every cell
+    is within one clip of n / n_folds. Ties are decided by a hash of seed and name, so neither the order of the rows nor
+    the machine matters.
     """
     cell_of = pd.factorize(table["label"] + "\0" + table["verified"].astype(str), sort=True)[0]
     members: dict[str, list[int]] = {}
@@ -96,36 +98,36 @@ def _tie(seed: int, text: str) -> bytes:
 
 
 def _write(folds: pd.DataFrame, file: Path) -> None:
-    with atomic(file) as part:  # two processes may write it at once, the same bytes
+    with atomic(file) as part:  # two processes may write the same bytes at once
         folds.to_csv(part, index=False, lineterminator="\n")
 
 
 def _read_folds(file: Path, table: pd.DataFrame, n_folds: int) -> np.ndarray:
-    """The fold column of the file, which must hold the rows of the table besides."""
+    """The fold column of the file, whose other columns must equal the table."""
     written = read_table(file, (*table.columns, "fold"))
     same = written[list(table.columns)].equals(table.astype(str))
     if not same or not written["fold"].isin([str(k) for k in range(n_folds)]).all():
-        raise UserError(f"{file}: does not hold the clips of the competition: delete it, it will be made again")
+        raise UserError(f"{file}: has other clips than the competition: delete it, then run the same command")
     return written["fold"].to_numpy(dtype=np.int64)
 
 
 def _groups(cfg: FoldConfig, train: pd.DataFrame) -> list[str]:
-    """The group of every clip; a clip without one is its own."""
+    """The group of every clip; a clip without one is a group of its own."""
     own = [f"clip {fname}" for fname in train["fname"]]
     column = cfg.group_column
     default = FoldConfig.group_column
     if column is None:
         if default in train and (shared := train[default][train[default].ne("")].duplicated(keep=False).sum()):
             warn(
-                f"grouping is off, but {shared} clips share a {default} with another clip: clips cut from one "
-                f"recording will stand in training and validation, and the out-of-fold score will be too high"
+                f"grouping is off, but {shared} clips share a {default} with another clip: clips from one "
+                f"recording will be in training and validation, and the out-of-fold score will be too high"
             )
         return own
     if column not in train:
         if column != default:
             there = ", ".join(map(str, train.columns))
-            raise UserError(f"folds.group_column: the training table has no column {column!r}; it has {there}")
-        say(f"folds: the competition has no column {column}: clips are dealt one by one")
+            raise UserError(f"folds.group_column: the training table has no column {column!r}: use one of {there}")
+        say(f"folds: the competition has no column {column}: clips are not grouped")
         return own
     has_none = train[column].isna() | (train[column] == "")
     return [single if none else str(value) for value, none, single in zip(train[column], has_none, own, strict=True)]
@@ -138,17 +140,17 @@ def _key(cfg: FoldConfig, table: pd.DataFrame) -> str:
 
 
 def _warn_of_gaps(folds: pd.DataFrame, n_folds: int) -> None:
-    """A class that sits in one fold only is never learned by that fold's model."""
+    """The model of a fold never learns a class whose clips are all in that fold."""
     spread = folds.groupby("label")["fold"].nunique()
     if alone := sorted(spread[spread < 2].index):
-        warn(f"all clips of a class lie in one fold, whose model cannot know it: {list_some(alone)}")
+        warn(f"classes with all clips in one fold, whose model cannot learn them: {list_some(alone)}")
     short = folds["label"].value_counts()
     if few := sorted(short[short < n_folds].index):
         warn(f"classes with fewer clips than folds: {list_some(few)}")
 
 
 def group_numbers(train: pd.DataFrame, column: str | None) -> np.ndarray:
-    """The number of each clip's group, (clips,); a clip without one is its own, as when the folds were dealt."""
+    """The group number of each clip, (clips,); a clip without one is a group of its own, as in `load_folds`."""
     if column is None or column not in train:
         return np.arange(len(train))
     named = train[column].where(train[column] != "", "clip " + train["fname"])

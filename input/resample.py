@@ -13,8 +13,8 @@ PHASES = 2_000  # filters
 def resample(wave: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
     """(samples,) float32 at `rate` -> (ceil(samples * new_rate / rate),) float32.
 
-    The ratio is the nearest one with at most PHASES phases: 44,099 to 44,100 Hz would need gigabytes of filters. It is exact
-    for usual rates and off by at most 1/4,000, less than half a cent, for others.
+    The ratio is the nearest one with at most PHASES phases: 44,099 to 44,100 Hz would need gigabytes of filters. It is
+    exact for usual rates and off by at most 1/4,000, less than half a cent, for others.
     """
     return _resample(wave, Fraction(rate, new_rate))
 

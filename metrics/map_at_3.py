@@ -16,13 +16,13 @@ def ranks(probs: np.ndarray, truth: np.ndarray) -> np.ndarray:
     own = flat[truth + np.arange(0, probs.size, probs.shape[1])][:, None]
     found = count_true(probs > own)
     equal = probs == own
-    if np.count_nonzero(equal) > len(probs):  # more than the true classes themselves; most predictions have no tie
+    if np.count_nonzero(equal) > len(probs):  # more than the true classes: there are ties, which are rare
         found += count_true(equal & (np.arange(probs.shape[1]) < truth[:, None]))
     return found
 
 
 def count_true(mask: np.ndarray) -> np.ndarray:
-    """How many of each row (rows, columns) are true."""
+    """The number of true values in each row of (rows, columns)."""
     if mask.shape[1] > 255:
         return np.asarray(np.count_nonzero(mask, axis=1))
     return np.einsum("rc->r", mask.view(np.uint8)).astype(np.int64)  # bytes: a quarter of the time of count_nonzero
@@ -45,15 +45,15 @@ def map_at_3(probs: np.ndarray, truth: np.ndarray) -> float:
 
 
 def log_loss(probs: np.ndarray, truth: np.ndarray) -> float:
-    """Mean of -log of the probability of the true class, in nats; arguments as in `map_at_3`. None below 1e-7 counts as
-    such, which is about what float32 has beside 1."""
+    """Mean of -log of the probability of the true class, in nats; arguments as in `map_at_3`. The
+    minimum probability is 1e-7, about the precision of float32 near 1."""
     return float(-np.log(np.maximum(probs[np.arange(len(truth)), truth].astype(np.float64), 1e-7)).mean())
 
 
 def standard_error(gains: np.ndarray, group: np.ndarray) -> float:
-    """Of the mean of gains (clips,), where clips of one group (clips,) come together: as if groups were drawn.
+    """Standard error of the mean of gains (clips,) when whole groups (clips,) are sampled.
 
-    Without groups of several clips it is the usual one. Source: K.-Y. Liang and S. Zeger, "Longitudinal data analysis
+    With one clip per group it is the usual standard error. Source: K.-Y. Liang and S. Zeger, "Longitudinal data analysis
     using generalized linear models", 1986 (the sandwich of clustered observations).
     """
     member = np.unique(group, return_inverse=True)[1]
@@ -69,6 +69,6 @@ def top_3(probs: np.ndarray, classes: tuple[str, ...]) -> list[str]:
     if np.isnan(probs).any():
         raise ValueError("a NaN among the probabilities")
     if len(classes) < 3 or probs.shape[1] != len(classes):
-        raise ValueError(f"three labels a clip need at least three classes, one per column: got {probs.shape}")
+        raise ValueError(f"three labels per clip need at least three classes, one per column: got {probs.shape}")
     best = np.argsort(-probs, axis=1, kind="stable")[:, :3]
     return [" ".join(classes[i] for i in row) for row in best]

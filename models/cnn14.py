@@ -1,8 +1,8 @@
 """CNN14 of the PANNs, with the names of its published weights, for log-mel that features/log_mel.py makes.
 
 Source: Q. Kong et al., "PANNs: Large-Scale Pretrained Audio Neural Networks for Audio Pattern Recognition", 2020. The
-published weights (Cnn14_mAP=0.431.pth, learnt on AudioSet) also hold their front-end, which is ours to compute: its
-keys are known and left aside, and settings that differ from it are told by `front_end_differences`.
+published weights (Cnn14_mAP=0.431.pth, trained on AudioSet) include their front-end, which we compute ourselves: its
+keys are skipped, and `front_end_differences` lists settings that differ from it.
 """
 
 from collections.abc import Mapping
@@ -48,7 +48,7 @@ class Cnn14(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        log_mel = self.bn0(x[:, :1].transpose(1, 2)).transpose(1, 2)  # every band by itself
+        log_mel = self.bn0(x[:, :1].transpose(1, 2)).transpose(1, 2)  # each band separately
         x = log_mel if x.shape[1] == 1 else cat((log_mel, x[:, 1:]), dim=1)
         x = x.transpose(2, 3)  # (batch, channels, n_frames, n_mels): the published kernels are time x mel
         for i in range(1, 7):
@@ -75,7 +75,7 @@ class ConvBlock(nn.Module):
 
 
 def front_end_differences(cfg: Config, state: Mapping[str, Tensor]) -> list[str]:
-    """Settings that are not those of the front-end in published weights, as 'features.hop_length=441 is not 320'.
+    """Settings that differ from the front-end of published weights, as 'features.hop_length=441 is not 320'.
 
     None for weights without a front-end, such as a run folder's.
     """
@@ -83,7 +83,7 @@ def front_end_differences(cfg: Config, state: Mapping[str, Tensor]) -> list[str]
         return []
     published = PUBLISHED.get(state[WAVE].shape[-1], PUBLISHED[1024])
     features = {**published, "n_mels": 64, "mel_scale": "slaney", "log_floor": 1e-10}
-    wanted = {f"features.{key}": value for key, value in features.items()} | {"train.normalise": "decibel"}
+    expected = {f"features.{key}": value for key, value in features.items()} | {"train.normalise": "decibel"}
     found = {f"features.{key}": getattr(cfg.features, key) for key in features}
     found |= {"train.normalise": cfg.train.normalise}
-    return [f"{key}={found[key]} is not {value}" for key, value in wanted.items() if found[key] != value]
+    return [f"{key}={found[key]} is not {value}" for key, value in expected.items() if found[key] != value]

@@ -22,19 +22,21 @@ def predict_clips(
     """(clips, classes) float32 probabilities: the mean over all windows of each clip, then over the window lengths.
 
     Windows of many clips share a batch. A clip without a frame (empty, unreadable, missing) gets the tagger's prior.
-    Leaves the tagger in the mode it came in. Raises FloatingPointError where a probability is not finite: half
-    precision may overflow.
+    The tagger's mode is restored. Raises FloatingPointError if a probability is not finite: half precision may
+    overflow.
     """
-    heard = np.flatnonzero(batches.store.length[rows] > 0)
+    audible = np.flatnonzero(batches.store.length[rows] > 0)
     out = np.tile(tagger.prior.cpu().numpy(), (len(rows), 1))
     training = tagger.training
     tagger.eval()
     try:
         with torch.inference_mode(), autocast(precision, batches.device):
-            if len(heard):
+            if len(audible):
                 lengths = (cfg.window_seconds, *cfg.more_window_seconds)
                 frames = [round(seconds * batches.store.frame_rate) for seconds in lengths]
-                out[heard] = np.mean([_over_windows(tagger, batches, rows[heard], n, cfg, advance) for n in frames], 0)
+                out[audible] = np.mean(
+                    [_over_windows(tagger, batches, rows[audible], n, cfg, advance) for n in frames], 0
+                )
     finally:
         tagger.train(training)
     if not np.isfinite(out).all():
@@ -45,14 +47,14 @@ def predict_clips(
 def predict_finite(
     tagger: Tagger, batches: Batches, rows: np.ndarray, cfg: PredictConfig, precision: str
 ) -> np.ndarray:
-    """As `predict_clips`; what overflows in half precision is told, and predicted again in fp32. Raises UserError where
-    that does not help."""
+    """As `predict_clips`; after an overflow in half precision, warn and predict again in fp32. Raises UserError if that
+    does not help."""
     for tried in dict.fromkeys((precision, "fp32")):
         try:
             return predict_clips(tagger, batches, rows, cfg, tried)
         except FloatingPointError as error:
             warn(str(error))
-    raise UserError("the network does not answer with numbers: its weights are damaged, train this fold again")
+    raise UserError("the network returns NaN or infinity: its weights are damaged: train this fold again")
 
 
 def _over_windows(

@@ -1,8 +1,8 @@
-"""Convolutions that stride over an input of one or two frames, which oneDNN computes from memory that nobody wrote.
+"""Workarounds for oneDNN bugs: strided convolutions over one or two frames read uninitialised memory.
 
-So it is with torch 2.14 in bf16 on a CPU with AMX: a kernel wider than one frame and a stride in time above 1 give NaN
-or noise, forward or backward, while inputs of three frames and more are right. Crops and windows of 16 frames or fewer
-come to that in a ResNetish, of 32 in many a network of timm.
+With torch 2.14 in bf16 on a CPU with AMX, kernels wider than one frame and a stride in time above 1 give NaN or noise,
+forward or backward; inputs of three frames and more are right. Crops and windows of up to 16 frames lead to such inputs
+in a ResNetish, up to 32 in many networks of timm.
 """
 
 from torch import Tensor, nn
@@ -11,21 +11,21 @@ LEAST = 3  # frames
 
 
 class WideEnough(nn.Conv2d):
-    """Sees LEAST frames or more, what lacks zeros behind the others, and gives the frames that a Conv2d would: the same
-    numbers, since zeros are its padding."""
+    """Pads the input with zeros to LEAST frames, and returns the frames of a Conv2d: same numbers, since its padding
+    is zeros."""
 
     def forward(self, x: Tensor) -> Tensor:
         n_frames = x.shape[3]
         reach = self.dilation[1] * (self.kernel_size[1] - 1) + 1
         given = (n_frames + 2 * int(self.padding[1]) - reach) // self.stride[1] + 1
-        if n_frames >= LEAST or given < 1:  # too few for the kernel: that is its own error
+        if n_frames >= LEAST or given < 1:  # too few for the kernel: the usual error
             return super().forward(x)
         return super().forward(nn.functional.pad(x, (0, LEAST - n_frames)))[..., :given]
 
 
 def widen_narrow_inputs(network: nn.Module) -> None:
-    """Make its striding convolutions WideEnough, their weights as they are. What is a Conv2d of another kind, and pads
-    in its own way, is left alone."""
+    """Turn its strided convolutions into WideEnough with the same weights. Other subclasses of Conv2d and other padding
+    stay unchanged."""
     for module in network.modules():
         if type(module) is not nn.Conv2d or module.padding_mode != "zeros" or isinstance(module.padding, str):
             continue
@@ -34,10 +34,10 @@ def widen_narrow_inputs(network: nn.Module) -> None:
 
 
 class StridedPointwise(nn.Conv2d):
-    """A 1x1 convolution that takes the cells that its stride leaves before it computes, not while: the same numbers.
+    """A 1x1 convolution that applies the stride before the product: the same numbers.
 
-    For fewer than 16 channels, whose backward pass kills the process in oneDNN's own way (torch 2.14 on a CPU with
-    AVX-512, channels_last). For more that way is right, and faster.
+    For fewer than 16 channels, where oneDNN's backward pass crashes (torch 2.14 on a CPU with AVX-512, channels_last).
+    For more channels oneDNN works and is faster.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What stands between the last convolution and the last layer, for any number of mels and frames."""
+"""Pooling between the last convolution and the last layer, for any number of mels and frames."""
 
 from torch import Tensor, nn
 
@@ -22,12 +22,12 @@ class MelMean(nn.Module):
 
 
 class AttentionHead(nn.Module):
-    """(batch, frames, channels) -> (batch, n_classes) logits: of each class its own weighted mean over time.
+    """(batch, frames, channels) -> (batch, n_classes) logits: a separate weighted mean over time for each class.
 
-    Every frame has a logit and a weight for every class; the weights of a class sum to 1 over time. It is the logits
-    that are averaged, for a softmax over classes to follow. Sources: M. Ilse et al., "Attention-based Deep Multiple
+    Every frame has a logit and a weight for every class; the weights of a class sum to 1 over time. The logits are
+    averaged, because a softmax over classes follows. Sources: M. Ilse et al., "Attention-based Deep Multiple
     Instance Learning", 2018; Q. Kong et al., "Weakly Labelled AudioSet Tagging with Attention Neural Networks", 2019,
-    who average the probabilities of labels that do not exclude each other.
+    who average the probabilities of several labels per clip.
     """
 
     def __init__(self, channels: int, n_classes: int, dropout: float = 0.0) -> None:
@@ -35,7 +35,7 @@ class AttentionHead(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.attention = nn.Linear(channels, n_classes)
         self.classify = nn.Linear(channels, n_classes)
-        nn.init.zeros_(self.attention.weight)  # the start is the plain mean over time
+        nn.init.zeros_(self.attention.weight)  # starts as the plain mean over time
         nn.init.zeros_(self.attention.bias)
 
     def forward(self, x: Tensor) -> Tensor:

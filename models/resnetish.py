@@ -18,7 +18,7 @@ class ResNetish(nn.Module):
     """(batch, in_channels, n_mels, n_frames) log-mel -> (batch, n_classes) logits, for any input size.
 
     depth is 10, 18, 34 or 50 (a KeyError otherwise); width is the number of channels of the first stage. pooling:
-    'grid' is the source's, 'avg_max' and 'attention' are those of models/pooling.py, blind to where in time a sound is.
+    'grid' is the source's, 'avg_max' and 'attention' are those of models/pooling.py, which ignore the position in time.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class ResNetish(nn.Module):
     ) -> None:
         super().__init__()
         block = Bottleneck if depth == 50 else BasicBlock
-        # pooled before the ReLU, which then has a quarter to do and gives the same numbers
+        # pooled before the ReLU: the same numbers from a quarter of the work
         self.stem = nn.Sequential(conv(in_channels, width, 7), nn.MaxPool2d(3, 2, 1), nn.ReLU(inplace=True))
         stages: list[nn.Module] = []
         channels = width
@@ -90,11 +90,11 @@ class Bottleneck(nn.Module):
 
 
 def conv(n_in: int, n_out: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    """Convolution that keeps the size (but for the stride), and its batch normalisation."""
+    """Convolution that keeps the size (except for the stride), and its batch normalisation."""
     kind = StridedPointwise if kernel == 1 and stride > 1 and n_in < 16 else nn.Conv2d
     return nn.Sequential(kind(n_in, n_out, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(n_out))
 
 
 def shortcut(n_in: int, n_out: int, stride: int) -> nn.Module:
-    """The identity where shapes allow it, else a 1x1 convolution."""
+    """The identity if shapes allow it, else a 1x1 convolution."""
     return nn.Identity() if stride == 1 and n_in == n_out else conv(n_in, n_out, 1, stride)

@@ -1,4 +1,4 @@
-"""Weights to start from: read from a file, matched to the network, resized where that is sound."""
+"""Starting weights: read from a file, matched to the network, and adapted to its input channels."""
 
 import argparse
 import re
@@ -15,11 +15,11 @@ from console.errors import UserError, list_some
 from console.output import warn
 from models.cnn14 import FRONT_END, Cnn14
 
-_array = np.empty(0).__reduce__()[0]  # the function that a pickled array names
+_array = np.empty(0).__reduce__()[0]  # the function in a pickled array
 _scalar: Any = np.float64(0).__reduce__()[0]
-ARRAYS: list[Any] = [  # read too, since some checkpoints hold arrays beside their weights: PANNs' of 16 kHz, for one
-    *((_array, "numpy.core.multiarray._reconstruct"), _array),  # the first is its name before NumPy 2
-    *((_scalar, "numpy.core.multiarray.scalar"), _scalar),  # a score that was the best, for one
+ARRAYS: list[Any] = [  # allowed, since some checkpoints contain arrays too, e.g. PANNs' of 16 kHz
+    *((_array, "numpy.core.multiarray._reconstruct"), _array),  # the first name is from before NumPy 2
+    *((_scalar, "numpy.core.multiarray.scalar"), _scalar),  # a best score, for example
     *(np.ndarray, np.dtype, np.dtypes.Int64DType, np.dtypes.Float32DType, np.dtypes.Float64DType, argparse.Namespace),
 ]
 STATE_KEYS = (
@@ -33,22 +33,22 @@ STATE_KEYS = (
     "weights",
     "checkpoint",
 )
-WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}  # PyTorch's, within names
-AVERAGED = "n_averaged"  # beside a network in torch.optim.swa_utils.AveragedModel
+WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}  # PyTorch's, parts of names
+AVERAGED = "n_averaged"  # a counter in torch.optim.swa_utils.AveragedModel
 State = dict[str, torch.Tensor]
 
 
 def load_weights(network: nn.Module, state: State, file: str) -> State:
-    """Start from a state dict; `file` is what errors call it. Returns all that was taken, by the network's own names.
+    """Load a state dict; errors name it `file`. Returns the state by the network's own names.
 
-    What wrapped the network when it was saved (DataParallel, torch.compile, a LightningModule) may stand in the names.
-    A last layer of another size keeps its random start; a first layer of other input channels is adapted. Raises
-    UserError, naming keys, where anything else does not fit.
+    Names may have the prefix of a wrapper (DataParallel, torch.compile, a LightningModule). A last layer of another
+    size keeps its random start; a first layer with other input channels is adapted. Raises UserError with the keys if
+    anything else does not fit.
     """
     own = network.state_dict()
     found = _unwrapped(state, own, file)
     if odd := sorted(k for k, v in found.items() if k in own and not _can_stand_for(v, own[k])):
-        raise UserError(f"{file}: not weights to start from: NaN, infinity or no plain numbers in {list_some(odd, 5)}")
+        raise UserError(f"{file}: not starting weights: NaN, infinity or no plain numbers in {list_some(odd, 5)}")
     aside = FRONT_END if isinstance(network, Cnn14) else ()
     state = {k: v for k, v in found.items() if not k.startswith(aside)}
     first = next((k for k, v in own.items() if v.dim() == 4), None)
@@ -63,23 +63,22 @@ def load_weights(network: nn.Module, state: State, file: str) -> State:
         "of another shape": [k for k in misfit if not k.startswith(head)],
     }
     if any(facts.values()):
-        told = "; ".join(f"{what} keys {list_some(sorted(keys), 5)}" for what, keys in facts.items() if keys)
-        raise UserError(f"{file}: not the weights of this network: {told}")
+        text = "; ".join(f"{what} keys {list_some(sorted(keys), 5)}" for what, keys in facts.items() if keys)
+        raise UserError(f"{file}: not the weights of this network: {text}")
     network.load_state_dict({k: v for k, v in state.items() if k in own and k not in misfit}, strict=False)
     return found
 
 
 def _unwrapped(state: State, own: State, file: str) -> State:
-    """The state by the names that the network has in `own`.
+    """The state with the names of `own`.
 
-    PyTorch's wrappers may stand anywhere in a name. A prefix of another wrapper, 'model.' say, is the one with which
-    most names are ours; what lies beside it (a loss, a Tagger's mean) is not of the network. Raises UserError where
-    two prefixes have the same claim.
+    PyTorch's wrappers may be anywhere in a name. Another prefix such as 'model.' is the one with most matching names;
+    other keys (a loss, a Tagger's mean) are not part of the network. Raises UserError if two prefixes match equally.
     """
     wrappers = WRAPPERS - {part for k in own for part in k.split(".")}
     plain = {k: ".".join(part for part in k.split(".") if part not in wrappers) for k in state}
     if len(set(plain.values())) < len(plain):
-        raise UserError(f"{file}: holds weights twice, wrapped and not: save the state dict of one network")
+        raise UserError(f"{file}: weights appear twice, with and without wrapper: save the state dict of one network")
     state = {plain[k]: v for k, v in state.items() if k != AVERAGED}
     fits: Counter[str] = Counter()
     for k in state:
@@ -89,12 +88,12 @@ def _unwrapped(state: State, own: State, file: str) -> State:
     if "" in best or 2 * fits[best[0] if best else ""] < len(own):
         return state
     if len(best) > 1:
-        raise UserError(f"{file}: holds {list_some(best)} with such a network in each: save the one to start from")
+        raise UserError(f"{file}: several networks match, under {list_some(best)}: save only one of them")
     return {k.removeprefix(best[0]): v for k, v in state.items() if k.startswith(best[0])}
 
 
 def _can_stand_for(there: torch.Tensor, own: torch.Tensor) -> bool:
-    """Whether a tensor holds finite numbers of the kind of ours: no indices, no codes of a quantized network."""
+    """Whether a tensor has finite numbers of our kind: no indices, no codes of a quantized network."""
     plain = there.layout == torch.strided and there.device.type == "cpu" and not there.is_quantized
     real = not there.is_complex() and (there.is_floating_point() or not own.is_floating_point())
     return plain and real and bool(there.float().isfinite().all())
@@ -102,23 +101,22 @@ def _can_stand_for(there: torch.Tensor, own: torch.Tensor) -> bool:
 
 @cache
 def _warn_once(line: str) -> None:
-    """A network is built before the features are made and again for every fold."""
+    """Warn once, although the network is built before feature extraction and again for every fold."""
     warn(line)
 
 
 def _classifier(network: nn.Module) -> tuple[str, ...]:
-    """The name of the last layer; timm says it of its networks, in ours it is 'head' but for CNN14."""
+    """The name of the last layer; timm networks declare it, ours is 'head' except in CNN14."""
     own = "fc_audioset" if isinstance(network, Cnn14) else "head"
     name = getattr(network, "pretrained_cfg", {}).get("classifier", own)
     return (name,) if isinstance(name, str) else tuple(name)
 
 
 def _first_layer(there: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    """A first convolution for other input channels, answering as it did.
+    """A first convolution adapted to other input channels, with the same output.
 
-    Three colours for n channels: each channel gets an n-th of their sum, so that the same input in all channels has the
-    answer that it had in all colours. One channel for n: it stays the first, and the others begin at zero. What is
-    neither is returned as it is.
+    Three colours to n channels: each channel gets an n-th of their sum, so that equal channels give the output of equal
+    colours. One channel to n: the others start at zero. Anything else is returned unchanged.
     """
     n = own.shape[1]
     if there.dim() != 4 or there.shape[1] == n or there.shape[1] not in (1, 3):
@@ -131,26 +129,26 @@ def _first_layer(there: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
 def read_state(file: Path) -> State:
     """The state dict in a .safetensors or .pth file, a training checkpoint or a run folder's model.safetensors.
 
-    Raises UserError where it cannot be read or holds none.
+    Raises UserError if it cannot be read or has none.
     """
     try:
         if file.suffix == ".safetensors":
             from safetensors.torch import load
 
-            state: Any = load(file.read_bytes())  # load_file takes no path that is not UTF-8
+            state: Any = load(file.read_bytes())  # load_file only takes UTF-8 paths
         else:
             with torch.serialization.safe_globals(ARRAYS):
                 state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # each format fails in its own ways; the file is at fault in all of them
+    except Exception as error:  # each format has its own errors; all are faults of the file
         text = " ".join(str(error).split())
         if held := re.search(r"Unsupported global: GLOBAL (\S+)", text):
-            told = f"it holds more than numbers, which may run code ({held[1]}): save the network's state_dict() alone"
-        else:  # torch's first sentence: the others are its ways around its own check
-            told = f"({type(error).__name__}: {text.partition('. ')[0]}): is it a .pth or .safetensors file?"
-        raise UserError(f"{file}: cannot read the weights {told}") from None
+            reason = f"it has objects that may run code ({held[1]}): save only the network's state_dict()"
+        else:  # torch's first sentence: the others explain how to disable its check
+            reason = f"{type(error).__name__}: {text.partition('. ')[0]}: use a .pth or .safetensors file"
+        raise UserError(f"{file}: cannot read the weights: {reason}") from None
     while isinstance(state, dict) and (inner := [state[k] for k in STATE_KEYS if isinstance(state.get(k), dict)]):
         state = inner[0]
     tensors = isinstance(state, dict) and all(isinstance(v, torch.Tensor) for v in state.values())
     if not tensors or not all(isinstance(k, str) for k in state):
-        raise UserError(f"{file}: holds no state dict of tensors")
+        raise UserError(f"{file}: no state dict of tensors: save the network's state_dict()")
     return dict(state)

@@ -1,4 +1,4 @@
-"""The network as it is trained and as it predicts: normalisation, backbone, precision, device."""
+"""The network for training and prediction: normalisation, input channels, backbone."""
 
 from pathlib import Path
 
@@ -11,15 +11,15 @@ from configs.schema import Config
 from console.errors import UserError
 from models.build import build_model
 
-REACH = 4  # frames on each side of the one whose slope is asked
+REACH = 4  # frames on each side of a frame for its slope
 
 
 class Tagger(nn.Module):
     """(batch, 1, n_mels, n_frames) log-mel -> (batch, n_classes) logits.
 
-    mean and std (n_mels,) of the training clips and prior (n_classes,), the answer to a clip without sound, belong to
-    the weights, so that prediction needs nothing but them. deltas and frequency_channel: further input channels that
-    the backbone sees, made from the normalised log-mel.
+    mean and std (n_mels,) of the training clips and prior (n_classes,), the prediction for clips without sound, are
+    saved with the weights, so that prediction needs no more. deltas and frequency_channel: more input channels of the
+    backbone, computed from the normalised log-mel.
     """
 
     mean: Tensor
@@ -54,7 +54,7 @@ class Tagger(nn.Module):
 
 
 def build_tagger(cfg: Config, prior: np.ndarray, mean: np.ndarray, std: np.ndarray, start: bool = True) -> Tagger:
-    """An untrained tagger for len(prior) classes; start=False leaves out pretrained weights, for a state to come."""
+    """An untrained tagger for len(prior) classes; start=False skips starting weights, see `build_model`."""
     backbone = build_model(cfg, len(prior), start)
     mean_t, std_t, prior_t = (torch.from_numpy(values) for values in (mean, std, prior))
     deltas, frequency = cfg.model.deltas, cfg.model.frequency_channel
@@ -62,21 +62,22 @@ def build_tagger(cfg: Config, prior: np.ndarray, mean: np.ndarray, std: np.ndarr
 
 
 def check_input_size(tagger: Tagger, batch: int, n_frames: int, training: bool, remedy: str) -> None:
-    """Raises UserError where the network cannot take such a batch: its last cells may be too few to pool, or a single
-    one to normalise, or it asserts another size. Tried on shapes alone; where that fails, on numbers, since not every
-    operation knows its shapes without them."""
+    """Raises UserError if the network cannot take such a batch: too few cells to pool, a single one to normalise, or
+    another fixed size. Tested on shapes only, then on numbers, since some operations do not support shapes only."""
     before = tagger.training
     fact = ""
     for device in ("meta", "cpu"):
         x = torch.zeros(batch, 1, len(tagger.mean), n_frames, device=device)
-        state = {key: value.clone().to(device) for key, value in tagger.state_dict().items()}  # norms would change it
+        state = {
+            key: value.clone().to(device) for key, value in tagger.state_dict().items()
+        }  # normalisation would change it
         try:
             with torch.no_grad():
                 logits = torch.func.functional_call(tagger.train(training), state, x)
             if logits.shape == (batch, len(tagger.prior)):
                 return
-            fact = f"it answers {tuple(logits.shape)}, not a logit per clip and class"
-        except Exception as error:  # timm's networks raise whatever they like
+            fact = f"it returns {tuple(logits.shape)}, not a logit per clip and class"
+        except Exception as error:  # timm's networks raise all kinds
             fact = " ".join(str(error).split())[:200] or type(error).__name__
         finally:
             tagger.train(before)
@@ -87,19 +88,19 @@ def check_input_size(tagger: Tagger, batch: int, n_frames: int, training: bool, 
 def save_tagger(state: dict[str, Tensor], file: Path) -> None:
     """A tagger's state dict as .safetensors."""
     own = {key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in state.items()}
-    save_file(own, file)  # cloned: it refuses weights that two layers share
+    save_file(own, file)  # cloned: it rejects weights that layers share
 
 
 def load_tagger(cfg: Config, file: Path) -> Tagger:
-    """A trained tagger, on the CPU, ready to predict. Raises UserError where the file does not fit the config."""
+    """A trained tagger, on the CPU, ready to predict. Raises UserError if the file does not fit the config."""
     try:
-        state = load(file.read_bytes())  # load_file takes no path that is not UTF-8
+        state = load(file.read_bytes())  # load_file only takes UTF-8 paths
         prior, mean, std = (state[key].numpy() for key in ("prior", "mean", "std"))
         tagger = build_tagger(cfg, prior, mean, std, start=False)
         tagger.load_state_dict(state)
     except (UserError, MemoryError):
         raise
-    except Exception as error:  # a damaged file fails in many ways, and so do tensors of other shapes or types
+    except Exception as error:  # damaged files and wrong shapes or types raise many kinds
         fact = " ".join(str(error).split())[:200]
         raise UserError(f"{file}: not the weights of a {cfg.model.name} of this kit: {fact}") from None
     return tagger.eval()
@@ -108,8 +109,8 @@ def load_tagger(cfg: Config, file: Path) -> Tagger:
 def input_channels(x: Tensor, deltas: int = 0, frequency_channel: bool = False) -> Tensor:
     """(batch, 1, n_mels, n_frames) log-mel -> (batch, 1 + deltas + frequency_channel, n_mels, n_frames).
 
-    The log-mel comes first, then its slope over time and the slope's slope, then a ramp over the mel bands from -1, the
-    lowest, to 1: a convolution cannot tell bands apart otherwise.
+    The log-mel comes first, then its slope over time and the slope's slope, then a ramp over the mel bands from -1
+    (lowest) to 1: a convolution cannot tell bands apart otherwise.
     """
     channels = [x]
     for _ in range(deltas):
@@ -121,7 +122,7 @@ def input_channels(x: Tensor, deltas: int = 0, frequency_channel: bool = False) 
 
 
 def slope(x: Tensor) -> Tensor:
-    """How much the straight line through nine frames (least squares) rises from its first to its last; ends replicate.
+    """The rise over nine frames of their least-squares line; the ends are replicated.
 
     Eight times librosa.feature.delta(width=9, mode="nearest"), whose rise per frame would be small beside a log-mel of
     standard deviation 1. x (..., n_mels, n_frames), at least one frame; the same shape is returned.

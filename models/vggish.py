@@ -1,4 +1,4 @@
-"""VGGish and AlexNet for log-mel input, with adaptive pooling so that any input size goes.
+"""VGGish and AlexNet for log-mel input, with adaptive pooling for any input size.
 
 Source of VGGish: S. Hershey et al., "CNN Architectures for Large-Scale Audio Classification", ICASSP 2017; its
 embedding layers are kept, a classifier follows them. Source of AlexNet: A. Krizhevsky, "One weird trick for
@@ -16,7 +16,7 @@ class VGGish(nn.Module):
     """(batch, in_channels, n_mels, n_frames) log-mel -> (batch, n_classes) logits.
 
     width: channels of the first convolution. pooling: 'grid' is the source's; 'avg_max' and 'attention' are those of
-    models/pooling.py, and with attention the embedding layers see every frame by itself.
+    models/pooling.py, and with attention the embedding layers see each frame separately.
     """
 
     def __init__(
@@ -29,8 +29,8 @@ class VGGish(nn.Module):
         channels = in_channels
         for step in plan:
             if isinstance(step, str):
-                # before the ReLU, which then has a quarter to do and gives the same numbers
-                layers.insert(-1, nn.MaxPool2d(2, ceil_mode=True))  # ceil: an input of a few frames survives
+                # before the ReLU: the same numbers from a quarter of the work
+                layers.insert(-1, nn.MaxPool2d(2, ceil_mode=True))  # ceil: for inputs of a few frames
             else:
                 layers += [nn.Conv2d(channels, step, 3, padding=1), nn.ReLU(inplace=True)]
                 channels = step
@@ -88,7 +88,7 @@ def dense(n_in: int, n_out: int) -> tuple[nn.Module, nn.Module]:
 def _kaiming(network: nn.Module) -> None:
     """Without batch normalisation PyTorch's default scale lets the signal fade over nine layers."""
     for name, module in network.named_modules():
-        if isinstance(module, nn.Conv2d | nn.Linear) and name != "head.attention":  # which begins even
+        if isinstance(module, nn.Conv2d | nn.Linear) and name != "head.attention":  # which starts uniform
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

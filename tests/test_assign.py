@@ -56,7 +56,7 @@ def test_a_group_stays_whole_and_the_single_clips_fill_the_other_fold():
     assert fold[0] == fold[1] and fold[2] == fold[3] and fold[0] != fold[2]
 
 
-def test_verified_clips_are_dealt_apart_from_the_others():
+def test_verified_clips_are_balanced_separately():
     """Two verified and two unverified clips in two folds: one of each kind in each."""
     table = pd.DataFrame(
         {"fname": list("abcd"), "label": "x", "verified": [True, True, False, False], "group": list("1234")}
@@ -104,7 +104,7 @@ def test_any_column_may_group(tmp_path):
 
 
 @pytest.mark.parametrize("nothing", ["", None, float("nan")])
-def test_a_clip_without_a_group_is_its_own(tmp_path, nothing):
+def test_a_clip_without_a_group_is_a_group_of_its_own(tmp_path, nothing):
     """Or all of them would be one group."""
     train = clips(40)
     train["freesound_id"] = pd.Series([nothing] * 30 + ["7"] * 4 + [nothing] * 6, dtype=object)
@@ -128,7 +128,7 @@ def test_the_names_of_the_groups_do_not_matter(tmp_path):
     assert by_clip(loaded(train, tmp_path)) == by_clip(loaded(renamed, tmp_path))
 
 
-def test_another_seed_deals_otherwise(tmp_path):
+def test_another_seed_gives_other_folds(tmp_path):
     train = clips(100)
     assert by_clip(loaded(train, tmp_path, seed=0)) != by_clip(loaded(train, tmp_path, seed=1))
 
@@ -166,21 +166,21 @@ def test_grouping_off_without_shared_recordings_is_no_leak(tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_competition_without_recordings_is_dealt_clip_by_clip(tmp_path, capsys):
+def test_a_competition_without_recordings_has_no_groups(tmp_path, capsys):
     folds = loaded(clips(40).drop(columns="freesound_id"), tmp_path)
     assert folds["group"].nunique() == 40
-    assert "no column freesound_id: clips are dealt one by one" in capsys.readouterr().out
+    assert "no column freesound_id: clips are not grouped" in capsys.readouterr().out
 
 
-def test_a_group_column_that_is_not_there(tmp_path):
+def test_a_missing_group_column(tmp_path):
     with pytest.raises(
-        UserError, match=r"folds\.group_column: .* no column 'sesion'; it has fname, label, verified, free"
+        UserError, match=r"folds\.group_column: .* no column 'sesion': use one of fname, label, verified, free"
     ):
         loaded(clips(40), tmp_path, group_column="sesion")
 
 
 def test_more_folds_than_groups(tmp_path):
-    with pytest.raises(UserError, match=r"folds\.n_folds: 2 groups of training clips cannot fill 5 folds"):
+    with pytest.raises(UserError, match=r"folds\.n_folds: 2 groups of clips cannot fill 5 folds: use fewer folds"):
         loaded(clips(40, group_size=20), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -191,7 +191,7 @@ def test_a_class_in_one_fold_and_a_class_too_small_are_named(tmp_path, capsys):
     train.loc[:2, "freesound_id"] = "same"
     loaded(train, tmp_path)
     warned = capsys.readouterr().err
-    assert "all clips of a class lie in one fold, whose model cannot know it: rare" in warned
+    assert "classes with all clips in one fold, whose model cannot learn them: rare" in warned
     assert "classes with fewer clips than folds: rare" in warned
 
 
@@ -239,7 +239,7 @@ def test_the_file_decides(tmp_path):
         lambda t: t[:0],
     ],
 )
-def test_a_file_that_does_not_match_is_refused_and_kept(tmp_path, spoil):
+def test_a_file_that_does_not_match_is_an_error_and_kept(tmp_path, spoil):
     train = clips(40)
     loaded(train, tmp_path)
     (file,) = tmp_path.iterdir()
@@ -250,7 +250,7 @@ def test_a_file_that_does_not_match_is_refused_and_kept(tmp_path, spoil):
     assert file.read_bytes() == before
 
 
-def test_a_file_that_is_no_table_is_refused(tmp_path):
+def test_a_file_that_is_not_a_table_is_an_error(tmp_path):
     loaded(clips(40), tmp_path)
     (file,) = tmp_path.iterdir()
     file.write_bytes(b"\xff\xfe\x00")
@@ -327,7 +327,7 @@ def test_folds_as_people_write_them(text: str, folds: list[int]) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "a", "1-3", "0...4", "..4", "0..", "-1", "1,,2", "0..a", "1.5", "²"])
-def test_folds_that_are_no_folds(text: str) -> None:
+def test_other_text_than_folds_is_an_error(text: str) -> None:
     with pytest.raises(UserError, match=r"write 3, 0\.\.4 or 0,2,4"):
         parse_folds(text, 5)
 

@@ -81,7 +81,7 @@ def test_the_loss_of_a_mixture_is_the_mixture_of_weighted_losses(mixing):
     assert torch.allclose(mixed_y.sum(1), torch.ones(6))
 
 
-def test_a_clip_of_weight_0_lends_its_sound_but_not_its_label():
+def test_a_clip_of_weight_0_adds_its_sound_but_not_its_label():
     x, y, w = torch.eye(2).view(2, 1, 2, 1), torch.eye(2), torch.tensor([1.0, 0.0])
     _, mixed_y, mixed_w = mixup(x, y, w, 0.4, drawn(("beta", [0.25, 0.25]), ("permutation", [1, 0])))
     assert mixed_y.tolist() == [[1, 0], [1, 0]]
@@ -286,7 +286,7 @@ def test_a_mask_of_no_width_changes_nothing():
     assert torch.equal(found, x)
 
 
-def test_masks_come_after_all_else():
+def test_masks_come_last():
     """Or the fill of one clip would shine through another, and other bands would show it."""
     x, y, w = batch(100)
     others = {name: value for name, value in ALL.items() if name != "freq_shift"}
@@ -302,7 +302,7 @@ def test_the_shift_comes_after_the_stretch():
 
 
 @pytest.mark.parametrize("mixing", [{"mixup_alpha": 1.0}, {"concat_mix": 1.0}])
-def test_partners_are_changed_each_on_its_own_before_they_are_mixed(mixing):
+def test_clips_are_changed_separately_before_they_are_mixed(mixing):
     """Of equal clips, mixed and then turned, each would still hold the frames 0 to 9."""
     n, frames = 500, torch.arange(10.0)
     x = frames.expand(n, 1, 1, 10)
@@ -363,7 +363,7 @@ def test_gain_is_one_offset_per_clip():
 # Everything
 
 
-def test_switched_off_it_hands_back_what_it_got():
+def test_switched_off_it_returns_its_input():
     x, y, w = batch()
     assert all(one is other for one, other in zip(Augment(FILL)(x, y, w, rng()), (x, y, w), strict=True))
 
@@ -375,14 +375,14 @@ def test_the_same_seed_gives_the_same_bytes():
     assert not torch.equal(one[0], different[0]) and not torch.equal(one[1], different[1])
 
 
-def test_torchs_own_generator_has_no_say():
+def test_torchs_own_generator_is_not_used():
     torch.manual_seed(1)
     one = Augment(FILL, **ALL)(*batch(), rng(3))[0]
     torch.manual_seed(2)
     assert torch.equal(Augment(FILL, **ALL)(*batch(), rng(3))[0], one)
 
 
-def test_the_batch_is_left_as_it_was():
+def test_the_batch_is_unchanged():
     given = batch()
     Augment(FILL, **ALL)(*given, rng())
     assert all(torch.equal(a, b) for a, b in zip(given, batch(), strict=True))
@@ -414,7 +414,7 @@ def test_autocast_changes_nothing(name):
     assert all(one.dtype == torch.float32 and torch.equal(one, other) for one, other in zip(found, plain, strict=True))
 
 
-def test_what_was_there_before_draws_as_before():
+def test_older_augmentations_draw_as_before():
     """Runs of older configs stay reproducible: gain, mixup, time masks, frequency masks, in this order."""
     x, y, w = batch()
     old = {k: ALL[k] for k in ("mixup_alpha", "time_masks", "time_mask_frames", "gain")}
@@ -430,7 +430,7 @@ def test_what_was_there_before_draws_as_before():
     assert torch.equal(found, by_hand) and torch.equal(mixed, labels)
 
 
-def test_every_setting_of_the_config_arrives():
+def test_every_setting_of_the_config_is_used():
     assert set(ALL) == {f.name for f in fields(AugmentConfig)} - {"extra", "wave"}  # tests/test_extending.py has these
     augment = Augment.from_config(AugmentConfig(**ALL), FILL)
     assert {name: getattr(augment, name) for name in ALL} == ALL

@@ -60,7 +60,7 @@ def test_frames_from_the_first_on():
     assert x[0, 0, 1].tolist() == [-203, -204, -205, -206] and x[0, 0, 2].tolist() == [1] * 4
 
 
-def test_before_and_behind_a_clip_is_silence_and_not_its_neighbour():
+def test_before_and_after_a_clip_is_silence_and_not_its_neighbour():
     x = Batches(made_store([4, 4, 4])).at(np.array([0, 1, 2, 1]), np.array([-2, -1, 2, 4]), 4)
     s = SILENCE
     assert times(x) == [[s, s, 0, 1], [s, 100, 101, 102], [202, 203, s, s], [s, s, s, s]]
@@ -81,7 +81,7 @@ def test_a_store_without_frames_is_silence():
     assert x.shape == (2, 1, N_MELS, 4) and (x == SILENCE).all()
 
 
-def test_the_store_is_left_as_it_was():
+def test_the_store_is_unchanged():
     store = made_store([4, 9])
     before = store.frames.copy()
     batches = Batches(store)
@@ -111,7 +111,7 @@ def test_a_crop_of_the_whole_clip():
     assert times(Batches(made_store([5])).crop(np.array([0]), 5, rng())) == [[0, 1, 2, 3, 4]]
 
 
-def test_a_short_clip_lies_whole_anywhere_in_the_silence():
+def test_a_short_clip_is_whole_anywhere_in_the_silence():
     """3 frames in 8: six places."""
     rows = times(Batches(made_store([3])).crop(np.zeros(500, dtype=np.int64), 8, rng()))
     places = set()
@@ -140,7 +140,7 @@ def test_the_generator_decides():
 # Padding "repeat"
 
 
-def test_a_short_clip_is_repeated_before_its_start_and_behind_its_end():
+def test_a_short_clip_is_repeated_before_its_start_and_after_its_end():
     x = Batches(made_store([3, 1, 4]), padding="repeat").at(np.array([0, 2, 1, 0]), np.array([-4, 1, 0, 5]), 8)
     assert times(x) == [
         [2, 0, 1, 2, 0, 1, 2, 0],
@@ -151,7 +151,7 @@ def test_a_short_clip_is_repeated_before_its_start_and_behind_its_end():
     assert x[0, 0, 1].tolist() == [-v for v in times(x)[0]] and (x[:, 0, 2] == 1).all()
 
 
-def test_a_clip_without_frames_stays_silent_beside_one_that_is_repeated():
+def test_a_clip_without_frames_stays_silent_next_to_a_repeated_one():
     x = Batches(made_store([2, 0, 2]), padding="repeat").at(np.array([1, 0, 1]), np.array([-2, -1, 0]), 4)
     assert times(x) == [[SILENCE] * 4, [1, 0, 1, 0], [SILENCE] * 4] and (x[0] == SILENCE).all()
     assert (Batches(made_store([0, 0]), padding="repeat").at(np.array([0, 1]), np.array([0, -2]), 4) == SILENCE).all()
@@ -171,7 +171,7 @@ def test_padding_leaves_long_clips_and_the_generator_alone():
     assert padded.any() and torch.equal(silent[~padded], again[~padded]) and not (again == SILENCE).any()
 
 
-def test_windows_of_a_short_clip_are_filled_likewise():
+def test_windows_of_a_short_clip_are_filled_in_the_same_way():
     """5 frames centred in 8: the window begins a frame and a half before, which is two."""
     store = made_store([5])
     clip, first = windows(store.length, 8)

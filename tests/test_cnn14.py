@@ -39,7 +39,7 @@ def as_published(state: dict[str, Tensor], x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("n_frames", [32, 101, 500])
-def test_the_answer_is_the_published_ones(n_frames: int) -> None:
+def test_the_output_is_the_published_one(n_frames: int) -> None:
     network = small()
     x = 10 * torch.randn(2, 1, 64, n_frames) - 30
     with torch.inference_mode():
@@ -67,7 +67,7 @@ def test_any_input_size(size: tuple[int, int]) -> None:
     assert found.shape == (2, 5) and found.isfinite().all()
 
 
-def test_further_channels_are_not_normalised_with_the_log_mel() -> None:
+def test_more_channels_are_not_normalised_with_the_log_mel() -> None:
     """The statistics of bn0 are those of the log-mel, as they are published."""
     network = small(in_channels=2).train()
     before = network.bn0.running_mean.clone()

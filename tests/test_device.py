@@ -47,7 +47,7 @@ print(megabytes() - empty)
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mallopt is glibc's")
 @pytest.mark.parametrize("where", ["main", "thread"])
-def test_later_steps_get_the_memory_of_earlier_ones_and_the_end_gives_it_back(where: str) -> None:
+def test_later_steps_reuse_memory_and_the_end_returns_it(where: str) -> None:
     (plain, _), (kept, left) = (_faults_and_megabytes(way, where) for way in ("plain", "kept"))
     assert kept < plain / 4
     assert left < 80

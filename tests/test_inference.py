@@ -47,7 +47,7 @@ def test_the_mean_over_windows_by_hand(make_store: MakeStore) -> None:
     assert found.dtype == np.float32
 
 
-def test_lengths_count_alike_however_many_windows_they_have(make_store: MakeStore) -> None:
+def test_lengths_have_equal_weight_with_any_number_of_windows(make_store: MakeStore) -> None:
     """20 frames: two windows of a second, one of two seconds. The mean over all three would be another."""
     store = make_store([np.concatenate([np.full((10, 2), 1.0), np.full((10, 2), 3.0)]), np.zeros((0, 2))])
     cfg = PredictConfig(1.0, more_window_seconds=(2.0,), batch_size=2)
@@ -167,7 +167,7 @@ class Overflows(Loudness):
         return super().forward(x) * (np.nan if overflows else 1.0)
 
 
-def test_what_overflows_is_told_and_predicted_in_full_precision(
+def test_an_overflow_is_a_warning_and_predicted_in_full_precision(
     make_store: MakeStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = Batches(make_store([np.full((10, 2), 0.5)])), np.arange(1), SECOND

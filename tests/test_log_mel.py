@@ -155,7 +155,7 @@ def test_int16_samples_give_the_same_bits(samples):
     assert np.array_equal(LogMel()(wave), LogMel()(wave.astype(np.float32) / 32_768))
 
 
-def test_bands_between_two_bins_hear_nothing():
+def test_bands_between_two_bins_are_empty():
     """64 bands over 9 bins: most lie between two bins, some groups of them altogether."""
     cfg = FeatureConfig(sample_rate=16_000, n_fft=16, hop_length=8, n_mels=64, f_max=4_000.0)
     wave = np.random.default_rng(0).standard_normal(1_000).astype(np.float32)
@@ -179,7 +179,7 @@ def test_a_tone_is_loudest_in_its_band():
         assert abs(found[50].argmax() - (to_mel(hz) / to_mel(8_000) * 65 - 1)) <= 0.75
 
 
-def test_the_wave_is_left_as_it_was():
+def test_the_wave_is_unchanged():
     wave = np.random.default_rng(0).standard_normal(5000).astype(np.float32)
     before = wave.copy()
     first = LogMel()(wave)
@@ -217,7 +217,7 @@ def test_leading_and_trailing_silence_is_cut():
     assert np.allclose(full[start : start + len(trimmed)], trimmed, atol=1e-4)
 
 
-def test_silence_within_is_kept():
+def test_silence_inside_is_kept():
     wave = np.concatenate([padded(0, 0.5, 1.0), padded(0, 0.5, 1.0)])
     assert 200 <= len(front_end(60.0)(wave)) <= 205
 

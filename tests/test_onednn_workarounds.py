@@ -34,7 +34,7 @@ def test_a_kernel_that_does_not_fit_fails_as_before() -> None:
         wide(torch.zeros(1, 1, 64, 1))
 
 
-def test_what_pads_by_itself_is_left_alone() -> None:
+def test_other_padding_is_unchanged() -> None:
     class Same(nn.Conv2d):
         pass
 
@@ -52,7 +52,7 @@ def spoil_free_memory() -> None:
 
 
 @pytest.mark.parametrize("name", ["resnetish10", "resnetish50", "timm:resnet10t", "alexnet"])
-def test_a_network_answers_the_same_twice_in_bf16(name: str) -> None:
+def test_a_network_returns_the_same_twice_in_bf16(name: str) -> None:
     """Where a CPU has AMX, it did not without the wider input."""
     torch.manual_seed(0)
     network = build_model(Config(model=ModelConfig(name=name)), 5).eval().to(memory_format=torch.channels_last)

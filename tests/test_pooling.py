@@ -51,7 +51,7 @@ def test_any_input_size(network: str, pooling: str, size: tuple[int, int]) -> No
 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("pooling", ["grid", "avg_max", "attention"])
-def test_what_follows_the_pooling_is_blind_to_time_but_after_a_grid(network: str, pooling: str) -> None:
+def test_only_a_grid_keeps_the_position_in_time(network: str, pooling: str) -> None:
     """The last layers answer alike to cells in any order of time, unless the grid gives them places."""
     torch.manual_seed(0)
     built = NETWORKS[network](pooling=pooling).eval()

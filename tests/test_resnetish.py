@@ -69,7 +69,7 @@ def test_a_strided_pointwise_convolution_gives_the_same_numbers() -> None:
 
 
 @pytest.mark.parametrize("depth", [10, 50])
-def test_no_narrow_convolution_takes_the_way_that_corrupts_memory(depth: int) -> None:
+def test_no_narrow_convolution_uses_the_kernel_that_corrupts_memory(depth: int) -> None:
     """A process that dies would take the other tests with it: so its kind is looked at, and it is not run."""
     network = ResNetish(depth, n_classes=3, width=8)
     strided = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (1, 1)]

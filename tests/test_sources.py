@@ -30,7 +30,7 @@ def test_rows_run_on_from_part_to_part(make_store: MakeStore) -> None:
     assert torch.equal(x, x[:, :, :1, :1].expand(x.shape))
 
 
-def test_every_version_of_a_clip_is_as_likely(make_store: MakeStore) -> None:
+def test_every_version_of_a_clip_has_the_same_chance(make_store: MakeStore) -> None:
     """Clip i is i, 10 + i or 20 + i; the second part has no copies. 3,000 draws: 6 standard deviations are 155."""
     versions = [constant(make_store, [base, base + 1], n_frames=n) for base, n in ((0, 9), (10, 7), (20, 5))]
     sources = Sources([versions, [constant(make_store, [100])]])
@@ -51,6 +51,6 @@ def test_a_seed_fixes_the_crops(make_store: MakeStore) -> None:
     assert torch.equal(one, again) and not torch.equal(one, other)
 
 
-def test_a_copy_of_other_clips_is_refused(make_store: MakeStore) -> None:
-    with pytest.raises(ValueError, match="does not hold the clips that it is a copy of"):
+def test_a_copy_of_other_clips_is_an_error(make_store: MakeStore) -> None:
+    with pytest.raises(ValueError, match="a copy has other clips than its original"):
         Sources([[constant(make_store, [1, 2]), constant(make_store, [1])]])

@@ -82,7 +82,7 @@ def test_every_clip_in_its_row_in_half_precision(clips, tmp_path):
     assert store.faults == {}
 
 
-def test_rows_lie_end_to_end(clips, tmp_path):
+def test_rows_are_consecutive(clips, tmp_path):
     store = open_features(CFG, clips, tmp_path / "features")
     assert store.start.tolist() == [0, *np.cumsum(store.length)[:-1].tolist()]
 
@@ -244,7 +244,7 @@ def test_the_key_follows_settings_and_files(clips, tmp_path):
     assert len(set(keys)) == len(keys)
 
 
-def test_the_key_does_not_know_where_the_files_lie(clips, tmp_path):
+def test_the_key_does_not_depend_on_the_folder(clips, tmp_path):
     """A moved competition keeps its features."""
     shutil.copytree(tmp_path / "sound", tmp_path / "moved")  # with the times of the files
     moved = [path.replace("/sound/", "/moved/") for path in clips["path"]]
@@ -263,7 +263,7 @@ def test_the_sound_hash_survives_a_copy_and_notices_another_size(clips, tmp_path
     assert sound_hash(clips.assign(path=None)) != before
 
 
-def test_a_changed_file_gets_a_store_of_its_own(clips, tmp_path):
+def test_a_changed_file_gets_another_store(clips, tmp_path):
     first = open_features(CFG, clips, tmp_path / "features")
     soundfile.write(clips["path"][3], noise(999, 99), CFG.sample_rate, subtype="FLOAT")
     second = open_features(CFG, clips, tmp_path / "features")
@@ -334,7 +334,7 @@ def interrupted(tmp_path: Path, monkeypatch) -> tuple[pd.DataFrame, Store]:
     return clips, undisturbed
 
 
-def test_interrupted_it_goes_on(tmp_path, monkeypatch, capsys):
+def test_interrupted_it_continues(tmp_path, monkeypatch, capsys):
     clips, undisturbed = interrupted(tmp_path, monkeypatch)
     assert not (tmp_path / "features" / undisturbed.key).exists(), "what is not whole has not the name"
     capsys.readouterr()
@@ -346,7 +346,7 @@ def test_interrupted_it_goes_on(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("damage", ["half", "nothing", "junk"])
-def test_a_damaged_part_is_told_and_made_again(tmp_path, monkeypatch, capsys, damage):
+def test_a_damaged_part_is_reported_and_made_again(tmp_path, monkeypatch, capsys, damage):
     """Whatever lies in the unfinished folder is spoiled, as by a full disk; no call passes it off as features."""
     clips, undisturbed = interrupted(tmp_path, monkeypatch)
     (partial,) = (tmp_path / "features").glob("*.partial")
@@ -498,8 +498,8 @@ def test_a_clip_that_cannot_be_read_for_a_moment_is_not_remembered(clips, tmp_pa
     real = input.audio.read_wave
     with monkeypatch.context() as patch:
         patch.setattr(input.audio, "read_wave", read_wave)
-        told = rf"{clips['fname'][3]}: Input/output error: make it readable, or .*skip_unreadable"
-        with pytest.raises(UserError, match=told):
+        message = rf"{clips['fname'][3]}: Input/output error: make it readable, or .*skip_unreadable"
+        with pytest.raises(UserError, match=message):
             open_features(CFG, clips, tmp_path / "features", workers=1)
     assert list((tmp_path / "features").glob("*.partial/*")) == []
     assert open_features(CFG, clips, tmp_path / "features", workers=1).faults == {}
@@ -525,7 +525,7 @@ def test_a_corrupted_store_says_so(clips, tmp_path, which, damage):
         file.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
     else:
         file.write_bytes(data[: len(data) // 2] if damage == "cut" else data + b"x")
-    with pytest.raises(UserError, match=rf"{store.key}: corrupted.*: delete this folder, it will be made again"):
+    with pytest.raises(UserError, match=rf"{store.key}: corrupted.*: delete this folder, then run the same command"):
         open_features(CFG, clips, tmp_path / "features")
     shutil.rmtree(folder)
     assert same(open_features(CFG, clips, tmp_path / "features"), store)
@@ -534,7 +534,7 @@ def test_a_corrupted_store_says_so(clips, tmp_path, which, damage):
 # Memory
 
 
-def test_clips_are_worked_on_together_unless_they_are_long():
+def test_short_clips_share_a_task():
     clips = [(np.zeros((n, 1)), str(i)) for i, n in enumerate([1] * 9 + [STAGE_FRAMES + 1, 1, STAGE_FRAMES, 1, 1])]
     stages = list(_in_stages(iter(clips)))
     assert [len(stage) for stage in stages] == [8, 2, 2, 2]

@@ -58,7 +58,7 @@ def test_a_band_that_never_changes_is_not_divided_by_zero(make_store: MakeStore)
     assert std.tolist() == [LEAST_STD, LEAST_STD]
 
 
-def test_what_is_moved_into_a_band_that_hears_nothing_does_not_shout(make_store: MakeStore) -> None:
+def test_sound_moved_into_an_empty_band_is_not_loud(make_store: MakeStore) -> None:
     """Band 0 lies between two bins: -13.8 in every frame. A shift in frequency brings it the sound of band 1."""
     sound = np.random.default_rng(0).normal(-4, 3, 200)
     mean, std = normalisation(make_store([np.stack([np.full(200, -13.8), sound], axis=1)]), np.array([0]), "per_mel")
@@ -67,7 +67,7 @@ def test_what_is_moved_into_a_band_that_hears_nothing_does_not_shout(make_store:
 
 
 @pytest.mark.parametrize(("batch", "training"), [(1, True), (2, True), (1, False)])
-def test_a_size_that_the_network_cannot_take_is_refused_without_computing(batch: int, training: bool) -> None:
+def test_a_size_that_the_network_cannot_take_is_an_error_without_computing(batch: int, training: bool) -> None:
     """One cell of a batch of one cannot be normalised in training; otherwise it can."""
     tagger = small_tagger()
     state = {key: value.clone() for key, value in tagger.state_dict().items()}
@@ -83,7 +83,7 @@ def test_a_size_that_the_network_cannot_take_is_refused_without_computing(batch:
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (AssertionError(), r"\(AssertionError\)"),
         (AssertionError("width\n 7"), r"\(width 7\)"),
@@ -93,20 +93,20 @@ def test_a_size_that_the_network_cannot_take_is_refused_without_computing(batch:
         ),
     ],
 )
-def test_whatever_a_network_raises_is_one_line(error: Exception, told: str) -> None:
+def test_any_error_of_a_network_is_one_line(error: Exception, message: str) -> None:
     tagger = of_backbone(error)
-    with pytest.raises(UserError, match=rf"cannot take 4 x 2 mels x 3 frames {told}: more") as caught:
+    with pytest.raises(UserError, match=rf"cannot take 4 x 2 mels x 3 frames {message}: more") as caught:
         check_input_size(tagger, 4, 3, True, "more")
     assert "\n" not in str(caught.value) and tagger.training
 
 
-def test_what_knows_no_shapes_is_tried_on_numbers() -> None:
+def test_operations_without_shapes_are_tried_on_numbers() -> None:
     check_input_size(of_backbone(lambda x: x.new_full((len(x), 3), float(x.sum()))), 4, 3, True, "more")
 
 
-def test_an_answer_of_another_shape_is_refused() -> None:
-    for answer, told in ((lambda x: x[:, 0, :, :1], r"\(4, 2, 1\)"), (lambda x: (x, x), "tuple")):
-        with pytest.raises(UserError, match=rf"cannot take .*{told}"):
+def test_an_output_of_another_shape_is_an_error() -> None:
+    for answer, message in ((lambda x: x[:, 0, :, :1], r"\(4, 2, 1\)"), (lambda x: (x, x), "tuple")):
+        with pytest.raises(UserError, match=rf"cannot take .*{message}"):
             check_input_size(of_backbone(answer), 4, 3, True, "more")
 
 
@@ -158,7 +158,7 @@ def test_loading_does_not_look_for_starting_weights(tmp_path: Path) -> None:
     load_tagger(gone, tmp_path / "model.safetensors")
 
 
-def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+def test_files_that_do_not_fit_are_errors(tmp_path: Path) -> None:
     save_tagger(small_tagger().state_dict(), tmp_path / "model.safetensors")
     save_tagger({"mean": torch.zeros(2)}, tmp_path / "part.safetensors")
     (tmp_path / "torn.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes()[:1000])
@@ -168,7 +168,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
             load_tagger(cfg, tmp_path / f"{name}.safetensors")
 
 
-def test_cuda_without_a_gpu_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_without_a_gpu_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device("auto") == choose_device("cpu") == CPU
     with pytest.raises(UserError, match=r"train.device=cuda.*train.device=auto"):
@@ -178,7 +178,7 @@ def test_cuda_without_a_gpu_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_device("cpu") == CPU
 
 
-def test_auto_precision_is_what_the_hardware_gains_from(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_precision_is_the_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
     for gains, precision in ((True, "bf16"), (False, "fp32")):
         monkeypatch.setattr("models.device._cpu_gains_from_bf16", lambda gains=gains: gains)
         assert choose_precision("auto", CPU) == precision
@@ -186,7 +186,7 @@ def test_auto_precision_is_what_the_hardware_gains_from(monkeypatch: pytest.Monk
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, c=capability: c)
         assert choose_precision("auto", torch.device("cuda")) == precision
     assert choose_precision("fp32", torch.device("cuda")) == "fp32"
-    with pytest.raises(UserError, match="fp16 is for GPUs"):
+    with pytest.raises(UserError, match="fp16 needs a GPU"):
         choose_precision("fp16", CPU)
 
 

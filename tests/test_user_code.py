@@ -191,8 +191,8 @@ def test_shared_weights_are_saved(here: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        ("return x", r"must answer \(2, 1, 8, 50\) with logits \(2, 5\), but answers with \(2, 1, 8, 50\)"),
-        ("return None", r"with logits \(2, 5\), but answers with NoneType"),
+        ("return x", r"must return logits \(2, 5\) for \(2, 1, 8, 50\), but returns \(2, 1, 8, 50\)"),
+        ("return None", r"must return logits \(2, 5\) for .*, but returns NoneType"),
         (
             "return self.heads(x)",
             r"input of \(2, 1, 8, 50\): my_net:Net raises AttributeError: .* \(/.*my_net\.py:12\)",
