@@ -32,9 +32,9 @@ def main() -> None:
     experiments = experiments if args.only is None else chosen(experiments, args.only)
     folds = [parse_folds(args.fold, cfg.folds.n_folds) for cfg in experiments]
     if args.jobs < 1:
-        raise UserError(f"--jobs {args.jobs}: at least 1")
+        raise UserError(f"--jobs {args.jobs}: must be at least 1")
     if args.jobs > 1 and sum(map(len, folds)) > 1:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the children hear of it
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the children end too
         train_at_once(experiments, folds, args)
         return
     for cfg, some in zip(experiments, folds, strict=True):
@@ -44,10 +44,10 @@ def main() -> None:
 def chosen(experiments: list[Config], names: str) -> list[Config]:
     """The experiments whose names 'a,b' lists. Raises UserError on a name that is not among them."""
     known = {cfg.name: cfg for cfg in experiments}
-    wanted = names.split(",")
-    if unknown := [name for name in wanted if name not in known]:
-        raise UserError(f"--only: no experiment {list_some(unknown)} in the file; there are {list_some(known)}")
-    return [known[name] for name in wanted]
+    selected = names.split(",")
+    if unknown := [name for name in selected if name not in known]:
+        raise UserError(f"--only: no experiment {list_some(unknown)} in the file: use {list_some(known)}")
+    return [known[name] for name in selected]
 
 
 if __name__ == "__main__":

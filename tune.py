@@ -1,8 +1,9 @@
-"""Search for better settings of an experiment: work/studies/<name>/best.yaml, with the trials and pictures beside it.
+"""Search for better settings of an experiment: work/studies/<name>/best.yaml.
 
-Trials train folds of the experiment by the kit's own code, with settings that Optuna (TPE) draws from a search space,
-and are scored by mean out-of-fold MAP@3; test clips are not touched. The best score is flattered by the choice among
-trials: train best.yaml with another train.seed, or on the folds that did not choose, to learn the truth.
+Trials train folds of the experiment with settings that Optuna (TPE) draws from
+a search space. Their score is the mean out-of-fold MAP@3; test clips are never
+used. The best score is biased upwards, because it was selected: train best.yaml
+with another train.seed, or on other folds, for a fair score.
 """
 
 import argparse
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
 
 PRUNERS = ("median", "hyperband", "none")
 EXAMPLES = """examples:
-  python tune.py --config configs/us8k_mini.yaml --space configs/search/resnetish.yaml --trials 30
+  python tune.py --config configs/us8k_mini.yaml \\
+    --space configs/search/resnetish.yaml --trials 30
   python tune.py --space space.yaml --folds 0..4 --workers 4 train.epochs=20
   python tune.py --report --name us8k_mini-resnetish
 
-Killed or interrupted, the same command goes on until all trials are finished; started in several terminals, it shares
-them out. A search space names config keys and ranges:
+After an interruption run the same command to continue. Several terminals may
+run it at once and share the trials. A search space has config keys and ranges:
   train.lr: {log: [1.0e-4, 1.0e-2]}
   model.dropout: {uniform: [0, 0.5]}
   augment.time_masks: {int: [0, 2]}
@@ -42,14 +44,15 @@ def main() -> None:
     parser.add_argument("--space", **FILE, help="search space, such as configs/search/resnetish.yaml")
     share(parser, "input", "work")
     parser.add_argument("--name", help="work/studies/NAME/ (<experiment>-<search space>)")
-    parser.add_argument("--trials", type=int, default=30, metavar="N", help="finished ones in all (%(default)s)")
-    parser.add_argument("--folds", default="0", help="folds that score a trial: 3, 0..4 or 0,2,4 (%(default)s)")
-    parser.add_argument("--pruner", choices=PRUNERS, default=PRUNERS[0], help="stops bad trials early (%(default)s)")
     parser.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="processes, a thread each (one, all threads)"
+        "--trials", type=int, default=30, metavar="N", help="total number of finished trials (%(default)s)"
+    )
+    parser.add_argument("--folds", default="0", help="folds that score a trial: 3, 0..4 or 0,2,4 (%(default)s)")
+    parser.add_argument(
+        "--pruner", choices=PRUNERS, default=PRUNERS[0], help="how to stop bad trials early (%(default)s)"
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of what is drawn from the space (%(default)s)"
+        "--workers", type=int, default=1, metavar="N", help="processes with one thread each (1, with all threads)"
     )
     parser.add_argument("--report", action="store_true", help="only write the report of the trials so far")
     share(parser, overrides="override a value of the base experiment")
@@ -67,33 +70,33 @@ def main() -> None:
 
 
 def make_plan(args: argparse.Namespace) -> "tuple[Plan, str]":
-    """What the command line asks for, and the name of the study. Raises UserError on bad input."""
+    """The plan of the command line, and the name of the study. Raises UserError on bad input."""
     from configs.load import load_config
     from folds.assign import parse_folds
     from input.names import nfc
     from tuning.search_space import load_space
 
     if args.space is None:
-        raise UserError("--space is missing: name a search space, such as configs/search/resnetish.yaml")
+        raise UserError("--space is missing: use a search space, like configs/search/resnetish.yaml")
     for option, value, least in (("trials", args.trials, 1), ("workers", args.workers, 1), ("seed", args.seed, 0)):
         if value < least:
             raise UserError(f"--{option} {value}: must be at least {least}")
     config, overrides = args.config or DEFAULT_CONFIG, tuple(args.overrides)
     base = load_config(config, overrides)
     if base.pseudo.runs:
-        raise UserError("pseudo.runs: a search never touches test clips: set pseudo.runs=[] for it")
+        raise UserError("pseudo.runs: a search never uses test clips: set pseudo.runs=[]")
     space = load_space(args.space, config, overrides)
     from tuning.study import Plan
 
     folds = tuple(parse_folds(args.folds, base.folds.n_folds, "--folds"))
     name = args.name or nfc(f"{base.name}-{args.space.stem}")
-    load_config(None, [f"name={name}-best"])  # what names an experiment names a folder
+    load_config(None, [f"name={name}-best"])  # check the name of the folder
     return Plan(config, overrides, space, folds, args.trials, args.pruner, args.seed), name
 
 
 def tune(plan: "Plan", paths: Paths, name: str, workers: int = 1) -> None:
-    """Do the trials that are missing, then report. Raises UserError on bad input, and where the study was begun with
-    another plan or other data."""
+    """Run the missing trials, then report. Raises UserError on bad input, and if the study was started with another
+    plan or other data."""
     from training.experiment_data import load_data, prepare
     from tuning.study import finished, open_study, outside_of_space, search
 
@@ -102,25 +105,25 @@ def tune(plan: "Plan", paths: Paths, name: str, workers: int = 1) -> None:
     study = open_study(folder, plan.facts() | facts_of(data, paths), plan)
     if (done := len(finished(study))) < plan.trials:
         if done:
-            say(f"{folder}: going on after {done} of {plan.trials} trials")
+            say(f"{folder}: continuing after {done} of {plan.trials} trials")
         check_networks(plan, len(data.competition.classes))
         if not done and (outside := outside_of_space(plan)):
-            say(f"the base config lies outside of the search space and is the first trial anyway: {list_some(outside)}")
-        prepare(base, data, paths, list(plan.folds))  # it may refuse, and makes features once for all workers
+            say(f"the base config is outside of the search space, but still the first trial: {list_some(outside)}")
+        prepare(base, data, paths, list(plan.folds))  # may raise; makes features once for all workers
         if workers == 1:
             search(folder, study, plan, Training(data, paths, plan.folds))
         else:
             side_by_side(plan, data, paths, name, workers)
         if (done := len(finished(study))) < plan.trials:
-            say(f"{done} of {plan.trials} trials are finished; the process that does the last one reports")
+            say(f"{done} of {plan.trials} trials are finished; the process of the last one writes the report")
             return
     else:
-        say(f"{folder}: found, {done} trials are finished; --trials asks for more")
+        say(f"{folder}: {done} trials are finished already: use a larger --trials for more")
     report(paths, name)
 
 
 def facts_of(data: "Data", paths: Paths) -> dict[str, Any]:
-    """What a study must share with the data to go on, and where a later command finds them."""
+    """Hashes of the data that a study must match to continue, and its paths for later commands."""
     from folds.assign import fold_hash
 
     where = {"input": str(paths.input)} | ({"work": str(paths.work)} if paths.work != Paths.work else {})
@@ -130,7 +133,7 @@ def facts_of(data: "Data", paths: Paths) -> dict[str, Any]:
 
 
 def report(paths: Paths, name: str) -> None:
-    """Write best.yaml, trials.csv and the pictures of a study. Raises UserError where there is none."""
+    """Write best.yaml, trials.csv and the pictures of a study. Raises UserError if there is none."""
     from tuning.study import open_study
     from tuning.study_locks import locked
     from tuning.study_report import write_report

@@ -47,7 +47,7 @@ def write_noisy(clean: "Competition", folder: Path, seed: int) -> None:
 
     if not clean.train["verified"].all():
         n = int((~clean.train["verified"]).sum())
-        raise UserError(f"{clean.folder}: {n} labels are not verified: noise wants a competition whose labels are true")
+        raise UserError(f"{clean.folder}: {n} labels are not verified: use a competition with true labels only")
     layout = find_layout(clean.folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, sound in (("audio_train", layout.train_audio), ("audio_test", layout.test_audio)):

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 
 
 HERE = Path(__file__).parent
-EXAMPLES = """Results are kept in work/ablation/, one file a run: killed at any moment, the same command goes on,
-and of changed techniques only those are run again. The table is written at the end, and from what is there by --report.
+EXAMPLES = """Results are in work/ablation/, one file per run. After an interruption run the
+same command to continue; changed techniques run again. The table is written at
+the end, and by --report from the existing results.
 
 examples:
   python -m ablation.run --input ../shared/data/us8k-mini --jobs 2
-  python -m ablation.run --input ../shared/data/us8k-mini --only mixup,roll --conditions clean --seeds 2
+  python -m ablation.run --input ../shared/data/us8k-mini \\
+    --only mixup,roll --conditions clean --seeds 2
   python -m ablation.run --input ../shared/data/us8k-mini --report
 """
 
@@ -42,7 +44,7 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="train nothing, write the table")
     args = parser.parse_args()
     if min(args.seeds, args.jobs) < 1:
-        raise UserError("--seeds and --jobs: at least 1")
+        raise UserError("--seeds and --jobs: must be at least 1")
     ablate(args)
 
 
@@ -54,20 +56,20 @@ def ablate(args: argparse.Namespace) -> None:
     plan, work = read_plan(args.techniques), args.work / "ablation"
     names = _chosen("--only", args.only, [c.name for c in plan.comparisons])
     conditions = _chosen("--conditions", args.conditions, CONDITIONS)
-    busy = f"{work}: another ablation runs there: wait for it, or use another --work"
+    busy = f"{work}: another ablation is running there: wait for it, or use another --work"
     with lock(work, busy):  # two commands on one folder would run everything twice
         data = open_data(args.input, work)
         failed = []
         if not args.report:
-            wanted = make_trials(plan, plan.needed(names), data, args.seeds, work)
-            wanted = [trial for trial in wanted if trial.id[0] in conditions]
-            todo = to_do(wanted)
-            say(f"{len(wanted)} runs, {len(wanted) - len(todo)} of them found, {args.jobs} at once")
+            trials = make_trials(plan, plan.needed(names), data, args.seeds, work)
+            trials = [trial for trial in trials if trial.id[0] in conditions]
+            todo = to_do(trials)
+            say(f"{len(trials)} runs, {len(trials) - len(todo)} of them found, {args.jobs} at once")
             failed = run_all(todo, args.jobs)
         every = make_trials(plan, list(plan.recipes.values()), data, rounds_found(plan, work), work)
         report(plan, every, args)
     if failed:
-        raise UserError(f"{len(failed)} runs failed, the reasons stand above: the same command tries them again")
+        raise UserError(f"{len(failed)} runs failed for the reasons above: run the same command to try again")
 
 
 def report(plan: "Plan", trials: "list[Trial]", args: argparse.Namespace) -> None:
@@ -99,7 +101,7 @@ def report(plan: "Plan", trials: "list[Trial]", args: argparse.Namespace) -> Non
 def _chosen(option: str, text: str | None, known: Sequence[str]) -> set[str]:
     names = set(known) if text is None else {name.strip() for name in text.split(",")}
     if unknown := sorted(names - set(known)):
-        raise UserError(f"{option}: no {list_some(unknown)}: there are {list_some(known, 60)}")
+        raise UserError(f"{option}: no {list_some(unknown)}: use {list_some(known, 60)}")
     return names
 
 

@@ -61,10 +61,10 @@ class Plan:
 
     def needed(self, names: set[str]) -> list[Recipe]:
         """The recipes of these comparisons and those that they need, in an order in which they can be run."""
-        wanted = {r for c in self.comparisons if c.name in names for r in (c.on, c.off)}
+        names_needed = {r for c in self.comparisons if c.name in names for r in (c.on, c.off)}
         for name in reversed(self.recipes):  # a recipe needs earlier ones only
-            wanted |= set(self.recipes[name].needs) if name in wanted else set()
-        return [recipe for name, recipe in self.recipes.items() if name in wanted]
+            names_needed |= set(self.recipes[name].needs) if name in names_needed else set()
+        return [recipe for name, recipe in self.recipes.items() if name in names_needed]
 
 
 def read_plan(file: Path) -> Plan:
@@ -79,11 +79,11 @@ def read_plan(file: Path) -> Plan:
         where = f"{file}: {name}"
         own, against, on = _parts(about, where)
         if against not in plan.recipes or name in plan.recipes:
-            fact = f"against {against!r}, which does not stand above it" if name not in plan.recipes else "stands twice"
-            raise UserError(f"{where}: {fact}: there are {list_some(plan.recipes)}")
+            fact = f"against {against!r}, which is not defined above" if name not in plan.recipes else "appears twice"
+            raise UserError(f"{where}: {fact}: known are {list_some(plan.recipes)}")
         plan.add(name, own, against, on)
         if unknown := [need for need in plan.recipes[name].needs if need not in plan.recipes]:
-            raise UserError(f"{where}: needs {list_some(unknown)}, which does not stand above it")
+            raise UserError(f"{where}: needs {list_some(unknown)}, which is not defined above")
         plan.comparisons.append(Comparison(name, name, against, on, str(about.get("note", ""))))
     if GOOD in values:
         _add_good(plan, values[GOOD], techniques, file)
@@ -104,7 +104,7 @@ def _read(file: Path) -> dict[str, Any]:
     values, _ = read_yaml(file, "plan", "techniques: {mixup: {set: {augment.mixup_alpha: 0.4}}}")
     for key in ("base", "techniques"):
         if not isinstance(values.get(key), dict):
-            raise UserError(f"{file}: {key}: a mapping is wanted")
+            raise UserError(f"{file}: {key}: expected a mapping")
     if strange := sorted(set(map(str, values)) - {"base", "techniques", GOOD}):
         raise UserError(f"{file}: unknown key {list_some(strange)}: known are base, good, techniques")
     return values
@@ -122,7 +122,7 @@ def _parts(about: Any, where: str) -> tuple[Settings, str, tuple[str, ...]]:
 def _conditions(about: dict[str, Any], where: str) -> tuple[str, ...]:
     found = about.get("conditions", [CONDITIONS[0]])
     if not isinstance(found, list) or not found or set(found) - set(CONDITIONS):
-        raise UserError(f"{where}: conditions is {found!r}: a list of {' and '.join(CONDITIONS)} is wanted")
+        raise UserError(f"{where}: conditions is {found!r}: expected a list of {' and '.join(CONDITIONS)}")
     return tuple(found)
 
 

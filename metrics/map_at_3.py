@@ -53,7 +53,7 @@ def log_loss(probs: np.ndarray, truth: np.ndarray) -> float:
 def standard_error(gains: np.ndarray, group: np.ndarray) -> float:
     """Standard error of the mean of gains (clips,) when whole groups (clips,) are sampled.
 
-    With one clip per group it is the usual standard error. Source: K.-Y. Liang and S. Zeger, "Longitudinal data analysis
+    With one clip per group it is the usual one. Source: K.-Y. Liang and S. Zeger, "Longitudinal data analysis
     using generalized linear models", 1986 (the sandwich of clustered observations).
     """
     member = np.unique(group, return_inverse=True)[1]

@@ -36,7 +36,7 @@ def push_dataset(kaggle: Kaggle, bundle: Path, dataset: str) -> None:
         )
     if answer.error or str(answer.status).lower() == "error":  # the client reports this and ends well
         why = kaggle.redact(answer.error or "no reason given")
-        raise UserError(f"{dataset}: Kaggle refuses it: {why}: another name with submission.bundle --slug helps")
+        raise UserError(f"{dataset}: Kaggle refuses it: {why}: use another name with submission.bundle --slug")
     say(f"{dataset}: version {wait_for_dataset(kaggle, dataset, before)} is ready")
 
 
@@ -68,7 +68,7 @@ def wait_for_dataset(kaggle: Kaggle, dataset: str, after: int) -> int:
         if status == "ready" and version > after:
             return version
         time.sleep(POLL)
-    raise UserError(f"{dataset}: not ready after {LIMIT / 3600:.0f} hours: look at {address_of(dataset)}")
+    raise UserError(f"{dataset}: not ready after {LIMIT / 3600:.0f} hours: see {address_of(dataset)}")
 
 
 def address_of(dataset: str) -> str:

@@ -31,20 +31,20 @@ def main(inputs: Path = Path("/kaggle/input"), working: Path = Path("/kaggle/wor
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONDONTWRITEBYTECODE": "1"}
         done = subprocess.run(list(map(str, command)), cwd=scratch, env=environment)
     if done.returncode:
-        sys.exit(f"error: the prediction ended with status {done.returncode}; its own lines stand above")
+        sys.exit(f"error: the prediction ended with status {done.returncode}, see its messages above")
 
 
-def find_bundle(inputs: Path, wanted: str) -> Path:
+def find_bundle(inputs: Path, expected: str) -> Path:
     """The folder with the manifest of that sha256, wherever Kaggle has mounted it."""
     found = {Path(folder): sha256(Path(folder, MANIFEST_NAME)) for folder in folders_with(inputs, MANIFEST_NAME)}
     for folder, digest in found.items():
-        if digest == wanted:
+        if digest == expected:
             return folder
     if found:
         there = ", ".join(f"{digest[:12]} in {folder}" for folder, digest in found.items())
         sys.exit(
             f"error: another version of the dataset is attached ({there}) than this kernel was pushed with "
-            f"({wanted[:12]}): wait until the new version is ready, then run submission.push again"
+            f"({expected[:12]}): wait until the new version is ready, then run submission.push again"
         )
     sys.exit(f"error: no {MANIFEST_NAME} under {inputs}: attach the dataset of submission.bundle to this kernel")
 

@@ -63,7 +63,7 @@ def main() -> None:
 def push(paths: Paths, machine: str = MACHINE, submit: bool = False, message: str = "") -> Path:
     """Bundle -> dataset -> kernel -> <work>/kaggle/submission.csv, validated. Raises UserError where a step fails."""
     bundle = paths.work / "kaggle" / "dataset"
-    busy = f"{bundle}: another submission.push is taking it to Kaggle: wait for it"
+    busy = f"{bundle}: another submission.push is running: wait for it"
     with lock(paths.work / "kaggle" / "push", busy):
         return _push(paths, bundle, machine, submit, message)
 
@@ -73,7 +73,7 @@ def _push(paths: Paths, bundle: Path, machine: str, submit: bool, message: str) 
     kaggle = Kaggle()
     if kaggle.user.lower() != dataset.partition("/")[0].lower():
         raise UserError(
-            f"{bundle}: made for {dataset}, but you are {kaggle.user}: submission.bundle --owner {kaggle.user}"
+            f"{bundle}: made for {dataset}, but you are {kaggle.user}: use submission.bundle --owner {kaggle.user}"
         )
     if submit:
         check_allowance(kaggle, competition)  # before hours of work
@@ -82,7 +82,7 @@ def _push(paths: Paths, bundle: Path, machine: str, submit: bool, message: str) 
     folder = paths.work / "kaggle" / "kernel"
     kernel = write_kernel(folder, bundle, dataset, competition, machine)
     if digest_of(bundle) != digest:
-        raise UserError(f"{bundle}: submission.bundle made another one meanwhile: run submission.push again")
+        raise UserError(f"{bundle}: submission.bundle replaced it meanwhile: run submission.push again")
     push_kernel(kaggle, folder, kernel)
     wait_for_kernel(kaggle, kernel)
     output = paths.work / "kaggle" / "output"
@@ -102,7 +102,7 @@ def check_bundle(bundle: Path) -> tuple[str, str]:
     """The dataset's owner/slug and the competition. Raises UserError where the bundle is absent or changed."""
     recover(bundle)
     if not (bundle / MANIFEST_NAME).exists():
-        raise UserError(f"{bundle}: no bundle: python -m submission.bundle makes it")
+        raise UserError(f"{bundle}: no bundle: run python -m submission.bundle")
     again = "make the bundle again with submission.bundle"
     manifest = read_json(bundle / MANIFEST_NAME, Manifest, again)
     metadata = read_json(bundle / METADATA, Metadata, again)
@@ -170,8 +170,8 @@ def wait_for_kernel(kaggle: Kaggle, kernel: str) -> None:
             return
         if status in ("error", "cancel_requested", "cancel_acknowledged"):
             log = kaggle.call(f"reading the log of {kernel}", kaggle.api.kernels_logs, kernel)
-            told = kaggle.redact(last_word(log) or answer.failure_message or "no message")
-            raise UserError(f"{kernel}: ended with {status}: {told} (https://www.kaggle.com/code/{kernel})")
+            message = kaggle.redact(last_word(log) or answer.failure_message or "no message")
+            raise UserError(f"{kernel}: ended with {status}: {message} (https://www.kaggle.com/code/{kernel})")
         time.sleep(POLL)
     raise UserError(f"{kernel}: not done after {KERNEL_LIMIT / 3600:.0f} hours: https://www.kaggle.com/code/{kernel}")
 

@@ -29,7 +29,7 @@ def write_submission(file: Path, predictions: Predictions, classes: tuple[str, .
 def check_overwritable(file: Path) -> None:
     """Raises UserError where the file is there, and no submission: nothing else may be replaced."""
     if file.exists() and not _is_submission(file):
-        raise UserError(f"{file}: exists and is no submission: give another name with --output")
+        raise UserError(f"{file}: exists and is not a submission: use another --output")
 
 
 def _is_submission(file: Path) -> bool:
@@ -47,7 +47,7 @@ def validate_submission(file: Path, fnames: tuple[str, ...], classes: tuple[str,
     if list(table.columns) != HEADER:
         raise UserError(f"{file}: columns are {', '.join(table.columns)}, not {', '.join(HEADER)}")
     if tuple(table["fname"]) != fnames:
-        odd = sorted(set(table["fname"]) ^ set(fnames)) or ["the order differs, or a clip stands twice"]
+        odd = sorted(set(table["fname"]) ^ set(fnames)) or ["the order differs, or a clip appears twice"]
         raise UserError(f"{file}: its clips are not those of the sample submission: {list_some(odd)}")
     known = set(classes)
     labels = [text.split(" ") for text in table["label"]]

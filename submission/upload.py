@@ -63,7 +63,7 @@ def upload(kaggle: Kaggle, competition: str, file: Path, message: str) -> int:
             )
             if answer.message != kaggle.api.COMPETITION_SUBMIT_UPLOAD_FAILED_MESSAGE:
                 return int(answer.ref)
-            last = KaggleFault(f"{what}: the upload broke off {attempt} times: run the same command again later", None)
+            last = KaggleFault(f"{what}: the upload failed {attempt} times: run the same command again later", None)
         except KaggleFault as fault:
             if not fault.temporary:
                 raise
@@ -93,7 +93,7 @@ def wait_for_score(kaggle: Kaggle, competition: str, ref: int) -> str:
             return f"submission {ref}: {', '.join(scores) or 'scored, but no score is shown yet'}"
         time.sleep(POLL)
     address = f"https://www.kaggle.com/competitions/{competition}/submissions"
-    raise UserError(f"submission {ref}: no score after {LIMIT / 60:.0f} minutes: look at {address}")
+    raise UserError(f"submission {ref}: no score after {LIMIT / 60:.0f} minutes: see {address}")
 
 
 def _scores(submission: Any) -> list[tuple[str, str | None]]:

@@ -108,7 +108,7 @@ def test_the_noisy_competition_has_the_same_sound_recordings_and_clips(clean: Pa
     assert (tmp_path / "noisy" / "audio_train").is_symlink()
 
 
-def test_noise_wants_true_labels(clean: Path, tmp_path: Path) -> None:
+def test_noise_needs_true_labels(clean: Path, tmp_path: Path) -> None:
     competition = load_competition(clean)
     competition.train.loc[0, "verified"] = False
     with pytest.raises(UserError, match="1 labels are not verified"):
@@ -170,10 +170,10 @@ def test_the_good_recipe_is_all_and_each_is_left_out_once() -> None:
     [
         ("mixup: {set: {augment.mixupalpha: 1}}", r"bad: unknown key 'augment\.mixupalpha', did you mean"),
         ("mixup: {set: {train.seed: 1}}", r"sets train\.seed, which pairs the runs"),
-        ("mixup: {set: {train.epochs: 2}, conditions: [loud]}", "clean and noisy is wanted"),
-        ("mixup: {set: {train.epochs: 2}, against: other}", "against 'other', which does not stand above it"),
+        ("mixup: {set: {train.epochs: 2}, conditions: [loud]}", "expected a list of clean and noisy"),
+        ("mixup: {set: {train.epochs: 2}, against: other}", "against 'other', which is not defined above"),
         ("mixup: {set: {train.epochs: 2}, conditons: [clean]}", "a technique has 'set'"),
-        ("mixup: {set: {pseudo.runs: [other]}}", "needs other, which does not stand above it"),
+        ("mixup: {set: {pseudo.runs: [other]}}", "needs other, which is not defined above"),
     ],
 )
 def test_a_slip_in_the_techniques_names_file_and_technique(tmp_path: Path, text: str, fact: str) -> None:
@@ -216,7 +216,7 @@ def test_a_difference_by_hand() -> None:
         (0.5, math.nan, 1, False, "too few runs"),
     ],
 )
-def test_a_verdict_wants_two_standard_errors(difference: float, se: float, n: int, equal: bool, verdict: str) -> None:
+def test_a_verdict_needs_two_standard_errors(difference: float, se: float, n: int, equal: bool, verdict: str) -> None:
     from ablation.effects import Effect
 
     assert Effect(0.5, difference, se, n, 1.0, False, equal).verdict == verdict
@@ -268,7 +268,7 @@ def all_trials(clean: Path, tiny: Path) -> list[Trial]:
     return make_trials(plan, list(plan.recipes.values()), open_data(clean, work), 1, work)
 
 
-def test_the_whole_way_and_going_on(clean: Path, tiny: Path, capsys: pytest.CaptureFixture[str], inline: None) -> None:
+def test_all_steps_and_continuing(clean: Path, tiny: Path, capsys: pytest.CaptureFixture[str], inline: None) -> None:
     ablation.ablate(command(clean, tiny))
     capsys.readouterr()
     found = all_trials(clean, tiny)
@@ -332,7 +332,7 @@ def test_other_labels_are_other_runs(clean: Path, tiny: Path, tmp_path: Path) ->
     assert all(keys[t.id] != t.key for t in all_trials(other, tiny))
 
 
-def test_a_failed_run_is_told_and_the_rest_goes_on(
+def test_a_failed_run_is_reported_and_the_others_continue(
     clean: Path, tiny: Path, capsys: pytest.CaptureFixture[str], inline: None
 ) -> None:
     """plain cannot be written, so what predicts with it is not tried; mixup is."""
@@ -366,8 +366,8 @@ class Exit:
         return os._exit, (3,)
 
 
-def test_unknown_names_are_told(clean: Path, tiny: Path) -> None:
-    with pytest.raises(UserError, match="--only: no roll: there are 2: mixup, short_windows"):
+def test_unknown_names_are_errors(clean: Path, tiny: Path) -> None:
+    with pytest.raises(UserError, match="--only: no roll: use 2: mixup, short_windows"):
         ablation.ablate(command(clean, tiny, only="mixup,roll"))
     with pytest.raises(UserError, match="--conditions: no loud"):
         ablation.ablate(command(clean, tiny, conditions="loud"))

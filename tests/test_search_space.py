@@ -1,4 +1,4 @@
-"""Search spaces: what a file may say, and what is told of one that may not."""
+"""Search spaces: valid files, and errors in others."""
 
 from pathlib import Path
 
@@ -38,52 +38,56 @@ def test_choices_are_what_the_config_holds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "told"),
+    ("text", "line", "message"),
     [
         ("train.lrr: {log: [1, 2]}", 1, "unknown key 'train.lrr', did you mean 'train.lr'?"),
         ("trian.lr: {log: [1, 2]}", 1, "unknown key 'trian', did you mean 'train'?"),
         ("lr: {log: [1, 2]}", 1, "unknown key 'lr', did you mean 'train.lr'?"),
         ("train.lr: {lgo: [1, 2]}", 1, "'train.lr' has no kind 'lgo', did you mean 'log'?"),
-        ("train.lr: {beta: [1, 2]}", 1, "'train.lr' wants {uniform: [low, high]} or "),
-        ("train.lr: [1, 2]", 1, "'train.lr' wants {uniform: [low, high]} or "),
-        ("train.lr: {log: [1, 2], int: [1, 2]}", 1, "'train.lr' wants {uniform: [low, high]} or "),
+        ("train.lr: {beta: [1, 2]}", 1, "'train.lr' must be {uniform: [low, high]} or "),
+        ("train.lr: [1, 2]", 1, "'train.lr' must be {uniform: [low, high]} or "),
+        ("train.lr: {log: [1, 2], int: [1, 2]}", 1, "'train.lr' must be {uniform: [low, high]} or "),
         ("train:\n  lr: {log: [1, 2]}", 1, "'train' is a section: write its keys in full, like 'train.lr: ...'"),
-        ("train.lr: {log: [0, 1]}", 1, "'train.lr' is not written {log: [low, high]}, above 0, low below high"),
-        ("train.lr: {log: [2, 1]}", 1, "'train.lr' is not written {log: "),
-        ("train.lr: {log: [1, 2, 3]}", 1, "'train.lr' is not written {log: "),
-        ("train.lr: {uniform: 1}", 1, "'train.lr' is not written {uniform: "),
-        ("train.lr: {uniform: [a, 1]}", 1, "'train.lr' is not written {uniform: "),
-        ("train.lr: {uniform: [true, 2]}", 1, "'train.lr' is not written {uniform: "),
-        ("train.lr: {uniform: [1, .inf]}", 1, "'train.lr' is not written {uniform: "),
-        ("train.lr: {uniform: [1, .nan]}", 1, "'train.lr' is not written {uniform: "),
-        ("train.lr: {choice: [1]}", 1, "'train.lr' offers no choice: give two values or more"),
-        ("train.lr: {choice: [1e-3, 0.001]}", 1, "'train.lr': a choice stands twice"),
-        ("train.epochs: {int: [1, 10.5]}", 1, "'train.epochs': int wants whole numbers"),
-        ("train.epochs: {int: [1, 10, 0]}", 1, "'train.epochs': int wants whole numbers, and a step of 1 or more"),
-        ("train.epochs: {int: [1, 10, 2]}", 1, "'train.epochs': no whole number of steps of 2 leads from 1 to 10"),
+        ("train.lr: {log: [0, 1]}", 1, "'train.lr' must be {log: [low, high]}, above 0, with low below high"),
+        ("train.lr: {log: [2, 1]}", 1, "'train.lr' must be {log: "),
+        ("train.lr: {log: [1, 2, 3]}", 1, "'train.lr' must be {log: "),
+        ("train.lr: {uniform: 1}", 1, "'train.lr' must be {uniform: "),
+        ("train.lr: {uniform: [a, 1]}", 1, "'train.lr' must be {uniform: "),
+        ("train.lr: {uniform: [true, 2]}", 1, "'train.lr' must be {uniform: "),
+        ("train.lr: {uniform: [1, .inf]}", 1, "'train.lr' must be {uniform: "),
+        ("train.lr: {uniform: [1, .nan]}", 1, "'train.lr' must be {uniform: "),
+        ("train.lr: {choice: [1]}", 1, "'train.lr' has no choice: give two values or more"),
+        ("train.lr: {choice: [1e-3, 0.001]}", 1, "'train.lr': a choice appears twice: remove one"),
+        ("train.epochs: {int: [1, 10.5]}", 1, "'train.epochs': int needs whole numbers"),
+        ("train.epochs: {int: [1, 10, 0]}", 1, "'train.epochs': int needs whole numbers, and a step of 1 or more"),
+        (
+            "train.epochs: {int: [1, 10, 2]}",
+            1,
+            "'train.epochs': steps of 2 do not lead from 1 to 10: change high or the step",
+        ),
         ("train.epochs: {uniform: [1, 9]}", 1, "'train.epochs' is a whole number: write {int: "),
         ("train.balanced: {int: [0, 1]}", 1, "'train.balanced' is true or false: write {choice: [false, true]}"),
-        ("features.f_min: {uniform: [0, 50]}", 1, "'features.f_min': every value has features made anew: write {cho"),
+        ("features.f_min: {uniform: [0, 50]}", 1, "'features.f_min': each value needs other features: write {cho"),
         ("train.lr: {log: [1, 2]}\nmodel.dropout: {uniform: [0, 1]}", 2, "model.dropout must be in [0, 1)"),
-        ("model.width: {int: [16, 48]}", 1, "model.width must be a multiple of 8"),  # both ends would do
+        ("model.width: {int: [16, 48]}", 1, "model.width must be a multiple of 8"),  # both ends are valid
         ("train.precision: {choice: [fp8, fp32]}", 1, "'train.precision' is 'fp8': input should be 'auto', 'fp32'"),
-        ("train.lr.x: {int: [1, 2]}", 6, "'train.lr' is 0.002, which holds no key 'x'"),  # line 6 of the base config
+        ("train.lr.x: {int: [1, 2]}", 6, "'train.lr' is 0.002, which has no key 'x'"),  # line 6 of the base config
         ("train.lr: {log: [1, 2]}\ntrain.lr: {log: [1, 2]}", 2, "key 'train.lr' appears twice"),
         ("name: {choice: [a, b]}", 1, "'name' cannot be searched: it names the study"),
         ("folds.seed: {int: [0, 3]}", 1, "'folds.seed' cannot be searched: scores on other folds"),
         ("train.seed: {int: [0, 3]}", 1, "'train.seed' cannot be searched: the best of many seeds is luck"),
         ("train.keep: {choice: [last, best]}", 1, "'train.keep' cannot be searched: the best of many epochs"),
-        ("pseudo.weight: {uniform: [0.1, 1]}", 1, "'pseudo.weight' cannot be searched: a search never touches test"),
+        ("pseudo.weight: {uniform: [0.1, 1]}", 1, "'pseudo.weight' cannot be searched: a search never uses test"),
     ],
 )
-def test_what_is_wrong_names_its_line(tmp_path: Path, text: str, line: int, told: str) -> None:
+def test_what_is_wrong_names_its_line(tmp_path: Path, text: str, line: int, message: str) -> None:
     with pytest.raises(UserError) as caught:
         loaded(tmp_path, text)
     file = BASE if line == 6 else tmp_path / "space.yaml"
-    assert str(caught.value).startswith(f"{file}:{line}: {told}") and "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"{file}:{line}: {message}") and "\n" not in str(caught.value)
 
 
-def test_a_value_is_judged_on_the_base_config_with_its_overrides(tmp_path: Path) -> None:
+def test_a_value_is_checked_on_the_base_config_with_its_overrides(tmp_path: Path) -> None:
     text = "train.crop_seconds_min: {uniform: [0.5, 1.5]}"
     assert loaded(tmp_path, text)
     with pytest.raises(UserError, match=r"space.yaml:1: train.crop_seconds_min must be in \(0, crop_seconds"):
@@ -91,15 +95,15 @@ def test_a_value_is_judged_on_the_base_config_with_its_overrides(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "nothing to search: name a key and its range"),
-        ("- train.lr", "a search space is a mapping of keys to values, like 'train.lr: {log: "),
-        ("train.lr: [1", "not YAML: "),
+        ("- train.lr", "a search space must be a mapping of keys to values, like 'train.lr: {log: "),
+        ("train.lr: [1", "invalid YAML: "),
     ],
 )
-def test_a_file_that_is_no_search_space(tmp_path: Path, text: str, told: str) -> None:
-    with pytest.raises(UserError, match=f"space.yaml: {told}"):
+def test_a_file_that_is_not_a_search_space(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=f"space.yaml: {message}"):
         loaded(tmp_path, text)
     with pytest.raises(UserError, match=r"none\.yaml: cannot read the search space: No such file"):
         load_space(tmp_path / "none.yaml", BASE, ())

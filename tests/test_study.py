@@ -84,7 +84,7 @@ def test_the_score_and_the_config_are_in_the_journal(tmp_path: Path, make_plan: 
     assert best is not None and best.value == max(trial.value or 0 for trial in finished(study))
 
 
-def test_it_goes_on_to_the_number_that_is_asked_for(tmp_path: Path, make_plan: MakePlan) -> None:
+def test_it_continues_to_the_requested_number(tmp_path: Path, make_plan: MakePlan) -> None:
     whole = run(tmp_path / "a", make_plan(trials=13))
     run(tmp_path / "b", make_plan(trials=5))
     parts = run(tmp_path / "b", make_plan(trials=13))
@@ -93,9 +93,7 @@ def test_it_goes_on_to_the_number_that_is_asked_for(tmp_path: Path, make_plan: M
 
 
 @pytest.mark.parametrize("worker", [None, "gone"])
-def test_what_a_killed_process_left_running_is_done_again(
-    tmp_path: Path, make_plan: MakePlan, worker: str | None
-) -> None:
+def test_trials_of_killed_processes_are_repeated(tmp_path: Path, make_plan: MakePlan, worker: str | None) -> None:
     whole = run(tmp_path / "a", make_plan(trials=4))
     study = run(tmp_path / "b", make_plan(trials=2))
     lost = study.ask()
@@ -110,7 +108,7 @@ def test_what_a_killed_process_left_running_is_done_again(
     assert not list((tmp_path / "b/workers").iterdir())
 
 
-def test_what_a_living_process_runs_counts_and_stays(tmp_path: Path, make_plan: MakePlan) -> None:
+def test_trials_of_running_processes_count(tmp_path: Path, make_plan: MakePlan) -> None:
     study = run(tmp_path / "a", make_plan(trials=2))
     with at_work(tmp_path / "a") as worker:
         study.ask().set_user_attr("worker", worker)
@@ -119,7 +117,7 @@ def test_what_a_living_process_runs_counts_and_stays(tmp_path: Path, make_plan: 
     assert len(finished(run(tmp_path / "a", make_plan(trials=4)))) == 4
 
 
-def test_several_processes_do_exactly_what_is_asked_for(tmp_path: Path, make_plan: MakePlan) -> None:
+def test_several_processes_run_exactly_the_requested_number(tmp_path: Path, make_plan: MakePlan) -> None:
     plan = make_plan(trials=20, pruner="none")
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(lambda _: run(tmp_path / "a", plan), range(3)))
@@ -187,7 +185,7 @@ def test_a_step_is_the_same_epoch_of_the_same_fold_where_epochs_are_searched(mak
     assert make_plan("train.epochs: {choice: [4, 3]}", overrides=two).most_epochs() == 7, "of the base, the first trial"
 
 
-def test_trainings_without_hope_count_as_bad(tmp_path: Path, make_plan: MakePlan) -> None:
+def test_failed_trainings_count_as_bad(tmp_path: Path, make_plan: MakePlan) -> None:
     def objective(cfg: Config, fold: int, report: Report) -> float:
         raise TrialFailed("diverged in epoch 1")
 
@@ -198,7 +196,7 @@ def test_trainings_without_hope_count_as_bad(tmp_path: Path, make_plan: MakePlan
     assert best_trial(study) is None
 
 
-def test_settings_that_exclude_each_other_count_as_bad(tmp_path: Path, make_plan: MakePlan) -> None:
+def test_settings_that_do_not_fit_together_count_as_bad(tmp_path: Path, make_plan: MakePlan) -> None:
     text = "train.crop_seconds: {choice: [0.5, 1.0]}\ntrain.crop_seconds_min: {choice: [0.4, 0.8]}"
     study = run(tmp_path / "a", make_plan(text, trials=12))
     for trial in study.trials[1:]:  # after the base config, which has no crop_seconds_min
@@ -209,9 +207,7 @@ def test_settings_that_exclude_each_other_count_as_bad(tmp_path: Path, make_plan
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_what_breaks_off_a_trial_leaves_it_failed(
-    tmp_path: Path, make_plan: MakePlan, error: type[BaseException]
-) -> None:
+def test_an_interrupted_trial_is_failed(tmp_path: Path, make_plan: MakePlan, error: type[BaseException]) -> None:
     def objective(cfg: Config, fold: int, report: Report) -> float:
         raise error
 
@@ -223,31 +219,29 @@ def test_what_breaks_off_a_trial_leaves_it_failed(
 
 def test_each_trial_has_its_line(tmp_path: Path, make_plan: MakePlan, capsys: pytest.CaptureFixture[str]) -> None:
     run(tmp_path / "a", make_plan(trials=2))
-    first, second = capsys.readouterr().out.splitlines()
-    assert first == (
-        "trial 0: MAP@3 0.8000, 0 s; best 0.8000 (trial 0); 1 of 2 finished; "
-        "train.lr=0.004 model.dropout=0 augment.roll=False"
-    )
-    assert second.startswith("trial 1: MAP@3 0.") and "2 of 2 finished" in second
+    first, settings, second, _ = capsys.readouterr().out.splitlines()
+    assert first == "trial 0: MAP@3 0.8000, 0 s; best 0.8000 (trial 0); 1/2 finished"
+    assert settings == "  train.lr=0.004 model.dropout=0 augment.roll=False"
+    assert second.startswith("trial 1: MAP@3 0.") and second.endswith("2/2 finished")
 
 
-def test_another_plan_or_other_data_is_refused_in_one_line(tmp_path: Path, make_plan: MakePlan) -> None:
+def test_another_plan_or_other_data_is_an_error(tmp_path: Path, make_plan: MakePlan) -> None:
     plan = make_plan(trials=1)
     run(tmp_path / "a", plan)
     more = SPACE + "train.warmup: {uniform: [0, 0.5]}"
     wider = SPACE.replace("0.5]", "0.6]")
-    for other, data, told in (
+    for other, data, message in (
         (make_plan(overrides=("train.epochs=5",)), {}, "another base config (train.epochs: 4 -> 5)"),
         (make_plan(more), {}, 'another search space (train.warmup: not searched -> {"uniform": [0.0, 0.5]})'),
         (make_plan(wider), {}, 'search space (model.dropout: {"uniform": [0.0, 0.5]} -> {"uniform": [0.0, 0.6]})'),
-        (replace(plan, folds=(0, 1)), {}, "was begun with --folds 0: "),
+        (replace(plan, folds=(0, 1)), {}, "was started with --folds 0: "),
         (plan, {"fold_hash": "g"}, "other clips, labels or folds"),
         (plan, {"sound_hash": "t"}, "other sound files"),
         (plan, {"corrections_hash": "c"}, "other corrections"),
     ):
         with pytest.raises(UserError) as caught:
             open_study(tmp_path / "a", other.facts() | DATA | data, other)
-        assert told in str(caught.value) and "another --name" in str(caught.value) and "\n" not in str(caught.value)
+        assert message in str(caught.value) and "another --name" in str(caught.value) and "\n" not in str(caught.value)
     open_study(tmp_path / "a", replace(plan, trials=9, pruner="none").facts() | DATA | {"where": {}}, plan)
 
 
@@ -257,7 +251,7 @@ def test_no_study_is_no_report(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_half_a_line_of_a_killed_process_is_cut_off(tmp_path: Path, make_plan: MakePlan) -> None:
+def test_a_partial_line_of_a_killed_process_is_skipped(tmp_path: Path, make_plan: MakePlan) -> None:
     whole = run(tmp_path / "a", make_plan(trials=4))
     run(tmp_path / "b", make_plan(trials=2))
     with (tmp_path / "b/journal.log").open("a") as journal:
@@ -265,7 +259,7 @@ def test_half_a_line_of_a_killed_process_is_cut_off(tmp_path: Path, make_plan: M
     assert draws(run(tmp_path / "b", make_plan(trials=4))) == draws(whole)
 
 
-def test_a_line_that_is_no_record_costs_nothing_wherever_it_is(tmp_path: Path, make_plan: MakePlan) -> None:
+def test_other_lines_than_records_are_skipped(tmp_path: Path, make_plan: MakePlan) -> None:
     whole = run(tmp_path / "a", make_plan(trials=4))
     run(tmp_path / "b", make_plan(trials=2))
     journal = tmp_path / "b/journal.log"
@@ -301,7 +295,7 @@ OUTSIDE = ("train.epochs=4", "model.dropout=0.7", "augment.roll=true")
 NARROW = SPACE + "train.crop_seconds_min: {uniform: [0.1, 0.9]}\nmodel.width: {choice: [24, 32]}\n"
 
 
-def test_a_base_config_outside_of_the_space_is_the_first_trial_all_the_same(
+def test_a_base_config_outside_of_the_space_is_still_the_first_trial(
     tmp_path: Path, make_plan: MakePlan, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan = make_plan(NARROW, trials=14, overrides=OUTSIDE)
@@ -315,14 +309,14 @@ def test_a_base_config_outside_of_the_space_is_the_first_trial_all_the_same(
     assert from_dict(first.user_attrs["config"]) == plan.base() and first.value == pytest.approx(0.5)
     assert first.params == {"train.lr": 4e-3, "augment.roll": True}
     assert settings_of(first, ["model.dropout", "model.width"]) == {"model.dropout": 0.7, "model.width": 16}
-    told = capsys.readouterr().out.splitlines()[0]
-    assert "train.lr=0.004 model.dropout=0.7 augment.roll=True train.crop_seconds_min=None model.width=16" in told
+    message = capsys.readouterr().out.splitlines()[1]
+    assert "train.lr=0.004 model.dropout=0.7 augment.roll=True train.crop_seconds_min=None model.width=16" in message
     assert all(set(trial.params) == {r.key for r in plan.space} for trial in others)
     run(tmp_path / "b", replace(plan, trials=5))
     assert draws(run(tmp_path / "b", plan)) == draws(study)
 
 
-def test_all_settings_are_drawn_together_though_the_first_trial_lacks_some(
+def test_all_settings_are_drawn_together_even_if_the_first_trial_has_fewer(
     tmp_path: Path, make_plan: MakePlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def alone(*_: Any) -> None:

@@ -66,7 +66,7 @@ def test_best_yaml_opens_with_its_command_and_names_differences_only(study: tupl
     first, second, *rest = (folder / "best.yaml").read_text().splitlines()
     where = f"--config {folder}/best.yaml --input 'in put' --work w train.seed=1"
     assert first == f"# python train_fold.py --fold 0..4 {where}"
-    assert f"of 14, out-of-fold MAP@3 {found.best_value:.4f} (fold 0,1, seed 0): flattered by the choice" in second
+    assert f"of 14, out-of-fold MAP@3 {found.best_value:.4f} (fold 0,1, seed 0): biased upwards by selection" in second
     assert "padding" not in "".join(rest) and "seed" not in "".join(rest)
     assert any(line.startswith("model: {name: resnetish10, width: 16, dropout: 0.") for line in rest)
 
@@ -83,7 +83,7 @@ def test_the_table_has_a_row_per_finished_trial(study: tuple[Path, optuna.Study]
     assert (table["note"] == "diverged, in epoch 1").tolist() == (table["train.lr"] > 0.03).tolist()
 
 
-def test_what_the_score_hangs_on_is_the_most_important(study: tuple[Path, optuna.Study]) -> None:
+def test_the_setting_that_decides_the_score_is_the_most_important(study: tuple[Path, optuna.Study]) -> None:
     importances = parameter_importances(study[1])
     assert next(iter(importances)) == "model.dropout" and importances["model.dropout"] > 0.5
     assert sum(importances.values()) == pytest.approx(1)
@@ -107,23 +107,23 @@ def test_pictures_are_drawn_in_silence_and_leave_no_trace(tmp_path: Path) -> Non
     assert dict(matplotlib.rcParams) == style
 
 
-def test_the_report_says_that_the_best_is_flattered(
+def test_the_report_says_that_the_best_score_is_biased(
     study: tuple[Path, optuna.Study], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, found = study
     before = {file.name: file.read_bytes() for file in folder.glob("*.[yc]*")}
     write_report(folder, found)
-    assert f"out-of-fold MAP@3 {found.best_value:.4f}, flattered by the choice" in capsys.readouterr().out
+    assert f"out-of-fold MAP@3 {found.best_value:.4f}\nthis score is biased upwards" in capsys.readouterr().out
     assert {file.name: file.read_bytes() for file in folder.glob("*.[yc]*")} == before
     assert not list(folder.glob("*.part"))
 
 
-def test_without_a_whole_trial_there_is_only_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_complete_trial_there_is_only_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def hopeless(cfg: Config, fold: int, report: Report) -> float:
         raise TrialFailed("out of memory")
 
     write_report(tmp_path / "s", study_of(tmp_path, hopeless, 2))
-    assert "2 trials finished, none of them whole" in capsys.readouterr().out
+    assert "2 trials finished, none complete" in capsys.readouterr().out
     assert {file.name for file in (tmp_path / "s").glob("*.*")} - {
         "journal.log",
         ".journal.log.lock",

@@ -43,13 +43,13 @@ def test_names_that_look_like_something_else_survive(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", ["fname,label,manually_verified\na.wav,b,1\n", "fname,label\na.wav,b\n", "", "\x00\x01"]
 )
-def test_what_is_no_submission_is_not_overwritten(tmp_path: Path, content: str) -> None:
+def test_other_files_are_not_overwritten(tmp_path: Path, content: str) -> None:
     file = tmp_path / "train.csv"
     file.write_text(content)
-    with pytest.raises(UserError, match=r"train\.csv: exists and is no submission: .*--output"):
+    with pytest.raises(UserError, match=r"train\.csv: exists and is not a submission: .*--output"):
         write_submission(file, PREDICTIONS, CLASSES)
     assert file.read_text() == content
-    with pytest.raises(UserError, match="exists and is no submission"):
+    with pytest.raises(UserError, match="exists and is not a submission"):
         write_submission(tmp_path, PREDICTIONS, CLASSES)
 
 
@@ -61,13 +61,13 @@ def test_an_invalid_file_does_not_appear(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "message"),
     [
         ("fname,label", "fname,labels", "columns are fname, labels, not fname, label"),
         ("z.wav,d c b\n", "", r"not those of the sample submission: z\.wav"),
         ("z.wav", "w.wav", r"not those of the sample submission: 2: w\.wav, z\.wav"),
-        ("z.wav,d c b\nx.wav,a b c\n", "x.wav,a b c\nz.wav,d c b\n", "the order differs, or a clip stands twice"),
-        ("y.wav,a c b\n", "y.wav,a c b\ny.wav,a c b\n", "the order differs, or a clip stands twice"),
+        ("z.wav,d c b\nx.wav,a b c\n", "x.wav,a b c\nz.wav,d c b\n", "the order differs, or a clip appears twice"),
+        ("y.wav,a c b\n", "y.wav,a c b\ny.wav,a c b\n", "the order differs, or a clip appears twice"),
         ("d c b", "d c", r"three distinct known labels: z\.wav"),
         ("d c b", "d c b a", r"three distinct known labels: z\.wav"),
         ("d c b", "d c c", r"three distinct known labels: z\.wav"),
@@ -76,13 +76,13 @@ def test_an_invalid_file_does_not_appear(tmp_path: Path, monkeypatch: pytest.Mon
         ("d c b", "", r"three distinct known labels: z\.wav"),
     ],
 )
-def test_every_fault_is_found(tmp_path: Path, old: str, new: str, told: str) -> None:
+def test_every_fault_is_found(tmp_path: Path, old: str, new: str, message: str) -> None:
     file = tmp_path / "s.csv"
     file.write_text(TEXT)
     validate_submission(file, FNAMES, CLASSES)
     assert old in TEXT
     file.write_text(TEXT.replace(old, new))
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         validate_submission(file, FNAMES, CLASSES)
 
 
@@ -101,7 +101,7 @@ def test_scores_by_usage_by_hand() -> None:
     assert score_by_usage(PREDICTIONS, truth[:1], CLASSES) == {"Private": 1.0}  # clips that do not count are not there
 
 
-def test_a_scored_clip_without_a_prediction_is_told() -> None:
+def test_a_scored_clip_without_a_prediction_is_an_error() -> None:
     truth = pd.DataFrame({"fname": ["gone.wav"], "label": ["a"], "usage": ["Public"]})
     with pytest.raises(UserError, match=r"gone\.wav"):
         score_by_usage(PREDICTIONS, truth, CLASSES)

@@ -170,7 +170,7 @@ def test_what_would_be_refused_is_refused_before_clips_are_predicted(
 ) -> None:
     spoil(next((paths.input / "audio_test").iterdir()))
     (tmp_path / "mine.csv").write_text("mine")
-    with pytest.raises(UserError, match=r"mine\.csv: exists and is no submission"):
+    with pytest.raises(UserError, match=r"mine\.csv: exists and is not a submission"):
         submit(paths, "default", tmp_path / "mine.csv", None)
     manifest = next(paths.runs.glob("*/fold0")) / "manifest.json"
     manifest.write_text(manifest.read_text() + "\n")

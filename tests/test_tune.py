@@ -67,9 +67,9 @@ def test_done_is_done(tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[
     capsys.readouterr()
     tune.tune(plan_of(tmp_path, trials=1), paths, "s")
     said = capsys.readouterr().out
-    assert "found, 1 trials are finished; --trials asks for more" in said and "trial 1:" not in said
+    assert "1 trials are finished already: use a larger --trials for more" in said and "trial 1:" not in said
     tune.tune(plan_of(tmp_path, trials=2), paths, "s")
-    assert "going on after 1 of 2 trials" in capsys.readouterr().out
+    assert "continuing after 1 of 2 trials" in capsys.readouterr().out
 
 
 def test_a_training_that_diverges_is_a_bad_trial(
@@ -78,16 +78,14 @@ def test_a_training_that_diverges_is_a_bad_trial(
     """Not so the base config, which is tried first though it is none of the choices."""
     paths = Paths(tiny, tmp_path / "work")
     tune.tune(plan_of(tmp_path, "train.lr: {choice: [1e25, 1e30]}", trials=2), paths, "s")
-    told = (
-        'the base config lies outside of the search space and is the first trial anyway: train.lr: 0.004, not in {"ch'
-    )
-    assert told in capsys.readouterr().out
+    message = 'the base config is outside of the search space, but still the first trial: train.lr: 0.004, not in {"ch'
+    assert message in capsys.readouterr().out
     base, trial = finished(open_study(paths.studies / "s"))
     assert base.value is not None and base.user_attrs["config"]["train"]["lr"] == 4e-3
     assert trial.user_attrs["note"].startswith("diverged in epoch ")
 
 
-def test_settings_that_make_no_network_together_are_a_bad_trial(tmp_path: Path, tiny: Path) -> None:
+def test_settings_that_do_not_fit_together_are_a_bad_trial(tmp_path: Path, tiny: Path) -> None:
     """Each of them does, beside the other's base value."""
     paths = Paths(tiny, tmp_path / "work")
     space = "model.name: {choice: [alexnet, cnn14]}\nmodel.pooling: {choice: [attention, avg_max]}"
@@ -96,15 +94,15 @@ def test_settings_that_make_no_network_together_are_a_bad_trial(tmp_path: Path, 
         assert "has a pooling of its own" in trial.user_attrs["note"]
 
 
-def test_other_sound_or_another_base_does_not_go_on(tmp_path: Path, tiny: Path) -> None:
+def test_other_sound_or_another_base_is_an_error(tmp_path: Path, tiny: Path) -> None:
     paths = Paths(Path(shutil.copytree(tiny, tmp_path / "input")), tmp_path / "work")
     tune.tune(plan_of(tmp_path, trials=1), paths, "s")
     plan = plan_of(tmp_path)
-    with pytest.raises(UserError, match=r"s was begun with another base config \(train\.epochs: 2 -> 3\)"):
+    with pytest.raises(UserError, match=r"s was started with another base config \(train\.epochs: 2 -> 3\)"):
         tune.tune(Plan(BASE, (*TINY, "train.epochs=3"), plan.space, (0,), 2), paths, "s")
     clip = min((paths.input / "audio_train").iterdir())
     clip.write_bytes(clip.read_bytes() + b"\0\0")
-    with pytest.raises(UserError, match="s was begun with other sound files"):
+    with pytest.raises(UserError, match="s was started with other sound files"):
         tune.tune(plan, paths, "s")
     assert len(open_study(paths.studies / "s").trials) == 1
 
@@ -134,7 +132,7 @@ def words(tmp_path: Path, tiny: Path, *more: object) -> list[object]:
     return [*given, *more, *TINY]
 
 
-def test_two_processes_share_a_study_and_an_interrupted_one_goes_on(tmp_path: Path, tiny: Path) -> None:
+def test_two_processes_share_a_study_and_an_interrupted_one_continues(tmp_path: Path, tiny: Path) -> None:
     import signal
 
     begun = start(*words(tmp_path, tiny, "--workers", 2, "--trials", 40))
@@ -150,40 +148,40 @@ def test_two_processes_share_a_study_and_an_interrupted_one_goes_on(tmp_path: Pa
     assert len(finished(open_study(folder))) == done + 2
     assert (folder / "best.yaml").exists() and not list((folder / "workers").iterdir())
     (folder / "best.yaml").unlink()
-    told = run("tune.py", "--report", "--name", folder.name, "--work", tmp_path)
-    assert told.returncode == 0 and (folder / "best.yaml").exists()
+    message = run("tune.py", "--report", "--name", folder.name, "--work", tmp_path)
+    assert message.returncode == 0 and (folder / "best.yaml").exists()
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "message"),
     [
         (["--trials", "0"], "--trials 0: must be at least 1"),
         (["--workers", "0"], "--workers 0: must be at least 1"),
         (["--folds", "2"], "--folds 2: folds go from 0 to 1"),
         (["--name", "a/b"], "name may only have letters, digits"),
-        (["pseudo.runs=[one]"], "pseudo.runs: a search never touches test clips"),
+        (["pseudo.runs=[one]"], "pseudo.runs: a search never uses test clips"),
         (["train.lrr=1"], "command line: unknown key 'train.lrr', did you mean 'train.lr'?"),
         (["--report"], "no study here"),
     ],
 )
-def test_what_cannot_be_searched_is_one_line_and_leaves_nothing(
-    tmp_path: Path, tiny: Path, more: list[str], told: str, monkeypatch: pytest.MonkeyPatch
+def test_an_error_is_one_line_and_leaves_no_files(
+    tmp_path: Path, tiny: Path, more: list[str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.argv", list(map(str, words(tmp_path, tiny, *more))))
-    with pytest.raises(UserError, match=told.replace("?", r"\?")):
+    with pytest.raises(UserError, match=message.replace("?", r"\?")):
         tune.main()
     assert [file.name for file in tmp_path.iterdir()] == ["space.yaml"]
 
 
-def test_a_mistyped_key_is_told_with_its_line(tmp_path: Path, tiny: Path) -> None:
+def test_a_mistyped_key_names_its_line(tmp_path: Path, tiny: Path) -> None:
     given = words(tmp_path, tiny)
     (tmp_path / "space.yaml").write_text("train.lr: {log: [1e-3, 1e-2]}\nmodel.dropuot: {uniform: [0, 0.5]}\n")
-    told = refused(*given)
-    assert f"{tmp_path}/space.yaml:2: unknown key 'model.dropuot', did you mean 'model.dropout'?" in told
+    message = refused(*given)
+    assert f"{tmp_path}/space.yaml:2: unknown key 'model.dropuot', did you mean 'model.dropout'?" in message
     assert "--space is missing" in refused("tune.py")
 
 
-def test_help_answers_at_once_and_warns_of_flattery() -> None:
+def test_help_is_fast_and_warns_of_the_bias() -> None:
     found = run("-X", "importtime", "tune.py", "--help")
-    assert found.returncode == 0 and "python tune.py" in found.stdout and "flattered by the choice" in found.stdout
+    assert found.returncode == 0 and "python tune.py" in found.stdout and "biased upwards" in found.stdout
     assert not imported(found.stderr, "torch", "pytorch_lightning", "pandas", "numpy", "pydantic", "optuna", "yaml")

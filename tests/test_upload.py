@@ -49,9 +49,7 @@ def test_a_503_in_the_middle_of_the_upload_is_tried_again(file: Path, kaggle: Ka
 
 def test_an_upload_that_never_gets_through_is_told(file: Path, kaggle: KaggleServer, naps: list[float]) -> None:
     kaggle.fail("PUT", *[Fault(503, cut=10)] * 5)
-    assert refusal(file) == (
-        "submitting submission.csv: the upload broke off 5 times: run the same command again later"
-    )
+    assert refusal(file) == ("submitting submission.csv: the upload failed 5 times: run the same command again later")
     assert naps == [2.0, 4.0, 8.0, 16.0, 32.0]
 
 
@@ -103,7 +101,7 @@ def test_a_rejected_file_is_told(file: Path, kaggle: KaggleServer) -> None:
 @pytest.mark.parametrize(
     ("fault", "told"),
     [
-        (Fault(401, "Unauthenticated"), "Kaggle does not know these credentials"),
+        (Fault(401, "Unauthenticated"), "Kaggle rejects these credentials"),
         (Fault(403, "denied"), "tiny-tagging/rules and accept the rules"),
         (Fault(404, "Not found"), "does it still take submissions?"),
     ],
@@ -121,7 +119,7 @@ def test_429_waits_as_long_as_the_server_says(file: Path, kaggle: KaggleServer, 
 
 def test_a_long_wait_is_told_instead(file: Path, kaggle: KaggleServer, naps: list[float]) -> None:
     kaggle.fail("ListSubmissions", Fault(429, "slow down", {"Retry-After": "3600"}))
-    assert "too many requests: wait some minutes" in refusal(file)
+    assert "too many requests: wait a few minutes" in refusal(file)
     assert naps == []
 
 

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def without_test_clips(data: "Data") -> "Data":
-    """The training clips stand in for the test clips too, so that nothing in a search can read those."""
+    """Replace the test clips by the training clips, so that a search cannot read test clips."""
     return replace(data, competition=replace(data.competition, test=data.competition.train))
 
 
 def check_networks(plan: "Plan", n_classes: int) -> None:
-    """Raises UserError, with file and line, where the space holds a network that cannot be built."""
+    """Raises UserError with file and line if the space has a network that cannot be built."""
     from models.build import build_model
 
     for r in plan.space:
@@ -39,12 +39,12 @@ class Training:
     def __init__(self, data: "Data", paths: Paths, folds: Sequence[int]) -> None:
         self.data, self.paths, self.folds = data, paths, list(folds)
         self.prepared: dict[Any, Prepared] = {}
-        self.told: set[int] = set()  # folds
+        self.warned: set[int] = set()  # folds
 
     def __call__(self, cfg: "Config", fold: int, report: "Report") -> float:
-        """Out-of-fold MAP@3 of the fold as train_fold.py would have it; no file is written.
+        """Out-of-fold MAP@3 of the fold as in train_fold.py; no file is written.
 
-        Raises TrialFailed where there is no such network, the training diverges, or memory does not suffice.
+        Raises TrialFailed if the network cannot be built, the training diverges, or memory runs out.
         """
         import torch
 
@@ -54,15 +54,15 @@ class Training:
         from tuning.study import TrialFailed
 
         data = self.prepare(cfg)
-        told = contextlib.nullcontext() if fold not in self.told else contextlib.redirect_stderr(io.StringIO())
+        warnings = contextlib.nullcontext() if fold not in self.warned else contextlib.redirect_stderr(io.StringIO())
         try:
-            with told:  # what it warns of is the same in all trials
+            with warnings:  # all trials have the same warnings
                 lit = build_module(cfg, fold, data)
         except UserError as error:
             raise TrialFailed(str(error)) from None
-        self.told.add(fold)
+        self.warned.add(fold)
         try:
-            run_epochs(lit, data.precision, EpochReporter(lambda found: _tell(found, report)))
+            run_epochs(lit, data.precision, EpochReporter(lambda found: _report_epoch(found, report)))
         except Diverged:
             raise TrialFailed(f"diverged in epoch {len(lit.history) + 1}") from None
         except torch.OutOfMemoryError:
@@ -71,14 +71,14 @@ class Training:
         return out_of_fold(cfg, lit, data)[1]["map3"]
 
     def prepare(self, cfg: "Config") -> "Prepared":
-        """Raises TrialFailed where there is no such network: two settings may exclude each other that each go alone."""
+        """Raises TrialFailed if the network cannot be built: two valid settings may not fit together."""
         from models.build import build_model
         from training.experiment_data import prepare
         from tuning.study import TrialFailed
 
         t = cfg.train
-        looked_at = (cfg.features, cfg.input, cfg.model.weights, cfg.augment.wave)
-        key = (*looked_at, t.speeds, t.device, t.precision, t.finetune_epochs > 0)
+        data_settings = (cfg.features, cfg.input, cfg.model.weights, cfg.augment.wave)
+        key = (*data_settings, t.speeds, t.device, t.precision, t.finetune_epochs > 0)
         if key not in self.prepared:
             try:
                 build_model(cfg, len(self.data.competition.classes))
@@ -88,8 +88,8 @@ class Training:
         return self.prepared[key]
 
 
-def _tell(found: dict[str, float], report: "Report") -> None:
+def _report_epoch(found: dict[str, float], report: "Report") -> None:
     parent = multiprocessing.parent_process()
-    if parent is not None and not parent.is_alive():  # killed: nobody would see what is trained on
+    if parent is not None and not parent.is_alive():  # killed: nobody needs the result
         raise KeyboardInterrupt
     report(found["epoch"], found["map3"])

@@ -1,7 +1,7 @@
-"""A search for better settings: an Optuna study in a journal that several processes share and that survives any kill.
+"""A search for better settings: an Optuna study in a journal that several processes share and that survives kills.
 
-work/studies/<name>/ holds journal.log (the study), study.lock (held while trials are handed out) and workers/ (one file
-for each process at work, locked as long as it lives).
+work/studies/<name>/ holds journal.log (the study), a lock file (held while trials are started) and workers/ (one
+locked file for each running process).
 """
 
 import json
@@ -21,21 +21,21 @@ from configs.schema import Config, differences, from_dict, to_dict
 from console.errors import UserError, list_some
 from console.output import say
 from tuning.search_space import Range, value_of
-from tuning.study_locks import Journal, at_work, forget_the_dead, is_alive, locked
+from tuning.study_locks import Journal, at_work, is_alive, locked, remove_dead_locks
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-ANEW = "choose another --name, or delete that folder"
+NEW_STUDY = "choose another --name, or delete that folder"
 Report = Callable[[float, float], None]  # (epoch, MAP@3), after every epoch of a fold
 Objective = Callable[[Config, int, Report], float]  # trains a fold of a config; its out-of-fold MAP@3
 
 
 class TrialFailed(Exception):
-    """A training that cannot be finished, such as one that diverges: a bad trial, and no fault."""
+    """A training that cannot finish, for example because it diverges: a bad trial, not an error."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is searched and how: the base config (a file and overrides), the ranges, the folds that score a trial."""
+    """What to search and how: the base config (a file and overrides), the ranges, the folds that score a trial."""
 
     config: Path | None
     overrides: tuple[str, ...]
@@ -49,8 +49,8 @@ class Plan:
         return load_config(self.config, self.overrides)
 
     def config_of(self, params: dict[str, Any]) -> Config:
-        """The config of a trial; what it has no parameter for is as in the base config. Raises UserError where its
-        values exclude each other."""
+        """The config of a trial; keys without a parameter are as in the base config. Raises UserError if its
+        values do not fit together."""
         return self.with_settings([r.setting(r.value(params[r.key])) for r in self.space if r.key in params])
 
     def with_settings(self, settings: Sequence[Setting]) -> Config:
@@ -65,21 +65,21 @@ class Plan:
         return int(sum(most.values()))
 
     def facts(self) -> dict[str, Any]:
-        """What all trials of a study share, besides the data."""
+        """What all trials of a study share, except the data."""
         space = {r.key: r.about() for r in self.space}
         return {"config": to_dict(self.base()), "space": space, "folds": list(self.folds)}
 
 
 def open_study(folder: Path, facts: dict[str, Any] | None = None, plan: Plan | None = None) -> optuna.Study:
-    """The study in a folder; made there where facts are given and none is.
+    """The study in a folder, created if facts are given.
 
-    facts: those of the plan, and hashes and places of the data. Raises UserError where the study was begun with others,
-    is absent without facts, or damaged.
+    facts: those of the plan, and hashes and paths of the data. Raises UserError if the study was started with others,
+    does not exist and no facts are given, or is damaged.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     journal = folder / "journal.log"
     if facts is None and not journal.exists():
-        raise UserError(f"{folder}: no study here: name the one to report with --name, or begin it without --report")
+        raise UserError(f"{folder}: no study here: use the --name of a study, or start one without --report")
     with locked(folder):
         try:
             study = optuna.create_study(
@@ -92,7 +92,7 @@ def open_study(folder: Path, facts: dict[str, Any] | None = None, plan: Plan | N
         except (UserError, OSError, MemoryError):
             raise
         except Exception as error:  # Optuna checks no record
-            raise UserError(f"{journal}: damaged ({type(error).__name__} {error}): {ANEW}") from None
+            raise UserError(f"{journal}: damaged ({type(error).__name__} {error}): {NEW_STUDY}") from None
         if facts and "facts" not in study.user_attrs:
             study.set_user_attr("facts", facts)
         elif facts:
@@ -101,31 +101,31 @@ def open_study(folder: Path, facts: dict[str, Any] | None = None, plan: Plan | N
 
 
 def _check_same_plan(there: dict[str, Any], facts: dict[str, Any], folder: Path) -> None:
-    """Raises UserError, in one line, where a study was begun with another plan or other data."""
-    fact = f"{folder} was begun"
+    """Raises UserError if a study was started with another plan or other data."""
+    fact = f"{folder} was started"
     try:
         base = from_dict(there["config"])
     except (ValueError, TypeError) as error:
-        raise UserError(f"{fact} with settings that this version cannot read ({error}): {ANEW}") from None
+        raise UserError(f"{fact} with settings that this version cannot read ({error}): {NEW_STUDY}") from None
     if changed := differences(base, from_dict(facts["config"])):
-        raise UserError(f"{fact} with another base config ({list_some(changed, 3)}): {ANEW}")
+        raise UserError(f"{fact} with another base config ({list_some(changed, 3)}): {NEW_STUDY}")
     old, new = there["space"], facts["space"]
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     if keys:
         changed = [f"{key}: {old.get(key, 'not searched')} -> {new.get(key, 'not searched')}" for key in keys]
-        raise UserError(f"{fact} with another search space ({list_some(changed, 3)}): {ANEW}")
+        raise UserError(f"{fact} with another search space ({list_some(changed, 3)}): {NEW_STUDY}")
     if there["folds"] != facts["folds"]:
-        raise UserError(f"{fact} with --folds {','.join(map(str, there['folds']))}: {ANEW}")
+        raise UserError(f"{fact} with --folds {','.join(map(str, there['folds']))}: {NEW_STUDY}")
     made_of = {"fold_hash": "clips, labels or folds", "sound_hash": "sound files", "corrections_hash": "corrections"}
-    made_of |= {"code": "code of your own"}
+    made_of |= {"code": "user code"}
     for key, what in made_of.items():
         if there.get(key) != facts.get(key):
-            raise UserError(f"{fact} with other {what}: {ANEW}")
+            raise UserError(f"{fact} with other {what}: {NEW_STUDY}")
 
 
 def choose_pruner(plan: Plan) -> optuna.pruners.BasePruner:
-    """median: stop a trial below the median of the others at its step, once five are whole and a quarter of its first
-    fold is over. hyperband: L. Li et al., "Hyperband", 2018. none: every trial is whole."""
+    """median: stop a trial below the median of the others at its step, after five complete trials and a quarter of its
+    first fold. hyperband: L. Li et al., "Hyperband", 2018. none: all trials are complete."""
     epochs = plan.most_epochs()
     if plan.pruner == "median":
         return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=epochs // 4)
@@ -135,34 +135,34 @@ def choose_pruner(plan: Plan) -> optuna.pruners.BasePruner:
 
 
 def search(folder: Path, study: optuna.Study, plan: Plan, objective: Objective) -> None:
-    """Do trials, side by side with other processes, until as many as the plan wants are finished or being done."""
+    """Run trials, together with other processes, until the plan's number is finished or running."""
     with at_work(folder) as worker:
         while (trial := _next_trial(folder, study, plan, worker)) is not None:
             _run_trial(study, trial, plan, objective)
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials that count: whole ones, and those that were stopped for being bad."""
+    """Trials that count: complete and pruned ones."""
     return study.get_trials(deepcopy=False, states=FINISHED)
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial | None:
-    """The whole trial with the highest score, the first of equals; None where there is none."""
+    """The complete trial with the highest score, the first of equals; None if there is none."""
     whole = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return max(whole, key=lambda trial: trial.value, default=None)  # type: ignore[arg-type,return-value]  # whole: it has one
+    return max(whole, key=lambda trial: trial.value, default=None)  # type: ignore[arg-type,return-value]  # complete: it has one
 
 
 def fail_abandoned(folder: Path, study: optuna.Study) -> None:
-    """Give up what killed processes left running, so that it neither counts nor blocks. Call it in `locked`."""
+    """Mark running trials of killed processes as failed, so that they do not count. Call it in `locked`."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if not is_alive(folder, trial.user_attrs.get("worker")):
             study.tell(trial.number, state=TrialState.FAIL)
-    forget_the_dead(folder)
+    remove_dead_locks(folder)
 
 
 class Sampler(optuna.samplers.TPESampler):
-    """TPE that draws all settings together though the base config, as the first trial, may lack some: Optuna's own
-    would draw those one by one from then on."""
+    """TPE that draws all settings together, even if the base config, the first trial, has no parameter for some:
+    Optuna's TPE would draw those separately from then on."""
 
     def __init__(self, ranges: dict[str, BaseDistribution], seed: int) -> None:
         super().__init__(multivariate=True, constant_liar=True, seed=seed)
@@ -173,10 +173,10 @@ class Sampler(optuna.samplers.TPESampler):
 
 
 def _next_trial(folder: Path, study: optuna.Study, plan: Plan, worker: str) -> optuna.Trial | None:
-    """The first trial is the base config. What of it lies outside of the space is no parameter of that trial.
+    """The first trial is the base config. Its values outside of the space are no parameters of that trial.
 
-    A trial's draws depend on the seed and on how many were begun before it without being given up. So one process finds
-    the same trials in one run or in several, and what a killed one lost is done again.
+    A trial's draws depend on the seed and on the number of trials started before it and not failed. So one process gets
+    the same trials in one run or in several, and trials of killed processes are repeated.
     """
     with locked(folder):
         fail_abandoned(folder, study)
@@ -188,7 +188,9 @@ def _next_trial(folder: Path, study: optuna.Study, plan: Plan, worker: str) -> o
         study.sampler = Sampler(ranges, seed)
         if not begun:
             start = _params_of(plan.base(), plan.space, ranges)
-            if not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):  # of one that was killed right here
+            if not study.get_trials(
+                deepcopy=False, states=(TrialState.WAITING,)
+            ):  # left by a process killed right here
                 study.enqueue_trial(start)
             ranges = {key: ranges[key] for key in start}
         trial = study.ask(ranges)
@@ -197,14 +199,14 @@ def _next_trial(folder: Path, study: optuna.Study, plan: Plan, worker: str) -> o
 
 
 def outside_of_space(plan: Plan) -> list[str]:
-    """What of the base config no trial can draw, as 'model.dropout: 0.7, not in {"uniform": [0.0, 0.5]}'."""
+    """Values of the base config that no trial can draw, as 'model.dropout: 0.7, not in {"uniform": [0.0, 0.5]}'."""
     base = plan.base()
     inside = _params_of(base, plan.space, {r.key: distribution(r) for r in plan.space})
     return [f"{r.key}: {value_of(base, r.key)}, not in {r.about()}" for r in plan.space if r.key not in inside]
 
 
 def distribution(r: Range) -> BaseDistribution:
-    """A range as Optuna has it."""
+    """The range as an Optuna distribution."""
     if r.kind == "choice":
         return CategoricalDistribution(r.labels())
     if r.kind == "int":
@@ -213,7 +215,7 @@ def distribution(r: Range) -> BaseDistribution:
 
 
 def _params_of(cfg: Config, space: Sequence[Range], ranges: dict[str, BaseDistribution]) -> dict[str, Any]:
-    """The parameters of a trial that has this config, without what lies outside of the space."""
+    """The parameters of a trial with this config, without values outside of the space."""
     params = {}
     for r in space:
         value = label_of(cfg, r.key)
@@ -227,25 +229,25 @@ def _params_of(cfg: Config, space: Sequence[Range], ranges: dict[str, BaseDistri
 
 
 def label_of(cfg: Config, key: str) -> Any:
-    """A value of the config as a parameter of a trial has it, see `Range.labels`."""
+    """A value of the config as a trial parameter, see `Range.labels`."""
     value = value_of(cfg, key)
     return json.dumps(value) if isinstance(value, list) else value
 
 
 def settings_of(trial: FrozenTrial, keys: Iterable[str]) -> dict[str, Any]:
-    """The trial's own values of searched keys, also of those that are no parameters of it."""
+    """The trial's values of searched keys, also of keys that are no parameters of it."""
     cfg = from_dict(trial.user_attrs["config"]) if "config" in trial.user_attrs else None
     return {key: trial.params.get(key, cfg and label_of(cfg, key)) for key in keys}
 
 
 def _run_trial(study: optuna.Study, trial: optuna.Trial, plan: Plan, objective: Objective) -> None:
-    """One trial from its parameters to its line; whatever breaks it off leaves it failed, not running."""
+    """One trial from its parameters to its line; any other exception marks it as failed."""
     started = time.monotonic()
     note, score = "", None
     try:
         try:
             cfg = plan.config_of(trial.params)
-        except UserError as error:  # two keys of the space that exclude each other
+        except UserError as error:  # two values that do not fit together
             raise TrialFailed(str(error)) from None
         trial.set_user_attr("config", to_dict(cfg))
         score = _mean_score(cfg, trial, plan, objective)
@@ -263,14 +265,14 @@ def _run_trial(study: optuna.Study, trial: optuna.Trial, plan: Plan, objective: 
 
 
 def _mean_score(cfg: Config, trial: optuna.Trial, plan: Plan, objective: Objective) -> float:
-    """Mean MAP@3 over the folds. After each epoch the pruner sees the mean over folds so far, the last unfinished."""
+    """Mean MAP@3 over the folds. After each epoch the pruner gets the mean over folds so far."""
     found: list[float] = []
     epochs = plan.most_epochs()
 
     def report(epoch: float, map3: float) -> None:
         trial.report(float(np.mean([*found, map3])), len(found) * epochs + int(epoch))
         last = epoch >= cfg.train.epochs + cfg.train.finetune_epochs and len(found) + 1 == len(plan.folds)
-        if not last and trial.should_prune():  # after the last epoch there is nothing left to save
+        if not last and trial.should_prune():  # after the last epoch pruning saves nothing
             raise optuna.TrialPruned
 
     for fold in plan.folds:
@@ -284,14 +286,15 @@ def _say_trial(study: optuna.Study, number: int, plan: Plan) -> None:
     trial = next(one for one in done if one.number == number)
     best = best_trial(study)
     if trial.state == TrialState.COMPLETE:
-        told = f"MAP@3 {trial.value:.4f}"
+        result = f"MAP@3 {trial.value:.4f}"
     else:
-        told = trial.user_attrs["note"] + (f" at {trial.value:.4f}, step {trial.last_step}" if trial.last_step else "")
-    record = f"best {best.value:.4f} (trial {best.number})" if best else "none whole yet"
+        step = f" at {trial.value:.4f} (step {trial.last_step})" if trial.last_step else ""
+        result = trial.user_attrs["note"] + step
+    record = f"best {best.value:.4f} (trial {best.number})" if best else "none complete"
     own = settings_of(trial, [r.key for r in plan.space])
     settings = " ".join(f"{key}={_short(value)}" for key, value in own.items())
-    seconds, count = trial.user_attrs["seconds"], f"{len(done)} of {plan.trials} finished"
-    say(f"trial {number}: {told}, {seconds:.0f} s; {record}; {count}; {settings}")
+    seconds, count = trial.user_attrs["seconds"], f"{len(done)}/{plan.trials} finished"
+    say(f"trial {number}: {result}, {seconds:.0f} s; {record}; {count}\n  {settings}")
 
 
 def _short(value: Any) -> str:

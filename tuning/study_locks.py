@@ -1,4 +1,4 @@
-"""What keeps the processes of a search out of each other's way, tells the living from the killed, and their journal."""
+"""Locks between the processes of a search, detection of killed ones, and their journal."""
 
 import json
 import os
@@ -15,17 +15,17 @@ from console.errors import UserError
 
 
 def locked(folder: Path) -> AbstractContextManager[None]:
-    """One process at a time makes a study, hands out a trial or writes a report."""
+    """Held to create a study, start a trial or write a report."""
     return lock(folder / "study")
 
 
 @contextmanager
 def at_work(folder: Path) -> Iterator[str]:
-    """This process's name among the workers. The system frees its lock however it ends, also where a file system is
-    shared by machines; process ids would come back, and Optuna's heartbeats are not for journals."""
+    """The name of this process among the workers. The system releases its lock however it ends, also on shared file
+    systems; process ids are reused, and Optuna's heartbeats do not support journals."""
     name = uuid.uuid4().hex[:12]
     with ExitStack() as alive:
-        with locked(folder):  # nobody may find the lock before it is held
+        with locked(folder):  # nobody may see the lock file before it is held
             alive.enter_context(lock(folder / "workers" / name))
         try:
             yield name
@@ -34,7 +34,7 @@ def at_work(folder: Path) -> Iterator[str]:
 
 
 def is_alive(folder: Path, worker: str | None) -> bool:
-    """Whether the process of that name still works on the study. Call it in `locked`."""
+    """Whether the worker of that name is running. Call it in `locked`."""
     if worker is None or not _lock_of(folder, worker).exists():  # None: killed between two lines of _next_trial
         return False
     try:
@@ -44,8 +44,8 @@ def is_alive(folder: Path, worker: str | None) -> bool:
         return True
 
 
-def forget_the_dead(folder: Path) -> None:
-    """Remove the locks that killed workers left. Call it in `locked`."""
+def remove_dead_locks(folder: Path) -> None:
+    """Remove the locks of killed workers. Call it in `locked`."""
     for file in (folder / "workers").glob(".*.lock"):
         if not is_alive(folder, file.name[1:-5]):
             file.unlink(missing_ok=True)
@@ -56,8 +56,8 @@ def _lock_of(folder: Path, worker: str) -> Path:
 
 
 class Journal(BaseJournalBackend):
-    """Optuna's journal in a file with one record a line. A blank line and half a line, as a kill, a full disk or a
-    shared file system leave them anywhere in it, are no records, and do not count."""
+    """Optuna's journal in a file with one record per line. Blank and partial lines are skipped: a killed process, a
+    full disk or a shared file system may leave them."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -81,7 +81,7 @@ class Journal(BaseJournalBackend):
                     yield record
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Also begins a new line after half a one, to which the first record would be glued."""
+        """Starts a new line after a partial one."""
         text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
         with lock(self.file), self.file.open("r+b") as out:
             if size := out.seek(0, os.SEEK_END):

@@ -1,4 +1,4 @@
-"""What a search found: best.yaml, trials.csv and pictures, beside the journal."""
+"""The report of a search: best.yaml, trials.csv and pictures, next to the journal."""
 
 import csv
 import io
@@ -22,7 +22,7 @@ from console.errors import UserError
 from console.output import say, table
 from tuning.study import best_trial, finished, settings_of
 
-FEWEST = 4  # whole trials, of different scores, from which importances are estimated
+FEWEST = 4  # complete trials with different scores that importances need
 SCORE = "out-of-fold MAP@3"
 
 
@@ -33,19 +33,20 @@ def write_report(folder: Path, study: optuna.Study) -> None:
     trials, best = finished(study), best_trial(study)
     write(folder / "trials.csv", _csv(trials, study.user_attrs["facts"]["folds"], searched(study)))
     if best is None:
-        say(f"{folder}: {len(trials)} trials finished, none of them whole: nothing to report yet")
+        say(f"{folder}: {len(trials)} trials finished, none complete: nothing to report yet")
         return
     file = folder / "best.yaml"
     write(file, best_yaml(file, study, best).encode("utf-8", "backslashreplace"))  # YAML must be UTF-8, a path need not
     importances = parameter_importances(study)
     if importances:
-        table(["setting", "share of the scores' variance"], [[k, f"{v:.2f}"] for k, v in importances.items()])
+        table(["setting", "share of the variance of scores"], [[k, f"{v:.2f}"] for k, v in importances.items()])
     for name, image in _pictures(study, searched(study), bool(importances)).items():
         write(folder / f"{name}.png", image)
     pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
     say(
-        f"best of {len(trials)} trials ({pruned} pruned): trial {best.number}, out-of-fold MAP@3 {best.value:.4f}, "
-        f"flattered by the choice -> {file}; its first line trains it with another seed, which tells the truth"
+        f"best of {len(trials)} trials ({pruned} pruned): trial {best.number}, out-of-fold MAP@3 {best.value:.4f}\n"
+        "this score is biased upwards, because it was selected: the first line of\n"
+        f"{file} trains with another seed, without this bias"
     )
 
 
@@ -58,7 +59,7 @@ def best_yaml(file: Path, study: optuna.Study, best: FrozenTrial) -> str:
     chosen = f"Trial {best.number} of {len(finished(study))}, out-of-fold MAP@3 {best.value:.4f}"
     lines = [
         f"# python {command} train.seed={cfg.train.seed + 1}",
-        f"# {chosen} (fold {','.join(map(str, facts['folds']))}, seed {cfg.train.seed}): flattered by the choice.",
+        f"# {chosen} (fold {','.join(map(str, facts['folds']))}, seed {cfg.train.seed}): biased upwards by selection.",
         f"name: {study.study_name}-best",
     ]
     return "\n".join([*lines, *_changed(cfg)]) + "\n"
@@ -102,8 +103,8 @@ def _csv(trials: Sequence[FrozenTrial], folds: Sequence[int], keys: Sequence[str
 
 
 def parameter_importances(study: optuna.Study) -> dict[str, float]:
-    """Share of the variance of whole trials' scores that each setting explains, the largest first; empty where there
-    are too few. Source: F. Hutter et al., "An Efficient Approach for Assessing Hyperparameter Importance", 2014."""
+    """The share of the variance of scores that each setting explains, the largest first; empty with too few
+    complete trials. Source: F. Hutter et al., "An Efficient Approach for Assessing Hyperparameter Importance", 2014."""
     whole, keys = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)), searched(study)
     if len({trial.value for trial in whole if set(trial.params) == set(keys)}) < FEWEST:
         return {}
@@ -115,9 +116,9 @@ def _fanova() -> optuna.importance.FanovaImportanceEvaluator:
 
 
 def _pictures(study: optuna.Study, keys: list[str], with_importances: bool) -> dict[str, bytes]:
-    """PNG by name, drawn by Optuna from whole trials."""
+    """PNG by name, drawn by Optuna from complete trials."""
     found = {}
-    # Optuna's functions set a style for good, and warn that they may change and of settings with one value so far
+    # Optuna's functions change the global style, and warn that they are experimental
     with matplotlib.rc_context({"figure.constrained_layout.use": True}), warnings.catch_warnings():
         matplotlib.use("agg")  # needs no display
         warnings.simplefilter("ignore")
