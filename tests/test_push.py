@@ -134,24 +134,26 @@ def test_429_is_waited_out(paths: Paths, kaggle: KaggleServer, naps: list[float]
 
 
 @pytest.mark.parametrize(
-    ("method", "fault", "told"),
+    ("method", "fault", "message"),
     [
-        ("GetDatasetStatus", Fault(401, "Unauthenticated"), "Kaggle does not know these credentials: make a token"),
+        ("GetDatasetStatus", Fault(401, "Unauthenticated"), "Kaggle rejects these credentials: create a token"),
         ("CreateDataset", Fault(400, "quota exceeded"), "creating tester/tiny-tagging-kit: 400 quota exceeded"),
         ("SaveKernel", Fault(403, "phone verification needed"), f"pushing {KERNEL}: 403 phone verification needed"),
     ],
 )
-def test_what_the_server_says_is_told(paths: Paths, kaggle: KaggleServer, method: str, fault: Fault, told: str) -> None:
+def test_what_the_server_says_is_an_error(
+    paths: Paths, kaggle: KaggleServer, method: str, fault: Fault, message: str
+) -> None:
     kaggle.fail(method, fault)
-    assert told in refusal(paths)
+    assert message in refusal(paths)
 
 
-def test_a_dataset_that_fails_to_unpack_is_told(paths: Paths, kaggle: KaggleServer) -> None:
+def test_a_dataset_that_fails_to_unpack_is_an_error(paths: Paths, kaggle: KaggleServer) -> None:
     kaggle.dataset_states = ["BLOBS_RECEIVED", "FAILED"]
     assert "Kaggle's processing failed: run the same command again" in refusal(paths)
 
 
-def test_a_taken_slug_is_told(paths: Paths, kaggle: KaggleServer) -> None:
+def test_a_taken_slug_is_an_error(paths: Paths, kaggle: KaggleServer) -> None:
     """The client looks it up itself, and ends well with an error in its answer."""
     kaggle.fail("GetDatasetStatus", Fault(403, "denied"))
     push_once = paths.work / "kaggle" / "dataset"
@@ -164,17 +166,17 @@ def test_a_taken_slug_is_told(paths: Paths, kaggle: KaggleServer) -> None:
     assert "submission.bundle --slug" in text
 
 
-def test_a_source_that_was_not_attached_is_told(paths: Paths, kaggle: KaggleServer) -> None:
+def test_a_source_that_was_not_attached_is_an_error(paths: Paths, kaggle: KaggleServer) -> None:
     kaggle.kernel_answer = {"invalidCompetitionSources": ["tiny-tagging"]}
     assert "Kaggle did not attach tiny-tagging: join the competition" in refusal(paths)
 
 
-def test_a_kernel_that_is_refused_is_told(paths: Paths, kaggle: KaggleServer) -> None:
+def test_a_kernel_that_is_refused_is_an_error(paths: Paths, kaggle: KaggleServer) -> None:
     kaggle.kernel_answer = {"error": "Maximum batch GPU session count of 2 reached."}
     assert refusal(paths).endswith("Kaggle refuses it: Maximum batch GPU session count of 2 reached.")
 
 
-def test_a_kernel_that_fails_is_told_with_its_own_last_word(paths: Paths, kaggle: KaggleServer) -> None:
+def test_a_kernel_that_fails_is_an_error_with_its_own_message(paths: Paths, kaggle: KaggleServer) -> None:
     kaggle.kernel_states = ["QUEUED", "RUNNING", "ERROR"]
     parts = ["Traceback ...\n", "error: another version of the data", "set is attached: push again\n", "tail\n"]
     kaggle.kernel_log = json.dumps([{"stream_name": "stderr", "time": 1.0, "data": part} for part in parts])

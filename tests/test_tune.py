@@ -144,7 +144,7 @@ def test_two_processes_share_a_study_and_an_interrupted_one_continues(tmp_path: 
     assert out.count("trial ") >= 1 and 1 <= done < 40
     again = run(*words(tmp_path, tiny, "--trials", done + 2))
     assert again.returncode == 0, again.stderr
-    assert f"going on after {done} of {done + 2} trials" in again.stdout and "flattered" in again.stdout
+    assert f"continuing after {done} of {done + 2} trials" in again.stdout and "biased upwards" in again.stdout
     assert len(finished(open_study(folder))) == done + 2
     assert (folder / "best.yaml").exists() and not list((folder / "workers").iterdir())
     (folder / "best.yaml").unlink()

@@ -28,7 +28,7 @@ def refusal(file: Path) -> str:
     return str(refused.value)
 
 
-def test_the_bytes_arrive_and_the_score_is_told(
+def test_the_bytes_arrive_and_the_score_is_printed(
     file: Path, kaggle: KaggleServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     submit_file(Kaggle(), SLUG, file, "one")
@@ -47,7 +47,7 @@ def test_a_503_in_the_middle_of_the_upload_is_tried_again(file: Path, kaggle: Ka
     assert kaggle.names().count("StartSubmissionUpload") == 2
 
 
-def test_an_upload_that_never_gets_through_is_told(file: Path, kaggle: KaggleServer, naps: list[float]) -> None:
+def test_an_upload_that_never_gets_through_is_an_error(file: Path, kaggle: KaggleServer, naps: list[float]) -> None:
     kaggle.fail("PUT", *[Fault(503, cut=10)] * 5)
     assert refusal(file) == ("submitting submission.csv: the upload failed 5 times: run the same command again later")
     assert naps == [2.0, 4.0, 8.0, 16.0, 32.0]
@@ -67,18 +67,18 @@ def test_an_outage_before_it_arrived_is_tried_again(file: Path, kaggle: KaggleSe
     assert (len(kaggle.submissions), kaggle.names().count("CreateSubmission")) == (1, 2)
 
 
-def test_the_daily_limit_is_told_before_the_upload(file: Path, kaggle: KaggleServer) -> None:
+def test_the_daily_limit_is_checked_before_the_upload(file: Path, kaggle: KaggleServer) -> None:
     kaggle.limits = {"numToday": 5, "numTotal": 9, "numAllowedNow": 0}
     assert refusal(file) == "tiny-tagging: today's 5 submissions are used: submit again after midnight UTC"
     assert "StartSubmissionUpload" not in kaggle.names()
 
 
-def test_the_limit_of_the_whole_competition_is_told(file: Path, kaggle: KaggleServer) -> None:
+def test_the_limit_of_the_whole_competition_is_an_error(file: Path, kaggle: KaggleServer) -> None:
     kaggle.limits = {"numToday": 0, "numTotal": 2, "numAllowedNow": 0, "limitedByTotal": True}
     assert refusal(file) == "tiny-tagging: all 2 submissions that it allows are used"
 
 
-def test_a_daily_limit_that_the_server_knows_better_is_told(file: Path, kaggle: KaggleServer) -> None:
+def test_a_daily_limit_that_the_server_knows_better_is_an_error(file: Path, kaggle: KaggleServer) -> None:
     fact = "Your team has used its daily Submission allowance (5) today, please try again tomorrow UTC."
     kaggle.fail("CreateSubmission", Fault(400, fact))
     assert f"400 {fact}" in refusal(file)
@@ -91,7 +91,7 @@ def test_an_unknown_allowance_does_not_stop_a_late_submission(file: Path, kaggle
     assert len(kaggle.submissions) == 1
 
 
-def test_a_rejected_file_is_told(file: Path, kaggle: KaggleServer) -> None:
+def test_a_rejected_file_is_an_error(file: Path, kaggle: KaggleServer) -> None:
     kaggle.verdict = {"status": "ERROR", "errorDescription": "Evaluation Exception: Row 3 has an unknown label"}
     assert refusal(file) == (
         "submission 1000: Kaggle rejects the file: Evaluation Exception: Row 3 has an unknown label"
@@ -99,16 +99,16 @@ def test_a_rejected_file_is_told(file: Path, kaggle: KaggleServer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"),
+    ("fault", "message"),
     [
         (Fault(401, "Unauthenticated"), "Kaggle rejects these credentials"),
         (Fault(403, "denied"), "tiny-tagging/rules and accept the rules"),
         (Fault(404, "Not found"), "does it still take submissions?"),
     ],
 )
-def test_refusals(file: Path, kaggle: KaggleServer, fault: Fault, told: str) -> None:
+def test_refusals(file: Path, kaggle: KaggleServer, fault: Fault, message: str) -> None:
     kaggle.fail("GetSubmissionLimits", fault)
-    assert told in refusal(file)
+    assert message in refusal(file)
 
 
 def test_429_waits_as_long_as_the_server_says(file: Path, kaggle: KaggleServer, naps: list[float]) -> None:
@@ -117,7 +117,7 @@ def test_429_waits_as_long_as_the_server_says(file: Path, kaggle: KaggleServer, 
     assert naps[0] == 9.0
 
 
-def test_a_long_wait_is_told_instead(file: Path, kaggle: KaggleServer, naps: list[float]) -> None:
+def test_a_long_wait_is_an_error_instead(file: Path, kaggle: KaggleServer, naps: list[float]) -> None:
     kaggle.fail("ListSubmissions", Fault(429, "slow down", {"Retry-After": "3600"}))
     assert "too many requests: wait a few minutes" in refusal(file)
     assert naps == []
