@@ -141,7 +141,7 @@ def test_429_is_waited_out(paths: Paths, kaggle: KaggleServer, naps: list[float]
         ("SaveKernel", Fault(403, "phone verification needed"), f"pushing {KERNEL}: 403 phone verification needed"),
     ],
 )
-def test_what_the_server_says_is_an_error(
+def test_a_server_error_is_one_line(
     paths: Paths, kaggle: KaggleServer, method: str, fault: Fault, message: str
 ) -> None:
     kaggle.fail(method, fault)
