@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blending.apply import AUTO, DECIDE, METHODS
+from blending.methods import AUTO, DECIDE, METHODS
 from configs.paths import Paths
 from console.command_line import run_command
 from console.options import command_parser, share

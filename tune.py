@@ -54,6 +54,7 @@ def main() -> None:
     parser.add_argument(
         "--workers", type=int, default=1, metavar="N", help="processes with one thread each (1, with all threads)"
     )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the search (%(default)s)")
     parser.add_argument("--report", action="store_true", help="only write the report of the trials so far")
     share(parser, overrides="override a value of the base experiment")
     args = parser.parse_intermixed_args()

@@ -119,9 +119,9 @@ def _predict(trial: Trial) -> dict[str, Any]:
 
     from features.store import open_features
     from input.competition import load_competition
+    from runs.predict import predict_store
     from runs.predictions import Predictions
     from runs.run_folder import read_run, read_trained
-    from runs.test_predictions import predict_store
 
     assert trial.weights_of is not None
     folder = trial.paths.run(trial.weights_of, trial.id[2])

@@ -7,24 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from blending.methods import METHODS
 from configs.forms import read_json, to_json
 from console.errors import UserError
 from runs.predictions import geometric, softmax
 
 FLOOR = 1e-3  # under a fitted logarithm: a confident 1e-20 is no evidence worth 46 nats
-METHODS = {
-    "single": "the best model alone",
-    "arithmetic": "mean of the probabilities",
-    "geometric": "geometric mean of the probabilities",
-    "rank": "mean of each clip's class ranks (Borda count)",
-    "temperature": "mean after scaling every model by its own temperature",
-    "greedy": "greedy selection with replacement, bagged over models and rows",
-    "weights": "continuous weights found by Optuna on MAP@3",
-    "log_linear": "weighted sum of log-probabilities plus an offset per class, fitted by cross-entropy",
-    "stack": "logistic regression on all log-probabilities",
-}
-AUTO = "auto"  # the simplest of METHODS within one standard error of the best nested score
-DECIDE = ("verified", "all")  # which rows fit and judge a blend
 
 
 @dataclass(frozen=True)

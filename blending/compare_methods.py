@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from blending.apply import AUTO, METHODS, Blend, apply_blend
+from blending.apply import Blend, apply_blend
 from blending.bootstrap import MEAN, SINGLE, Expected, MethodScore, bootstrap_means, expected_on, method_scores
 from blending.candidates import Candidates
 from blending.fit import FitRows, fit_blend
 from blending.greedy import greedy_path
+from blending.methods import AUTO, METHODS
 from console.errors import UserError
 from console.output import Advance, progress
 from metrics.map_at_3 import average_precision_at_3

@@ -88,3 +88,8 @@ def _check_predictions(fnames: np.ndarray, probs: np.ndarray, size: np.ndarray |
         raise ValueError(f"fname {fnames.dtype} {fnames.shape}, probs {probs.dtype} {probs.shape} do not match")
     if size is not None and size.dtype.kind != "i":
         raise ValueError(f"size is {size.dtype}")
+
+
+def cached_predictions(folder: Path, run_id: str, store_key: str) -> Path:
+    """Where a run's answers to clips that it was not trained beside are kept, in work/predictions."""
+    return folder / f"{run_id}-{store_key}.npz"

@@ -1,90 +1,24 @@
 """What a run answers for test clips: stored with it, cached in work/predictions, or predicted from its weights."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from queue import SimpleQueue
 
 import numpy as np
 import pandas as pd
-import torch
 
 from configs.paths import Paths
 from console.errors import UserError, list_some
-from console.output import progress, say
-from features.batches import Batches
-from features.store import Store, open_features, store_key
+from console.output import say
+from features.store import open_features, store_key
 from input.competition import Competition, load_competition, sound_hash, sound_sizes
-from models.device import choose_precision, memory_kept
-from models.inference import predict_finite
-from models.tagger import load_tagger
-from runs.network_code import network_code
-from runs.predictions import Predictions, TestPredictions, load_predictions, mean_of_folds, replace_predictions
-from runs.run_folder import Run, Trained, read_trained
+from runs.predictions import (
+    Predictions,
+    TestPredictions,
+    cached_predictions,
+    mean_of_folds,
+)
+from runs.run_folder import Run
 
 Faults = dict[str, str]  # fname -> reason
-
-
-def predict_test(
-    folders: Sequence[Path], clips: "pd.DataFrame", features: Path, keep: Path | None = None
-) -> list[Predictions]:
-    """Each run folder's probabilities of test clips (fname, path), from its weights and the sound.
-
-    The runs are shared out among the GPUs, or take turns on the CPU; the log-mel is made once per feature setting, in
-    the folder `features`. keep: a folder where the probabilities of a run for this sound are kept, and found again.
-    Raises UserError where a run folder is damaged, or a file of `keep`.
-    """
-    runs = [read_trained(folder) for folder in folders]
-    own = {run.config.model.name: code for run in runs if (code := network_code(run))}
-    for name, code in own.items():
-        say(f"network of your own, {name}: {', '.join(map(str, code.values()))}")
-    stores = {run.config.features: open_features(run.config.features, clips, features) for run in runs}
-    free: SimpleQueue[torch.device] = SimpleQueue()
-    for device in prediction_devices():
-        free.put(device)
-
-    def predict(run: Trained) -> Predictions:
-        store = stores[run.config.features]
-        kept = cached_predictions(keep, run.id, store.key) if keep else None
-        if kept and kept.exists():
-            advance(1)
-            try:
-                return load_predictions(kept)
-            except UserError as error:
-                raise UserError(f"{error}: delete this file, it will be made again") from None
-        device = free.get()
-        try:
-            found = Predictions(tuple(clips["fname"]), predict_store(run, store, device))
-        finally:
-            free.put(device)
-        if kept:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            replace_predictions(kept, found)
-        advance(1)
-        return found
-
-    with memory_kept(), ThreadPoolExecutor(free.qsize()) as pool, progress("predicting", len(runs), "runs") as advance:
-        return list(pool.map(predict, runs))
-
-
-def predict_store(run: Trained, store: Store, device: torch.device) -> np.ndarray:
-    """(clips, classes) float32 probabilities of all clips of a store, from a run folder's weights.
-
-    In the precision that the run asked for, but where this device has no gain from it.
-    """
-    cfg = run.config
-    suits = choose_precision("auto", device)
-    useless = {"bf16"} - {suits} if device.type == "cuda" else {"bf16", "fp16"} - {suits}
-    precision = suits if cfg.train.precision in {"auto", *useless} else cfg.train.precision
-    tagger = load_tagger(cfg, run.weights).to(device)
-    rows = np.arange(len(store.fnames))
-    return predict_finite(tagger, Batches(store, device, cfg.input.padding), rows, cfg.predict, precision)
-
-
-def prediction_devices() -> list[torch.device]:
-    """Every GPU there is, else the CPU."""
-    gpus = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
-    return gpus or [torch.device("cpu")]
 
 
 def test_predictions(
@@ -139,11 +73,6 @@ def _updated(stored: Predictions, answers: Predictions) -> Predictions:
     return Predictions(fnames, np.concatenate([stored.probs[kept], answers.probs]))
 
 
-def cached_predictions(folder: Path, run_id: str, store_key: str) -> Path:
-    """Where a run's answers to clips that it was not trained beside are kept, in work/predictions."""
-    return folder / f"{run_id}-{store_key}.npz"
-
-
 def were_predicted(runs: Sequence[Run], competition: Competition, paths: Paths) -> bool:
     """Whether answers of these runs to all test clips are kept, for the files as they are now by size and time: then
     `submit.py --force` asked for them, and they are newer than what the runs have stored."""
@@ -163,6 +92,8 @@ def predict_new(
     What was predicted before is found in work/predictions. A competition whose test sound lies nowhere is unpacked.
     Raises UserError on a missing file, unless the runs' config says to do without.
     """
+    from runs.predict import predict_test  # here: what is stored is read without torch
+
     folder, cfg, test = runs[0].folder.parent, runs[0].config, competition.test
     say(f"{folder}: not stored with it, so predicted or found in {paths.predictions}: {list_some(fnames)}")
     if test["path"].isna().all():

@@ -45,10 +45,10 @@ def predict(bundle: Path, inputs: Path, slug: str, output: Path, scratch: Path) 
     from blending.apply import apply_blend, read_blend
     from features.store import open_features
     from input.competition import read_test_clips
+    from runs.predict import predict_test
     from runs.predictions import Predictions, mean_of_folds
     from runs.provenance import file_sha256
     from runs.run_folder import read_trained
-    from runs.test_predictions import predict_test
     from submission.submission_file import write_submission
 
     blend = read_blend(bundle / "weights.json", "make the bundle again with submission.bundle")

@@ -16,8 +16,8 @@ from configs.load import load_config
 from configs.paths import Paths
 from console.errors import UserError
 from runs.network_code import network_code
+from runs.predict import predict_test
 from runs.run_folder import read_run, read_trained
-from runs.test_predictions import predict_test
 from submission.bundle import bundle
 from training.train import train_folds
 

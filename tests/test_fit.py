@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from blending.apply import METHODS, Blend, apply_blend, arithmetic, softmax
+from blending.apply import Blend, apply_blend, arithmetic, softmax
 from blending.fit import FitRows, fit_blend, optuna_weights
 from blending.log_linear import cross_entropy, fit_log_linear, fit_temperature
+from blending.methods import METHODS
 from metrics.map_at_3 import map_at_3
 
 FITTED = ["single", "temperature", "greedy", "weights", "log_linear", "stack"]

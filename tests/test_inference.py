@@ -13,8 +13,8 @@ from console.errors import UserError
 from features.batches import Batches
 from models.inference import predict_clips, predict_finite
 from models.tagger import Tagger, build_tagger, save_tagger
+from runs.predict import predict_store
 from runs.run_folder import Trained
-from runs.test_predictions import predict_store
 from tests.conftest import MakeStore
 
 

@@ -203,7 +203,7 @@ def test_test_clips_without_their_extension_are_told(tmp_path: Path) -> None:
     folder = find_audio(sample, tmp_path / "scratch")
     assert folder == sample.parent / "sounds"
     with pytest.raises(
-        UserError, match=r"missing: 2: sounds/a \(there is a\.wav\), sounds/b \(there is b\.wav\); write"
+        UserError, match=r"missing files: 2: sounds/a \(found a\.wav\), sounds/b \(found b\.wav\); use the exact"
     ):
         read_test_clips(sample, folder)
 

@@ -121,7 +121,7 @@ def test_an_upload_cut_by_a_503_goes_on(paths: Paths, kaggle: KaggleServer, tmp_
 def test_a_file_that_cannot_be_uploaded_stops_the_push(paths: Paths, kaggle: KaggleServer) -> None:
     """The client itself would leave it out and make the dataset."""
     kaggle.fail("PUT", Fault(400))
-    assert "Kaggle did not take it" in refusal(paths)
+    assert "Kaggle did not accept it" in refusal(paths)
     assert kaggle.datasets == {}
 
 

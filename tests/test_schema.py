@@ -129,5 +129,5 @@ def test_the_schema_needs_the_standard_library_only():
 
 @pytest.mark.parametrize("values", [[], None, "train", {"train": ["lr"]}, {"train": 3}, {"train": None}])
 def test_what_is_no_mapping_is_no_config(values: Any) -> None:
-    with pytest.raises(ValueError, match="settings are expected"):
+    with pytest.raises(ValueError, match="expected settings"):
         from_dict(values)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-import runs.test_predictions
+import runs.predict
 from configs.paths import Paths
 from console.errors import UserError
 from ensemble import blend
@@ -76,7 +76,7 @@ def test_without_all_test_sound_the_stored_answers_stand(
 
 def test_what_was_predicted_is_found_again(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Interrupted, the same command goes on; the second run only reads; other sound is other work."""
-    real, asked = runs.test_predictions.predict_store, list[Path]()
+    real, asked = runs.predict.predict_store, list[Path]()
 
     def predict_store(run: Trained, *args: Any) -> np.ndarray:
         if len(asked) == 3 and not (tmp_path / "out.csv").exists():
@@ -85,7 +85,7 @@ def test_what_was_predicted_is_found_again(paths: Paths, tmp_path: Path, monkeyp
         asked.append(run.folder)
         return real(run, *args)
 
-    monkeypatch.setattr(runs.test_predictions, "predict_store", predict_store)
+    monkeypatch.setattr(runs.predict, "predict_store", predict_store)
     n_runs = len(list(paths.runs.glob("*/fold?")))
     sound = next((paths.input / "audio_test").iterdir())
     spoil(sound)

@@ -15,7 +15,7 @@ from training.parallel import Children, train_at_once
 def test_experiments_are_chosen_by_name_in_the_order_that_was_asked() -> None:
     several = [Config(name=name) for name in ("a", "b", "c")]
     assert [cfg.name for cfg in chosen(several, "c,a")] == ["c", "a"]
-    with pytest.raises(UserError, match="--only: no experiment d in the file; there are 3: a, b, c"):
+    with pytest.raises(UserError, match="--only: no experiment d in the file: use 3: a, b, c"):
         chosen(several, "a,d")
 
 

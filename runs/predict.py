@@ -1,0 +1,83 @@
+"""A run's weights and sound -> probabilities of test clips, on every GPU there is, here and in the Kaggle kernel."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+
+import numpy as np
+import pandas as pd
+import torch
+
+from console.errors import UserError
+from console.output import progress, say
+from features.batches import Batches
+from features.store import Store, open_features
+from models.device import choose_precision, memory_kept
+from models.inference import predict_finite
+from models.tagger import load_tagger
+from runs.network_code import network_code
+from runs.predictions import Predictions, cached_predictions, load_predictions, replace_predictions
+from runs.run_folder import Trained, read_trained
+
+
+def predict_test(
+    folders: Sequence[Path], clips: pd.DataFrame, features: Path, keep: Path | None = None
+) -> list[Predictions]:
+    """Each run folder's probabilities of test clips (fname, path), from its weights and the sound.
+
+    The runs are shared out among the GPUs, or take turns on the CPU; the log-mel is made once per feature setting, in
+    the folder `features`. keep: a folder where the probabilities of a run for this sound are kept, and found again.
+    Raises UserError where a run folder is damaged, or a file of `keep`.
+    """
+    runs = [read_trained(folder) for folder in folders]
+    own = {run.config.model.name: code for run in runs if (code := network_code(run))}
+    for name, code in own.items():
+        say(f"network of your own, {name}: {', '.join(map(str, code.values()))}")
+    stores = {run.config.features: open_features(run.config.features, clips, features) for run in runs}
+    free: SimpleQueue[torch.device] = SimpleQueue()
+    for device in prediction_devices():
+        free.put(device)
+
+    def predict(run: Trained) -> Predictions:
+        store = stores[run.config.features]
+        kept = cached_predictions(keep, run.id, store.key) if keep else None
+        if kept and kept.exists():
+            advance(1)
+            try:
+                return load_predictions(kept)
+            except UserError as error:
+                raise UserError(f"{error}: delete this file, it will be made again") from None
+        device = free.get()
+        try:
+            found = Predictions(tuple(clips["fname"]), predict_store(run, store, device))
+        finally:
+            free.put(device)
+        if kept:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            replace_predictions(kept, found)
+        advance(1)
+        return found
+
+    with memory_kept(), ThreadPoolExecutor(free.qsize()) as pool, progress("predicting", len(runs), "runs") as advance:
+        return list(pool.map(predict, runs))
+
+
+def predict_store(run: Trained, store: Store, device: torch.device) -> np.ndarray:
+    """(clips, classes) float32 probabilities of all clips of a store, from a run folder's weights.
+
+    In the precision that the run asked for, but where this device has no gain from it.
+    """
+    cfg = run.config
+    suits = choose_precision("auto", device)
+    useless = {"bf16"} - {suits} if device.type == "cuda" else {"bf16", "fp16"} - {suits}
+    precision = suits if cfg.train.precision in {"auto", *useless} else cfg.train.precision
+    tagger = load_tagger(cfg, run.weights).to(device)
+    rows = np.arange(len(store.fnames))
+    return predict_finite(tagger, Batches(store, device, cfg.input.padding), rows, cfg.predict, precision)
+
+
+def prediction_devices() -> list[torch.device]:
+    """Every GPU there is, else the CPU."""
+    gpus = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
+    return gpus or [torch.device("cpu")]
