@@ -1,7 +1,5 @@
 """Train folds of an experiment: out-of-fold and test probabilities in work/runs/<experiment>/fold<k>/."""
 
-import signal
-
 from configs.paths import DEFAULT_CONFIG, Paths
 from configs.schema import Config
 from console.command_line import run_command
@@ -34,7 +32,6 @@ def main() -> None:
     if args.jobs < 1:
         raise UserError(f"--jobs {args.jobs}: must be at least 1")
     if args.jobs > 1 and sum(map(len, folds)) > 1:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the children end too
         train_at_once(experiments, folds, args)
         return
     for cfg, some in zip(experiments, folds, strict=True):

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import shutil
-import threading
 import time
 import traceback
 from dataclasses import dataclass, replace
@@ -57,22 +56,6 @@ class Trial:
         except UserError:
             return None
         return found if found.get("key") == self.key else None
-
-
-def start_worker(parent: int) -> None:
-    """One thread to compute, and an end with the parent: a worker of a killed one would wait for ever."""
-    import os
-
-    import torch
-
-    torch.set_num_threads(1)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def run_trial(trial: Trial) -> str:

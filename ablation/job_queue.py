@@ -2,19 +2,18 @@
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 
-from ablation.job import Id, Trial, run_trial, start_worker
+from ablation.job import Id, Trial, run_trial
 from ablation.noisy_labels import write_noisy
 from ablation.techniques import CONDITIONS, PLAIN, Plan, Recipe, config_of
 from configs.paths import Paths
+from configs.processes import worker_processes
 from configs.schema import to_dict
 from console.output import say, warn
 from folds.assign import fold_number
@@ -73,26 +72,23 @@ def to_do(trials: list[Trial]) -> list[Trial]:
 
 def run_all(trials: list[Trial], workers: int) -> list[str]:
     """Do these, several at a time, one thread each; 'what: why' of each that failed. Ctrl-C leaves what is done."""
-    os.environ["OMP_NUM_THREADS"] = "1"  # of the workers, which are started below
     waiting, running = {trial.id: trial for trial in trials}, dict[Future[str], Trial]()
     failed: dict[Id, str] = {}
-    started, pool = time.monotonic(), _pool(workers)
-    try:
-        while waiting or running:
-            for trial in _ready(waiting, running.values(), failed, workers - len(running)):
-                running[pool.submit(run_trial, waiting.pop(trial.id))] = trial
-            ended = wait(running, return_when=FIRST_COMPLETED).done
-            if any(isinstance(job.exception(), BrokenProcessPool) for job in ended):
-                ended, pool = wait(running).done, _pool(workers)  # it takes all that ran with it
-            for job in ended:
-                trial = running.pop(job)
-                reason = "its process died" if job.exception() else job.result()
-                _tell(trial, reason, failed)
-            _say_time(len(trials) - len(waiting) - len(running), len(trials), started)
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
-    pool.shutdown()
+    started = time.monotonic()
+    while waiting:
+        with worker_processes(workers, "runs the ablation") as pool:
+            broken = False
+            while (waiting or running) and not broken:
+                for trial in _ready(waiting, running.values(), failed, workers - len(running)):
+                    running[pool.submit(run_trial, waiting.pop(trial.id))] = trial
+                ended = wait(running, return_when=FIRST_COMPLETED).done
+                if broken := any(isinstance(job.exception(), BrokenProcessPool) for job in ended):
+                    ended = wait(running).done  # it takes all that ran with it; the rest goes on in a new one
+                for job in ended:
+                    trial = running.pop(job)
+                    reason = "its process died" if job.exception() else job.result()
+                    _tell(trial, reason, failed)
+                _say_time(len(trials) - len(waiting) - len(running), len(trials), started)
     return [f"{what[0]} {what[1]} fold {what[2]} seed {what[3]}: {why}" for what, why in failed.items()]
 
 
@@ -119,10 +115,6 @@ def _tell(trial: Trial, reason: str, failed: dict[Id, str]) -> None:
 def _say_time(done: int, n: int, started: float) -> None:
     if done and done % 10 == 0:
         say(f"{done} of {n} runs, {(time.monotonic() - started) / done * (n - done) / 60:.0f} min left")
-
-
-def _pool(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, get_context("spawn"), start_worker, (os.getpid(),))
 
 
 def _make(

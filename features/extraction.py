@@ -2,24 +2,19 @@
 
 import json
 import math
-import os
 import shutil
-import signal
-import threading
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from concurrent.futures import as_completed
 from dataclasses import asdict
 from functools import cache
-from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from configs.files import atomic, write
+from configs.processes import worker_processes
 from configs.schema import FeatureConfig
 from console.errors import UserError
 from console.output import progress, say, warn
@@ -77,48 +72,9 @@ def _run(jobs: list[Job], workers: int) -> Iterator[int]:
     if workers == 1 or len(jobs) < 2:
         yield from map(_extract_part, jobs)
         return
-    spawn, before = get_context("spawn"), set(active_children())
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=spawn, initializer=_begin_worker) as pool:
-        try:
-            with _interrupts_later():  # the processes that start now never hear of them: Ctrl-C is for this one
-                futures = [pool.submit(_extract_part, job) for job in jobs]
-            for future in as_completed(futures):
-                yield future.result()
-        except BrokenProcessPool:
-            raise UserError(
-                "a process that makes features ended too early: if nothing above says why, it was killed, perhaps for "
-                "want of memory; the same command goes on"
-            ) from None
-        except BaseException:
-            for child in set(active_children()) - before:
-                child.terminate()  # rather than wait for its part
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-@contextmanager
-def _interrupts_later() -> Iterator[None]:
-    """Ctrl-C waits until the end of the context."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _begin_worker() -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    import torch
-
-    torch.set_num_threads(1)
-
-
-def _end_with_parent() -> None:
-    """A killed parent cannot tell its workers: they would wait for work for ever."""
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    with worker_processes(min(workers, len(jobs)), "makes features") as pool:
+        for done in as_completed([pool.submit(_extract_part, job) for job in jobs]):
+            yield done.result()
 
 
 @cache

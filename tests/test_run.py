@@ -1,6 +1,7 @@
 """The ablation: noise that is exact, differences by hand, runs that go on, and settings that exist."""
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import math
@@ -247,12 +248,10 @@ class Inline:
         done.set_result(work(*args))
         return done
 
-    def shutdown(self, **_: bool) -> None: ...
-
 
 @pytest.fixture
 def inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trials, "_pool", lambda workers: Inline())
+    monkeypatch.setattr(trials, "worker_processes", lambda *_: contextlib.nullcontext(Inline()))
 
 
 def command(clean: Path, tiny: Path, **changed: Any) -> argparse.Namespace:

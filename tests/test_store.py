@@ -453,7 +453,7 @@ def extraction(tmp_path):
 def workers_of(pid: int) -> list[int]:
     children = Path(f"/proc/{pid}/task/{pid}/children")
     found = children.read_text().split() if children.exists() else []
-    return [int(child) for child in found if b"spawn_main" in command_of(int(child))]
+    return [int(child) for child in found if b"popen_loky_posix" in command_of(int(child))]
 
 
 def command_of(pid: int) -> bytes:

@@ -2,6 +2,7 @@
 
 import argparse
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from configs.schema import Config, PseudoConfig
 from console.errors import UserError
 from train_fold import chosen
-from training.parallel import Children, train_at_once
+from training.parallel import train_at_once
 
 
 def test_experiments_are_chosen_by_name_in_the_order_that_was_asked() -> None:
@@ -24,18 +25,19 @@ def test_an_experiment_that_learns_from_others_waits_for_all_their_folds(monkeyp
     ended: list[tuple[str, str]] = []
     seen: list[int] = []
 
-    def run(self: Children, command: list[str]) -> int:
+    def train(cfg: Config, fold: int, *_: object) -> int:
         time.sleep(0.05)
-        ended.append((command[command.index("--only") + 1], command[command.index("--fold") + 1]))
+        ended.append((cfg.name, str(fold)))
         return 0
 
-    monkeypatch.setattr(Children, "run", run)
+    monkeypatch.setattr("training.parallel._train", train)
+    monkeypatch.setattr("training.parallel.worker_processes", lambda n, *_: ThreadPoolExecutor(n))
     monkeypatch.setattr("training.experiment_data.load_data", lambda cfg, folds, paths: seen.append(len(ended)))
     monkeypatch.setattr("training.experiment_data.prepare", lambda *_: None)
     told: list[tuple[str, list[int]]] = []
-    monkeypatch.setattr("models.fold_training.say_all_folds", lambda cfg, some, *_: told.append((cfg.name, some)))
+    monkeypatch.setattr("training.train.say_all_folds", lambda cfg, some, *_: told.append((cfg.name, some)))
     several = [Config(name="a"), Config(name="b"), Config(name="c", pseudo=PseudoConfig(("a", "b")))]
-    args = argparse.Namespace(input=Path("i"), work=Path("none"), jobs=2, force=False, config=None, overrides=[])
+    args = argparse.Namespace(input=Path("i"), work=Path("none"), jobs=2, force=False)
     train_at_once(several, [[0, 1]] * 3, args)
     assert seen[2] == 4 and {name for name, _ in ended[:4]} == {"a", "b"}
     assert sorted(ended[4:]) == [("c", "0"), ("c", "1")]

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import multiprocessing
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -62,7 +61,7 @@ class Training:
             raise TrialFailed(str(error)) from None
         self.warned.add(fold)
         try:
-            run_epochs(lit, data.precision, EpochReporter(lambda found: _report_epoch(found, report)))
+            run_epochs(lit, data.precision, EpochReporter(lambda found: report(found["epoch"], found["map3"])))
         except Diverged:
             raise TrialFailed(f"diverged in epoch {len(lit.history) + 1}") from None
         except torch.OutOfMemoryError:
@@ -86,10 +85,3 @@ class Training:
                 raise TrialFailed(str(error)) from None
             self.prepared[key] = prepare(cfg, self.data, self.paths, self.folds)
         return self.prepared[key]
-
-
-def _report_epoch(found: dict[str, float], report: "Report") -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None and not parent.is_alive():  # killed: nobody needs the result
-        raise KeyboardInterrupt
-    report(found["epoch"], found["map3"])

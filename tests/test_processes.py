@@ -1,0 +1,112 @@
+"""Workers are processes of their own that end with this one, and are heard through it. Their work here is nothing."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from configs.processes import worker_processes
+from console.errors import UserError
+
+OUTLIVED = "import time; from configs.processes import worker_processes\n" + (
+    "with worker_processes(2, 'sleeps') as pool:\n"
+    "    print(*pool._processes, flush=True)\n"
+    "    [pool.submit(time.sleep, 60) for _ in range(9)]\n"
+    "    time.sleep(60)\n"
+)
+
+
+def report() -> tuple[int, str, bool]:
+    return os.getpid(), os.environ["OMP_NUM_THREADS"], sys.stdout.isatty()
+
+
+def print_lines(letter: str) -> None:
+    for _ in range(300):
+        print(letter * 200, flush=True)
+    os.write(1, f"{letter} of C code\n".encode())
+
+
+def fail() -> None:
+    raise UserError("a.wav: no")
+
+
+def is_alive(pid: int) -> bool:
+    """False also of one that has ended and that nobody has asked for yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def ended(pids: list[int]) -> bool:
+    for _ in range(500):
+        if not any(map(is_alive, pids)):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_even_one_worker_is_another_process_with_its_threads_and_no_terminal() -> None:
+    with worker_processes(1, "reports", threads=3) as pool:
+        found = [job.result() for job in [pool.submit(report) for _ in range(3)]]
+    assert len(set(found)) == 1 and found[0][1:] == ("3", False)
+    assert found[0][0] != os.getpid() and ended([found[0][0]])
+
+
+def test_lines_of_workers_come_out_whole(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1")  # which makes two writes of a line
+    with worker_processes(2, "prints") as pool:
+        for letter in "ab":
+            pool.submit(print_lines, letter)
+    lines = capsys.readouterr().out.splitlines()
+    assert sorted(lines) == sorted([*["a" * 200, "b" * 200] * 300, "a of C code", "b of C code"])
+
+
+def test_what_a_call_raises_comes_here_and_ends_the_others() -> None:
+    began = time.monotonic()
+    with pytest.raises(UserError, match=r"^a\.wav: no$"), worker_processes(2, "fails") as pool:
+        pids = list(pool._processes)  # type: ignore[attr-defined]
+        pool.submit(time.sleep, 60)
+        pool.submit(fail).result()
+    assert ended(pids) and time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_is_told_here_alone_and_ends_the_workers(how: signal.Signals) -> None:
+    """A terminal sends it to the workers too, which must not answer before this process does."""
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), worker_processes(2, "sleeps") as pool:
+        jobs = [pool.submit(time.sleep, 60) for _ in range(9)]
+        pids = list(pool._processes)  # type: ignore[attr-defined]
+        for pid in pids:
+            os.kill(pid, how)
+        time.sleep(0.5)
+        assert all(map(is_alive, pids)) and not any(job.done() for job in jobs)
+        os.kill(os.getpid(), how)
+        time.sleep(60)
+    assert ended(pids) and signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_killed_worker_is_one_line_with_the_remedy() -> None:
+    told = "^a process that counts ended too early: .* memory ran out; the same command goes on$"
+    with pytest.raises(UserError, match=told), worker_processes(2, "counts") as pool:
+        jobs = [pool.submit(time.sleep, 60) for _ in range(9)]
+        pids = list(pool._processes)  # type: ignore[attr-defined]
+        os.kill(pids[0], signal.SIGKILL)
+        jobs[0].result()
+    assert ended(pids)
+
+
+def test_the_workers_of_a_killed_process_end() -> None:
+    process = subprocess.Popen([sys.executable, "-c", OUTLIVED], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    pids = list(map(int, process.stdout.readline().split()))
+    with contextlib.closing(process.stdout):
+        process.kill()
+        process.wait()
+        assert len(pids) == 2 and ended(pids)
