@@ -1,5 +1,6 @@
 """Sound files -> a packed feature store: clips in parts, in several processes, interrupted and resumed."""
 
+import gc
 import json
 import math
 import shutil
@@ -73,8 +74,14 @@ def _run(jobs: list[Job], workers: int) -> Iterator[int]:
         yield from map(_extract_part, jobs)
         return
     with worker_processes(min(workers, len(jobs)), "makes features") as pool:
-        for done in as_completed([pool.submit(_extract_part, job) for job in jobs]):
+        for done in as_completed([pool.submit(_extract_in_worker, job) for job in jobs]):
             yield done.result()
+
+
+def _extract_in_worker(job: Job) -> int:
+    n = _extract_part(job)
+    gc.freeze()  # joblib collects garbage after a call, once a second: 0.1 s to look at what PyTorch alone holds
+    return n
 
 
 @cache
