@@ -25,8 +25,11 @@ def report() -> tuple[int, str, bool]:
     return os.getpid(), os.environ["OMP_NUM_THREADS"], sys.stdout.isatty()
 
 
-def print_lines(letter: str) -> None:
-    for _ in range(300):
+def print_lines(letter: str, folder: Path) -> None:
+    (folder / letter).touch()
+    while len(list(folder.iterdir())) < 2:  # both at once
+        time.sleep(0.01)
+    for _ in range(2000):
         print(letter * 200, flush=True)
     os.write(1, f"{letter} of C code\n".encode())
 
@@ -58,13 +61,15 @@ def test_even_one_worker_is_another_process_with_its_threads_and_no_terminal() -
     assert found[0][0] != os.getpid() and ended([found[0][0]])
 
 
-def test_lines_of_workers_come_out_whole(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_of_workers_come_out_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PYTHONUNBUFFERED", "1")  # which makes two writes of a line
     with worker_processes(2, "prints") as pool:
         for letter in "ab":
-            pool.submit(print_lines, letter)
+            pool.submit(print_lines, letter, tmp_path)
     lines = capsys.readouterr().out.splitlines()
-    assert sorted(lines) == sorted([*["a" * 200, "b" * 200] * 300, "a of C code", "b of C code"])
+    assert sorted(lines) == sorted([*["a" * 200, "b" * 200] * 2000, "a of C code", "b of C code"])
 
 
 def test_what_a_call_raises_comes_here_and_ends_the_others() -> None:
