@@ -63,9 +63,9 @@ def _begin(held: Connection, out: Connection) -> None:
     threading.Thread(target=_end_when_let_go, args=(held,), daemon=True).start()
     os.dup2(out.fileno(), 1)
     out.close()
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace", line_buffering=True, write_through=False)  # type: ignore[union-attr]  # a line is one write
-    sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]  # as `_pass_on` reads it, whatever the terminal's is
+    # as `_pass_on` reads it, whatever the terminal's encoding is; with both, a line is one write
+    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+    sys.stderr.reconfigure(line_buffering=True, write_through=False)  # type: ignore[union-attr]
 
 
 def _end_when_let_go(held: Connection) -> None:

@@ -115,3 +115,38 @@ def test_the_workers_of_a_killed_process_end() -> None:
         process.kill()
         process.wait()
         assert len(pids) == 2 and ended(pids)
+
+
+SPEAKS = (
+    "from configs.processes import worker_processes; from console.command_line import run_command\n"
+    "def main():\n"
+    "    with worker_processes(2, 'speaks') as pool:\n"
+    "        code = 'from console.output import *\\nfor i in range({n}): say(\"G\\xe4nse\")'\n"
+    "        [job.result() for job in [pool.submit(exec, code) for _ in 'ab']]\n"
+    "run_command(main)\n"
+)
+
+
+def speak(n: int, shell: str, **variables: str) -> "subprocess.CompletedProcess[bytes]":
+    """Two workers that say so many lines, with a redirection or a pipe behind them as the shell has it."""
+    env = {**os.environ, "PYTHON": sys.executable, "CODE": SPEAKS.format(n=n), **variables}
+    command = ["bash", "-o", "pipefail", "-c", f'"$PYTHON" -c "$CODE" {shell}']
+    return subprocess.run(command, capture_output=True, env=env, timeout=60)
+
+
+def test_a_reader_that_leaves_ends_the_workers_too() -> None:
+    done = speak(10**9, "| head -n 1", PYTHONIOENCODING="utf-8")
+    assert (done.returncode, done.stdout, done.stderr) == (141, "Gänse\n".encode(), b"")
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("ascii", rb"G\xe4nse"), ("latin-1", b"G\xe4nse")])
+def test_lines_of_workers_reach_a_terminal_of_another_encoding(encoding: str, shown: bytes) -> None:
+    done = speak(1, "", PYTHONIOENCODING=encoding)
+    assert (done.returncode, done.stdout, done.stderr) == (0, (shown + b"\n") * 2, b"")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&- <&-"])
+def test_workers_need_no_standard_streams(closed: str) -> None:
+    done = speak(1, closed, PYTHONIOENCODING="utf-8")
+    assert done.returncode == 0 and done.stderr == b""
+    assert done.stdout == (b"" if ">&-" in closed.split() else "Gänse\nGänse\n".encode())
