@@ -30,12 +30,12 @@ def test_an_experiment_that_learns_from_others_waits_for_all_their_folds(monkeyp
         ended.append((cfg.name, str(fold)))
         return 0
 
+    told: list[tuple[str, list[int]]] = []  # set first: it imports what is replaced below
+    monkeypatch.setattr("training.train.say_all_folds", lambda cfg, some, *_: told.append((cfg.name, some)))
     monkeypatch.setattr("training.parallel._train", train)
     monkeypatch.setattr("training.parallel.worker_processes", lambda n, *_: ThreadPoolExecutor(n))
     monkeypatch.setattr("training.experiment_data.load_data", lambda cfg, folds, paths: seen.append(len(ended)))
     monkeypatch.setattr("training.experiment_data.prepare", lambda *_: None)
-    told: list[tuple[str, list[int]]] = []
-    monkeypatch.setattr("training.train.say_all_folds", lambda cfg, some, *_: told.append((cfg.name, some)))
     several = [Config(name="a"), Config(name="b"), Config(name="c", pseudo=PseudoConfig(("a", "b")))]
     args = argparse.Namespace(input=Path("i"), work=Path("none"), jobs=2, force=False)
     train_at_once(several, [[0, 1]] * 3, args)
