@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import Pipe
+from multiprocessing import Pipe, resource_tracker
 from multiprocessing.connection import Connection
 
 from console.errors import UserError
@@ -36,6 +36,7 @@ def worker_processes(n: int, what: str, threads: int = 1) -> Iterator[Executor]:
     reader = threading.Thread(target=_pass_on, args=(lines, hold, unread), daemon=True)
     environment = dict.fromkeys(THREADS, str(max(1, threads)))
     pool = ProcessPoolExecutor(n, initializer=_begin, initargs=(held, out), env=environment)
+    resource_tracker.ensure_running()  # as it starts, Python 3.11's lets through the stops that are blocked below
     with _sigterm_interrupts():
         try:
             with _stops_blocked():  # workers start now and inherit it: a stop is for this process, which kills them

@@ -117,6 +117,18 @@ def test_the_workers_of_a_killed_process_end() -> None:
         assert len(pids) == 2 and ended(pids)
 
 
+MASK = "import signal; from configs.processes import STOPS, worker_processes\n" + (
+    "with worker_processes(1, 'waits') as pool:\n"
+    "    print(pool.submit(signal.pthread_sigmask, signal.SIG_BLOCK, []).result() >= STOPS)\n"
+)
+
+
+def test_the_first_workers_of_a_process_hear_of_no_stop_either() -> None:
+    """What Python starts beside the first of them unblocks signals."""
+    done = subprocess.run([sys.executable, "-c", MASK], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
 SPEAKS = (
     "from configs.processes import worker_processes; from console.command_line import run_command\n"
     "def main():\n"
