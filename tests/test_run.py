@@ -144,7 +144,8 @@ def test_every_technique_of_the_schema_is_tried() -> None:
     """A new key of the schema wants a row here, or a reason."""
     tried = {key for recipe in PLAN.recipes.values() for key in recipe.settings}
     no_technique = {
-        "name", "input.skip_unreadable", "input.corrections", "augment.extra", "augment.wave", "train.loss", "features.log_floor", "features.f_min", "features.speed",
+        "name", "input.skip_unreadable", "input.corrections", "augment.extra", "augment.wave", "train.loss",
+        "features.log_floor", "features.f_min", "features.speed",
         "folds.n_folds", "folds.group_column", "folds.seed", "model.pretrained", "model.weights", "train.weight_decay",
         "train.warmup", "train.seed", "train.channels_last", "train.compile", "predict.batch_size",
     }  # fmt: skip

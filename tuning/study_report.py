@@ -24,6 +24,7 @@ from tuning.study import best_trial, finished, settings_of
 
 FEWEST = 4  # complete trials with different scores that importances need
 SCORE = "out-of-fold MAP@3"
+WHOLE = (TrialState.COMPLETE,)
 
 
 def write_report(folder: Path, study: optuna.Study) -> None:
@@ -122,10 +123,10 @@ def _pictures(study: optuna.Study, keys: list[str], with_importances: bool) -> d
     with matplotlib.rc_context({"figure.constrained_layout.use": True}), warnings.catch_warnings():
         matplotlib.use("agg")  # needs no display
         warnings.simplefilter("ignore")
-        drawn = {
-            "history": plot_optimization_history(study, target_name=SCORE),
-            "slices": plot_slice(study, keys, target_name=SCORE),
-        }
+        drawn: dict[str, Any] = {"history": plot_optimization_history(study, target_name=SCORE)}
+        # the base config may lie outside the space: then it has none of its settings
+        if known := [key for key in keys if any(key in trial.params for trial in study.get_trials(states=WHOLE))]:
+            drawn["slices"] = plot_slice(study, known, target_name=SCORE)
         if with_importances:
             drawn["importances"] = plot_param_importances(study, _fanova(), keys, target_name=SCORE)
         for name, axes in drawn.items():
