@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 EXAMPLES = f"""methods, the simplest first:
 {chr(10).join(f"  {name:12} {what}" for name, what in METHODS.items())}
-  {AUTO:12} the simplest within one standard error (of the paired difference) of the best nested score
+  {AUTO:12} the simplest within one standard error of the best
 
-Every method is judged by nested cross-validation: its weights are fitted to the other folds. Two seeds of one
-experiment (another train.seed and name) are two models; an experiment with folds missing is left out or refused.
+Every method is judged by nested cross-validation: its weights are fitted to the
+other folds. Two seeds of one experiment (another train.seed and name) are two
+models. An experiment with missing folds is left out, or refused if it is named.
 
 examples:
   python ensemble.py

@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 LIST_NAME = "label_errors.csv"
 AFTER = "fname,label"
 LIST = "fname,given,suggested,"  # how a list begins
-EXAMPLES = f"""Found by confident learning (C. Northcutt et al., 2021), as cleanlab's filter of that name finds them.
-
-Nothing is trained with it by itself: listen, write the clips that are wrong indeed into a file of your own, the label
-that you heard beside each (none: the clip is left out of training), and train a new experiment with that file:
+EXAMPLES = f"""Found by confident learning (C. Northcutt et al., 2021), like cleanlab's filter
+of that name. Nothing is trained with the list itself: listen, write the clips that
+are wrong into a file, with the label that you heard (no label: the clip is left
+out of training), and train a new experiment with that file:
   {AFTER}
   00044347.wav,Cello
   001ca53d.wav,
 
 examples:
   python find_label_errors.py
-  python train_fold.py --fold 0..4 input.corrections=corrections.csv name=corrected
+  python train_fold.py --fold 0..4 input.corrections=FILE name=corrected
 """
 
 
@@ -72,17 +72,16 @@ def list_label_errors(
     candidates = align(experiments, test_predictions(experiments, competition, paths), competition)
     found = suspects(candidates, competition)
     if not verified and candidates.verified.all():
-        say("every label counts as verified: all are doubted, as with --verified")
+        say("every label counts as verified: all are checked, as with --verified")
         verified = True
     corrected = found["fname"].isin(known)
     kept = found["verified"] & ~corrected & (not verified)
-    listed = found[~corrected & ~kept]
-    write_list(listed, out)
+    write_list(listed := found[~corrected & ~kept], out)
     more = [f"{kept.sum()} verified ones, which --verified lists"] if kept.any() else []
     more += [f"{corrected.sum()} that are corrected already"] if corrected.any() else []
     rest = f", without {' and '.join(more)}" if more else ""
-    judges = "the mean of " + ", ".join(candidates.names)
-    say(f"{out}: {len(listed)} of {len(candidates.fnames)} labels are likely wrong by {judges}{rest}")
+    part = f"{len(listed)} of {len(candidates.fnames)} labels"
+    say(f"{out}: {part} are likely wrong by the mean of {', '.join(candidates.names)}{rest}")
     say(
         f"listen, copy those that are wrong, with the label that you heard, into a file with the columns {AFTER} (no "
         f"label: the clip is left out), then: python train_fold.py --fold 0..4 input.corrections=FILE name=NEW"

@@ -19,7 +19,7 @@ CHANGED = "its runs or their labels changed since: python ensemble.py makes it a
 EXAMPLES = """examples:
   python submit.py
   python submit.py --upload -m "greedy blend of three"
-  python submit.py --output submission.csv --truth input/freesound-audio-tagging/test_post_competition.csv
+  python submit.py --truth test_post_competition.csv
 """
 
 

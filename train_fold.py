@@ -9,7 +9,7 @@ from training.parallel import train_at_once
 
 EXAMPLES = """examples:
   python train_fold.py --fold 0..4
-  python train_fold.py --fold 0 --config configs/vggish.yaml train.epochs=3 name=quick
+  python train_fold.py --fold 0 --config configs/vggish.yaml train.epochs=3
 """
 
 

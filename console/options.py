@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,9 @@ SHARED: dict[str, dict[str, Any]] = {
 
 def command_parser(doc: str | None, examples: str = "", prog: str | None = None) -> argparse.ArgumentParser:
     """The parser of a command. doc: its module's docstring; prog: 'python -m package.module', where it is no verb."""
-    form = argparse.RawDescriptionHelpFormatter
-    return argparse.ArgumentParser(prog, None, doc, examples, formatter_class=form, allow_abbrev=False)
+    form = argparse.RawDescriptionHelpFormatter  # keeps the lines of the examples
+    about = "\n\n".join(textwrap.fill(part, 79) for part in (doc or "").split("\n\n"))
+    return argparse.ArgumentParser(prog, None, about, examples, formatter_class=form, allow_abbrev=False)
 
 
 def share(parser: argparse.ArgumentParser, *names: str, **texts: str) -> None:

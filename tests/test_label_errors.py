@@ -179,7 +179,7 @@ def test_where_every_label_is_verified_all_are_doubted(
     monkeypatch.setattr("blending.candidates.align", lambda *_: every)
     assert list_label_errors(blended, [], tmp_path / "list.csv")["fname"].tolist() == ["d.wav", "a.wav"]
     said = capsys.readouterr().out
-    assert "every label counts as verified: all are doubted" in said and "2 of 5 labels are likely wrong" in said
+    assert "every label counts as verified: all are checked" in said and "2 of 5 labels are likely wrong" in said
     monkeypatch.setattr("blending.candidates.align", lambda *_: replace(every, verified=~every.verified))
     assert len(list_label_errors(blended, [], tmp_path / "list.csv", force=True)) == 2
     assert "verified" not in capsys.readouterr().out
@@ -209,5 +209,5 @@ def test_without_a_finished_run_it_says_what_to_do(blended: Paths, tmp_path: Pat
 
 def test_help_answers_at_once_and_says_how_to_use_the_list() -> None:
     found = run("-X", "importtime", "find_label_errors.py", "--help")
-    assert found.returncode == 0 and "input.corrections=corrections.csv name=corrected" in found.stdout
+    assert found.returncode == 0 and "input.corrections=FILE name=corrected" in found.stdout
     assert not imported(found.stderr, *HEAVY, "pandas", "numpy", "pydantic", "sklearn", "cleanlab")
