@@ -91,7 +91,7 @@ def test_settings_that_do_not_fit_together_are_a_bad_trial(tmp_path: Path, tiny:
     space = "model.name: {choice: [alexnet, cnn14]}\nmodel.pooling: {choice: [attention, avg_max]}"
     tune.tune(plan_of(tmp_path, space, trials=3), paths, "s")
     for trial in finished(open_study(paths.studies / "s"))[1:]:  # after the base config
-        assert "has a pooling of its own" in trial.user_attrs["note"]
+        assert "has its own pooling" in trial.user_attrs["note"]
 
 
 def test_other_sound_or_another_base_is_an_error(tmp_path: Path, tiny: Path) -> None:
