@@ -156,8 +156,9 @@ def _check_names(path: Path, table: pd.DataFrame) -> pd.DataFrame:
 
 def _read_train(path: Path, details: Path | None) -> pd.DataFrame:
     train = read_names(path, ("label",))
-    several = train["label"].str.contains(r"[\s,;|]", regex=True)
-    nothing = train["label"].isin(["", UNSCORED])
+    bare = train["label"].str.strip()
+    several = bare.str.contains(r"[\s,;|]", regex=True)
+    nothing = bare.isin(["", UNSCORED]) | (bare != train["label"])
     for bad, fact in (
         (several, "several labels in one cell, but this version trains one word a clip"),
         (nothing, "a label must be one word, but these are not"),

@@ -1,5 +1,6 @@
 """Names as people have them: in two Unicode forms, as a.WAV for a.wav, or without the extension."""
 
+import os
 import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterable
@@ -42,8 +43,16 @@ def likely_files(missing: Iterable[str], there: Iterable[str]) -> dict[str, list
 
 def file_key(name: str) -> str:
     """Equal for names that differ only in the Unicode form or in the case of the extension."""
-    stem, dot, extension = nfc(name).rpartition(".")
+    stem, dot, extension = nfc(_as_utf8(name)).rpartition(".")
     return f"{stem}.{extension.lower()}" if dot else extension
+
+
+def _as_utf8(name: str) -> str:
+    """What Python read as ASCII or Latin-1, in a locale of that, as the UTF-8 that it is; every other name as it is."""
+    try:
+        return os.fsencode(name).decode()
+    except UnicodeError:
+        return name
 
 
 def _by_key(names: Iterable[str]) -> dict[str, list[str]]:

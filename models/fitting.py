@@ -1,6 +1,7 @@
 """Lightning's Trainer around a LitTagger: the epochs that are missing, and what is written and said after each."""
 
 import logging
+import os
 import tempfile
 import time
 import warnings
@@ -43,7 +44,9 @@ def run_epochs(lit: LitTagger, precision: str, keeper: pl.Callback, checkpoint: 
     """All epochs, or those after a checkpoint; `keeper` calls finish_epoch after each. Raises as `fit` does."""
     with quiet(), memory_kept():
         try:
-            build_trainer(lit, precision, keeper, lit.epochs).fit(lit, ckpt_path=checkpoint, weights_only=True)
+            with without_defaults():
+                trainer = build_trainer(lit, precision, keeper, lit.epochs)
+            trainer.fit(lit, ckpt_path=checkpoint, weights_only=True)
         except SystemExit as end:
             if end.code == READER_LEFT:
                 raise
@@ -66,6 +69,17 @@ def build_trainer(lit: LitTagger, precision: str, keeper: pl.Callback, epochs: i
         enable_model_summary=False,
         callbacks=[keeper],
     )
+
+
+@contextmanager
+def without_defaults() -> Iterator[None]:
+    """Lightning takes what its Trainer is not given from the environment: PL_TRAINER_FAST_DEV_RUN=1 would end all after
+    one batch."""
+    aside = {key: os.environ.pop(key) for key in tuple(os.environ) if key.startswith("PL_TRAINER_")}
+    try:
+        yield
+    finally:
+        os.environ.update(aside)
 
 
 class OneProcess(LightningEnvironment):

@@ -185,8 +185,8 @@ def test_a_name_with_a_path_in_it(make, table, name):
 
 
 def test_every_bad_label_is_listed_with_its_clip(make):
-    text = refusal(make("fname,label\na.wav,\nc.wav,None\nd.wav\ne.wav,Bark\n"))
-    assert "a label must be one word, but these are not: 3: a.wav (''), c.wav ('None'), d.wav ('')" in text
+    text = refusal(make("fname,label\na.wav,\nc.wav,None\nd.wav\ne.wav,Bark\nf.wav,Bark \n"))
+    assert "one word, but these are not: 4: a.wav (''), c.wav ('None'), d.wav (''), f.wav ('Bark ')" in text
 
 
 def test_several_labels_in_one_cell_are_no_class(make):

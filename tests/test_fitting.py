@@ -37,6 +37,7 @@ SCHEDULERS = {
     | {"MASTER_PORT": "none", "TORCHELASTIC_RUN_ID": "1", "NODE_RANK": "first"},
     "lsf": {"LSB_JOBID": "1", "LSB_DJOB_RANKFILE": "/nope", "JSM_NAMESPACE_LOCAL_RANK": "1", "JSM_NAMESPACE_SIZE": "2"},
     "mpi": {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2", "PMI_RANK": "1", "PBS_JOBID": "1"},
+    "lightning": {"PL_TRAINER_FAST_DEV_RUN": "1", "PL_TRAINER_LIMIT_TRAIN_BATCHES": "true"},
 }
 
 

@@ -1,5 +1,7 @@
 """Names as people have them, by hand; tests/test_competition.py has whole competitions."""
 
+import os
+
 import pytest
 
 from input.names import file_key, likely_files, match_files, respell
@@ -49,3 +51,12 @@ def test_what_a_missing_name_may_mean() -> None:
 
 def test_only_the_extension_may_differ_in_case() -> None:
     assert file_key("Ab.C.WAV") == "Ab.C.wav" and file_key("README") == "README" and file_key(".WAV") == ".wav"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_file_that_is_named_in_utf8_is_found_in_a_locale_that_is_not(
+    monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    monkeypatch.setattr(os, "fsencode", lambda name: name.encode(encoding, "surrogateescape"))
+    file = "tür.wav".encode().decode(encoding, "surrogateescape")
+    assert match_files(["tür.wav", "a.wav"], [file, "a.wav"]) == {"tür.wav": file, "a.wav": "a.wav"}
