@@ -52,5 +52,5 @@ lock: setup  ## resolve constraints.in into constraints.txt
 		-c constraints.in pyproject.toml -o constraints.txt
 
 clean:  ## remove what was generated here: the demo and caches (.venv, runs and downloaded data stay)
-	rm -rf work/demo input/demo build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
+	rm -rf work/demo input/demo input/.demo.lock build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
