@@ -5,6 +5,7 @@ python -m benchmarks.run --quick
 """
 
 import importlib
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from benchmarks.measure import Row, in_child
 from configs.files import atomic
 from console.command_line import run_command
 from console.options import FOLDER, command_parser
-from console.output import say, table
+from console.output import say
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 HEADER = ["point", "what", "ours", "peer", "ratio", "goal", "met"]
@@ -37,7 +38,9 @@ def main() -> None:
     begun = time.monotonic()
     rows = list(measure(args.quick, args.input))
     cells = [cells_of(row) for row in rows]
-    table(HEADER, cells)
+    for point, what, *numbers in cells:
+        say(textwrap.fill(f"{point}  {what}", 79, subsequent_indent="   "))
+        say("   " + ", ".join(f"{name} {cell}" for name, cell in zip(HEADER[2:], numbers, strict=True) if cell))
     if not args.quick:
         about = describe(round(time.monotonic() - begun))
         write(RESULTS, about, cells)
