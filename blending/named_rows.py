@@ -1,13 +1,13 @@
 """The order of the rows and columns in somebody's .npz, by the names that lie in it beside the probabilities."""
 
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from console.errors import UserError, list_some
+from input.names import nfc
 
 # Keys that people give to an order. Such an array is never passed over.
 ORDER_KEY = re.compile(
@@ -77,7 +77,7 @@ def _positions(names: Sequence[str], ours: Sequence[str]) -> np.ndarray:
 
 
 def _bare(name: str) -> str:
-    return PurePosixPath(unicodedata.normalize("NFC", name).replace("\\", "/")).stem
+    return PurePosixPath(nfc(name).replace("\\", "/")).stem
 
 
 def _texts(values: np.ndarray) -> list[str]:

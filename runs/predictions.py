@@ -1,6 +1,6 @@
 """Probabilities keyed by fname, as every stage writes and reads them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from configs.files import atomic
-from console.errors import UserError, list_some
+from console.errors import UserError, list_faults, list_some
+from console.output import warn
 
 TINY = 1e-9  # under the logarithm of a plain geometric mean; a float32 probability can be 0
 
@@ -93,3 +94,10 @@ def _check_predictions(fnames: np.ndarray, probs: np.ndarray, size: np.ndarray |
 def cached_predictions(folder: Path, run_id: str, store_key: str) -> Path:
     """Where a run's answers to clips that it was not trained beside are kept, in work/predictions."""
     return folder / f"{run_id}-{store_key}.npz"
+
+
+def warn_of_faults(faults: Mapping[str, str]) -> None:
+    """Name the test clips that are not predicted from all of their sound. faults: fname -> reason."""
+    if faults:
+        what = "test clips with a fault, predicted from what can be read of them, else by the class prior"
+        warn(f"{what}: {list_faults(faults)}")

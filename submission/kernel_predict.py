@@ -14,7 +14,7 @@ from typing import Any
 
 from configs.files import write
 from console.command_line import run_command
-from console.errors import UserError, list_faults, list_some
+from console.errors import UserError, list_some
 from console.options import as_path, command_parser
 from console.output import say, warn
 from submission.kernel_script import MANIFEST_NAME, folders_with
@@ -46,7 +46,7 @@ def predict(bundle: Path, inputs: Path, slug: str, output: Path, scratch: Path) 
     from features.store import open_features
     from input.competition import read_test_clips
     from runs.predict import predict_test
-    from runs.predictions import Predictions, mean_of_folds
+    from runs.predictions import Predictions, mean_of_folds, warn_of_faults
     from runs.provenance import file_sha256
     from runs.run_folder import read_trained
     from submission.submission_file import write_submission
@@ -66,9 +66,7 @@ def predict(bundle: Path, inputs: Path, slug: str, output: Path, scratch: Path) 
     report |= {"runs": {name: len(folds) for name, folds in runs.items()}}
     heard = open_features(read_trained(folders[0]).config.features, clips, scratch / "features")
     report["clips_with_a_fault"] = heard.faults
-    if heard.faults:
-        what = "test clips with a fault, predicted from what can be read of them, else by the class prior"
-        warn(f"{what}: {list_faults(heard.faults)}")
+    warn_of_faults(heard.faults)
     report |= {"seconds": round(time.monotonic() - started), **environment}
     write(output.with_name("report.json"), json.dumps(report, indent=1) + "\n")
     say(f"{len(clips)} clips in {report['seconds']} s -> {output}")

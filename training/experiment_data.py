@@ -19,6 +19,7 @@ from folds.assign import fold_hash, load_folds
 from input.competition import Competition, load_competition, sound_hash, sound_sizes
 from input.corrections import correct, corrections_hash, read_corrections
 from runs.network_code import check_no_code_inside
+from runs.predictions import warn_of_faults
 from runs.provenance import file_sha256
 from runs.run_folder import Manifest, Origin, SoundHash
 from training.fold_data import check_finetuning_rows
@@ -115,9 +116,8 @@ def prepare(cfg: Config, data: Data, paths: Paths, wanted: list[int]) -> Prepare
     check_training_clips(train, cfg.input.skip_unreadable)
     folds = usable_clips(data.folds, train.faults)
     test = open_features(cfg.features, of.test, paths.features)
-    if test.faults and test.key != train.key:  # in a search the training clips stand in for them
-        what = "test clips with a fault, predicted from what can be read of them, else by the class prior"
-        warn(f"{what}: {list_faults(test.faults)}")
+    if test.key != train.key:  # in a search the training clips stand in for them
+        warn_of_faults(test.faults)
     copies = [open_features(replace(cfg.features, speed=s), of.train, paths.features) for s in cfg.train.speeds]
     copies += [open_features(cfg.features, of.train, paths.features, wave=name) for name in cfg.augment.wave]
     origin = replace(data.origin, fold_hash=fold_hash(folds), skipped=train.faults, test_faults=test.faults)
