@@ -4,12 +4,13 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from configs.competition import SubmissionForm, Task
 from configs.text import UTF16, is_utf16
 from console.errors import UserError, list_some
 from console.output import say, warn
@@ -29,6 +30,10 @@ class Competition:
     classes: tuple[str, ...]
     train: pd.DataFrame
     test: pd.DataFrame
+    targets: np.ndarray  # (training clips, classes) float32: 1 label, 0 none; 0 to 1 secondary label; NaN not known
+    task: Task = "single_label"
+    metric: str = "map@3"
+    form: SubmissionForm = field(default_factory=SubmissionForm)
 
 
 def load_competition(folder: Path, skip_missing: bool = False, sound: bool = True) -> Competition:
@@ -56,7 +61,13 @@ def load_competition(folder: Path, skip_missing: bool = False, sound: bool = Tru
         warn(f"skipped: {layout.unpack_fault}")
     if layout.sample_submission and "label" in listed:
         _compare_labels(layout.sample_submission, listed["label"], classes)
-    return Competition(folder, classes, train, test)
+    return Competition(folder, classes, train, test, one_hot(train["label"], classes))
+
+
+def one_hot(labels: Sequence[str], classes: tuple[str, ...]) -> np.ndarray:
+    """(clips, classes) float32 with a 1 at the label of each clip."""
+    index = {name: i for i, name in enumerate(classes)}
+    return np.eye(len(classes), dtype=np.float32)[[index[label] for label in labels]]
 
 
 def locate_test(competition: Competition) -> Competition:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from configs import files
+from configs.competition import Task
 from configs.files import lock, read_steady, swap, write
 from configs.forms import from_json, read_json, to_json
 from configs.schema import Config, differences, from_dict, to_dict
@@ -43,6 +44,8 @@ class Origin:
     """What a fold is made from: begun.json, and the first part of manifest.json."""
 
     n_folds: int
+    task: Task = "single_label"
+    metric: str = "map@3"
     fold_hash: str  # of the table of training clips with their folds
     feature_hash: str | None = None
     sound_hash: SoundHash = SoundHash()

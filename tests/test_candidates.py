@@ -17,7 +17,7 @@ from configs.paths import Paths
 from configs.schema import Config, TrainConfig
 from console.errors import UserError
 from folds.assign import fold_hash
-from input.competition import Competition, sound_hash, sound_sizes
+from input.competition import Competition, one_hot, sound_hash, sound_sizes
 from runs import test_predictions as answers
 from runs.predictions import Predictions, load_predictions, save_predictions
 from runs.provenance import file_sha256
@@ -32,7 +32,8 @@ def competition(tmp_path: Path) -> Competition:
     labels = ["ant", "bat", "cat", "ant", "bat", "cat"]
     names = [f"{i}.wav" for i in range(6)]
     train = pd.DataFrame({"fname": names, "label": labels, "verified": [True, True, True, False, True, True]})
-    return Competition(tmp_path / "input", CLASSES, train, pd.DataFrame({"fname": TEST}))
+    targets = one_hot(train["label"], CLASSES)
+    return Competition(tmp_path / "input", CLASSES, train, pd.DataFrame({"fname": TEST}), targets)
 
 
 def finish(runs: Path, competition: Competition, cfg: Config, fold: int, **facts: Any) -> None:

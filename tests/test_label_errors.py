@@ -110,7 +110,9 @@ def candidates() -> Candidates:
 def test_the_most_suspicious_comes_first(candidates: Candidates) -> None:
     names = ["e.wav", "a.wav", "d.wav", "c.wav", "b.wav"]  # another order than the candidates
     train = pd.DataFrame({"fname": names, "path": [f"sound/{name}" for name in names]})
-    found = suspects(candidates, Competition(Path(), CLASSES, train, train))
+    found = suspects(
+        candidates, Competition(Path(), CLASSES, train, train, np.zeros((len(train), len(CLASSES)), np.float32))
+    )
     assert found["fname"].tolist() == ["d.wav", "a.wav"]
     assert found["given"].tolist() == ["bark", "bark"] and found["suggested"].tolist() == ["siren", "gong"]
     np.testing.assert_allclose(found["p_given"], [0.05, 0.2], rtol=1e-6)
@@ -118,7 +120,9 @@ def test_the_most_suspicious_comes_first(candidates: Candidates) -> None:
     assert found["verified"].tolist() == [True, False]
     assert found["path"].tolist() == ["sound/d.wav", "sound/a.wav"]
     alike = replace(candidates, truth=candidates.oof.mean(0).argmax(1))
-    assert suspects(alike, Competition(Path(), CLASSES, train, train)).empty
+    assert suspects(
+        alike, Competition(Path(), CLASSES, train, train, np.zeros((len(train), len(CLASSES)), np.float32))
+    ).empty
 
 
 def test_the_list_of_finished_runs(blended: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,7 +174,11 @@ def test_where_every_label_is_verified_all_are_doubted(
     """So it is where the table has no column manually_verified: an empty list would look like clean labels."""
     names = list(candidates.fnames)
     competition = Competition(
-        Path(), CLASSES, pd.DataFrame({"fname": names, "path": names}), pd.DataFrame({"fname": []})
+        Path(),
+        CLASSES,
+        pd.DataFrame({"fname": names, "path": names}),
+        pd.DataFrame({"fname": []}),
+        np.zeros((len(names), len(CLASSES)), np.float32),
     )
     every = replace(candidates, verified=np.ones(5, bool))
     monkeypatch.setattr("input.competition.load_competition", lambda *_, **__: competition)
