@@ -1,20 +1,51 @@
 """The metrics by name: how a competition's score is computed from probabilities and true labels."""
 
+import difflib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 
-from console.errors import UserError, list_some
-from metrics.map_at_3 import average_precision_at_3, ranks
+from configs.competition import Task
+from configs.user_code import faults_in_one_line, is_user_code, load_callable
+from console.errors import UserError
+from metrics.average_precision import (
+    macro_average_precision,
+    micro_average_precision,
+    padded_cmap,
+    resampled_macro_average_precision,
+    resampled_micro_average_precision,
+    resampled_padded_cmap,
+)
+from metrics.checks import check_scores
+from metrics.f1 import (
+    fit_thresholds,
+    macro_f1,
+    macro_f1_of_top,
+    resampled_macro_f1,
+    resampled_macro_f1_of_top,
+)
+from metrics.log_loss import binary_cross_entropy, cross_entropy
+from metrics.lwlrap import lwlrap, resampled_lwlrap
+from metrics.map_at_k import average_precision_at_k, hit_at_k
+from metrics.roc_auc import macro_roc_auc, resampled_macro_roc_auc
 
 Score = Callable[[np.ndarray, np.ndarray], float]
 PerClip = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Resample = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+Within = Literal["clip", "class", "all"]
+BOTH: tuple[Task, ...] = ("single_label", "multi_label")
 
 
 @dataclass(frozen=True)
 class Metric:
-    """probs (clips, classes) float, truth (clips, classes) bool; a row has one true class in a single-label task."""
+    """probs (clips, classes) float, truth (clips, classes) bool; a row has one true class in a single-label task.
+
+    `score` and `per_clip` raise ValueError on NaN, shapes that do not match, no clips and no labels at all.
+    """
 
     name: str  # as competition.yaml and --metric give it
     title: str  # as tables and reports show it
@@ -22,6 +53,10 @@ class Metric:
     score: Score  # as published
     per_clip: PerClip | None = None  # (clips,) values whose mean is `score`; None: not a mean over clips
     higher_is_better: bool = True
+    tasks: tuple[Task, ...] = BOTH  # that it suits
+    within: Within = "clip"  # compares the classes of a clip, the clips of a class, or all values with one another
+    resample: Resample | None = None  # (probs, truth, times (k, clips)) -> (k,) scores: see `resampling.resampled`
+    fit_thresholds: PerClip | None = None  # (classes,) thresholds, where `f1.decide(probs, thresholds)` is to be scored
 
     def gain(self, probs: np.ndarray, truth: np.ndarray) -> float:
         """`score`, negated where lower is better: what is maximised."""
@@ -29,29 +64,152 @@ class Metric:
         return found if self.higher_is_better else -found
 
 
-def find_metric(name: str) -> Metric:
-    """The metric of that name. Raises UserError where there is none."""
-    if name not in METRICS:
-        raise UserError(f"metric {name!r}: known are {list_some(METRICS)}")
-    return METRICS[name]
+def find_metric(name: str, task: Task | None = None) -> Metric:
+    """The metric of that name, or one's own as 'my_file:function', called as function(probs, truth) -> float.
+
+    task: of the competition; None: any, and for log_loss and macro_f1, which have a form for each task, that of one
+    label per clip. Raises UserError where there is no such metric, or it does not suit the task.
+    """
+    if is_user_code(name):
+        return _own_metric(name)
+    known = [one for one in (*METRICS, *_at_k(name)) if one.name == name]
+    if not known:
+        near = difflib.get_close_matches(name.lower(), LIKELY, n=1, cutoff=0.5)
+        hint = f"did you mean {LIKELY[near[0]]!r}? " if near else ""
+        raise UserError(f"metric {name!r}: no such metric: {hint}use one of {NAMES}, or your own my_file:function")
+    suitable = [one for one in known if task is None or task in one.tasks]
+    if not suitable:
+        several = "one label per clip, but clips have several" if task == "multi_label" else "several labels per clip"
+        fit = ", ".join(dict.fromkeys(one.name for one in METRICS if task in one.tasks))
+        raise UserError(f"metric {name!r}: is for {several}: use one of map@K, {fit}")
+    return suitable[0]
 
 
 def _mean(per_clip: PerClip) -> Score:
     return lambda probs, truth: float(per_clip(probs, truth).mean())
 
 
-def _map_at_3(probs: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    return average_precision_at_3(probs, truth.argmax(axis=1))
+def _at_k(name: str) -> list[Metric]:
+    """The metric named map@5, top@5 or the like."""
+    if not (match := re.fullmatch(r"(map|top)@([1-9][0-9]{0,3})", name)):
+        return []
+    kind, k = match[1], int(match[2])
+    if kind == "map":
+        precision = partial(average_precision_at_k, k=k)
+        return [Metric(name, f"MAP@{k}", f"map{k}", _mean(precision), precision)]
+    hit = partial(hit_at_k, k=k)
+    return [Metric(name, f"top-{k} accuracy", f"top{k}", _mean(hit), hit, tasks=("single_label",))]
 
 
-def _accuracy(probs: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    return (ranks(probs, truth.argmax(axis=1)) == 0).astype(np.float64)
+def _own_metric(name: str) -> Metric:
+    function = load_callable(name, "metric", ["probs", "truth"])
+
+    def score(probs: np.ndarray, truth: np.ndarray) -> float:
+        check_scores(probs, truth)
+        with faults_in_one_line(name, "metric"):
+            found: Any = function(probs.copy(), truth.copy())  # it may change what it gets
+            value = float(found)
+        if not np.isfinite(value):
+            raise UserError(f"metric: {name} returns {value}: return a finite number")
+        return value
+
+    title = name.rpartition(":")[2]
+    return Metric(name, title, title, score, within="all")
 
 
-METRICS = {
-    one.name: one
-    for one in (
-        Metric("map@3", "MAP@3", "map3", _mean(_map_at_3), _map_at_3),
-        Metric("accuracy", "accuracy", "accuracy", _mean(_accuracy), _accuracy),
-    )
+_accuracy = partial(hit_at_k, k=1)
+
+METRICS = (
+    Metric("accuracy", "accuracy", "accuracy", _mean(_accuracy), _accuracy, tasks=("single_label",)),
+    Metric("lwlrap", "lwlrap", "lwlrap", lwlrap, resample=resampled_lwlrap),
+    Metric(
+        "macro_roc_auc",
+        "macro ROC-AUC",
+        "macro_roc_auc",
+        macro_roc_auc,
+        within="class",
+        resample=resampled_macro_roc_auc,
+    ),
+    Metric(
+        "macro_average_precision",
+        "macro AP",
+        "macro_average_precision",
+        macro_average_precision,
+        within="class",
+        resample=resampled_macro_average_precision,
+    ),
+    Metric(
+        "micro_average_precision",
+        "micro AP",
+        "micro_average_precision",
+        micro_average_precision,
+        within="all",
+        resample=resampled_micro_average_precision,
+    ),
+    Metric(
+        "padded_cmap",
+        "padded cmAP",
+        "padded_cmap",
+        padded_cmap,
+        within="class",
+        resample=resampled_padded_cmap,
+    ),
+    Metric(
+        "macro_f1",
+        "macro F1",
+        "macro_f1",
+        macro_f1_of_top,
+        tasks=("single_label",),
+        resample=resampled_macro_f1_of_top,
+    ),
+    Metric(
+        "macro_f1",
+        "macro F1",
+        "macro_f1",
+        macro_f1,
+        tasks=("multi_label",),
+        within="class",
+        resample=resampled_macro_f1,
+        fit_thresholds=fit_thresholds,
+    ),
+    Metric(
+        "log_loss",
+        "log loss",
+        "log_loss",
+        _mean(cross_entropy),
+        cross_entropy,
+        higher_is_better=False,
+        tasks=("single_label",),
+    ),
+    Metric(
+        "log_loss",
+        "log loss",
+        "log_loss",
+        _mean(binary_cross_entropy),
+        binary_cross_entropy,
+        higher_is_better=False,
+        tasks=("multi_label",),
+        within="all",
+    ),
+)
+NAMES = ", ".join(dict.fromkeys(["map@K", "top@K", *(one.name for one in METRICS)]))
+LIKELY = {one.name: one.name for one in METRICS} | {  # what people call them -> name
+    "map": "map@3",
+    "mapk": "map@3",
+    "map@3": "map@3",
+    "top": "top@5",
+    "topk": "top@5",
+    "top@5": "top@5",
+    "auc": "macro_roc_auc",
+    "roc_auc": "macro_roc_auc",
+    "acc": "accuracy",
+    "lrap": "lwlrap",
+    "average_precision": "macro_average_precision",
+    "macro_ap": "macro_average_precision",
+    "micro_ap": "micro_average_precision",
+    "cmap": "padded_cmap",
+    "f1": "macro_f1",
+    "bce": "log_loss",
+    "binary_cross_entropy": "log_loss",
+    "cross_entropy": "log_loss",
 }

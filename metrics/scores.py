@@ -4,7 +4,9 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from metrics.map_at_3 import map_at_3, ranks
+from configs.competition import Task
+from metrics.map_at_3 import ranks
+from metrics.metric import find_metric
 
 
 def accuracy(probs: np.ndarray, truth: np.ndarray) -> float:
@@ -14,16 +16,30 @@ def accuracy(probs: np.ndarray, truth: np.ndarray) -> float:
     return float((ranks(probs, truth) == 0).mean())
 
 
-def scores(probs: np.ndarray, truth: np.ndarray, verified: np.ndarray) -> dict[str, float]:
-    """map3, accuracy and, where some clips are verified and others are not, map3_verified; verified (clips,) bool."""
-    found = {"map3": map_at_3(probs, truth), "accuracy": accuracy(probs, truth)}
-    if verified.any() and not verified.all():
-        found["map3_verified"] = map_at_3(probs[verified], truth[verified])
+def scores(probs: np.ndarray, truth: np.ndarray, verified: np.ndarray, metric: str = "map@3") -> dict[str, float]:
+    """The metric by its key, for one label per clip accuracy, and, where some clips are verified and others are not,
+    the metric of those, '<key>_verified', unless none of them has a label.
+
+    probs (clips, classes); truth (clips,) class indices for one label per clip, (clips, classes) bool for several;
+    verified (clips,) bool. metric: a name for `find_metric`. Raises ValueError as `Metric.score`.
+    """
+    task: Task = "single_label" if truth.ndim == 1 else "multi_label"
+    chosen, matrix = find_metric(metric, task), truth
+    if task == "single_label":
+        if truth.shape != probs.shape[:1]:
+            raise ValueError(f"probs {probs.shape} and truth {truth.shape} do not match")
+        matrix = truth[:, None] == np.arange(probs.shape[1])
+    found = {chosen.key: chosen.score(probs, matrix)}
+    if task == "single_label":
+        found["accuracy"] = accuracy(probs, truth)
+    if verified.any() and not verified.all() and matrix[verified].any():
+        found[f"{chosen.key}_verified"] = chosen.score(probs[verified], matrix[verified])
     return found
 
 
-def oof_columns(found: Iterable[Mapping[str, float]]) -> dict[str, str]:
-    """Titles of a table of out-of-fold scores, and the name of the score in each: those that any of `found` has."""
-    titles = {"OOF": "map3", "OOF verified": "map3_verified"}
-    names: set[str] = set().union(*found)
-    return {title: name for title, name in titles.items() if name in names}
+def oof_columns(found: Iterable[Mapping[str, float]], metric: str = "map@3") -> dict[str, str]:
+    """Titles of a table of out-of-fold scores, and the key of the score in each: those that any of `found` has."""
+    key = find_metric(metric).key
+    titles = {"OOF": key, "OOF verified": f"{key}_verified"}
+    keys: set[str] = set().union(*found)
+    return {title: name for title, name in titles.items() if name in keys}

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from metrics.map_at_3 import average_precision_at_3, log_loss, map_at_3, ranks, standard_error, top_3
+from metrics.log_loss import log_loss
+from metrics.map_at_3 import average_precision_at_3, map_at_3, ranks, top_3
+from metrics.resampling import standard_error
 from metrics.scores import accuracy, oof_columns, scores
 
 

@@ -61,7 +61,8 @@ def say_all_folds(cfg: Config, folds: list[int], data: Data, paths: Paths) -> No
     """The score of several finished folds in one line: the mean over their clips, and its standard error."""
     import numpy as np
 
-    from metrics.map_at_3 import average_precision_at_3, standard_error
+    from metrics.map_at_3 import average_precision_at_3
+    from metrics.resampling import standard_error
 
     runs = [read_run(paths.run(cfg.name, fold)) for fold in folds]
     table = data.folds.set_index("fname").loc[[fname for run in runs for fname in run.oof.fnames]]
@@ -131,7 +132,8 @@ def warn_where_prior_is_better(what: str, probs: "np.ndarray", parts: "FoldData"
     that validate, classes) are worse than the share of each class among the training clips."""
     import numpy as np
 
-    from metrics.map_at_3 import log_loss, map_at_3
+    from metrics.log_loss import log_loss
+    from metrics.map_at_3 import map_at_3
 
     truth = parts.labels[parts.val]
     prior = np.broadcast_to(parts.prior, probs.shape)
