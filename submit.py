@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from blending.candidates import Candidates
     from blending.ensemble_folder import Ensemble
+    from configs.competition import SubmissionForm
+    from input.competition import Competition
+    from metrics.metric import Metric
 
 CHANGED = "its runs or their labels changed since: python ensemble.py makes it again"
 EXAMPLES = """examples:
@@ -67,45 +70,51 @@ def submit(
     stored. Raises UserError on a blend that does not fit.
     """
     from blending.ensemble_folder import find_ensemble
-    from submission.submission_file import check_overwritable
+    from configs.competition import SubmissionForm
+    from input.competition import load_competition, locate_test
+    from metrics.metric import find_metric
+    from submission.submission_file import check_form, check_overwritable
 
     if output.resolve() == ((predictions or paths.input) / "sample_submission.csv").resolve():
         raise UserError(f"{output}: is the competition's own: give another name with --output")
-    check_overwritable(output)  # now, not after the clips are predicted
+    source = predictions or locate_test(load_competition(paths.input, sound=False))
+    form, metric = SubmissionForm(), find_metric("map@3")
+    if not isinstance(source, Path):
+        form, metric = source.form, find_metric(source.metric)
+        check_form(form, source.classes)
+    check_overwritable(output, form, () if isinstance(source, Path) else set(source.test["fname"]))
     folder = paths.ensemble(name)
     found = find_ensemble(folder)
     if found is None and name != "default":
         raise UserError(f"{folder}: no such blend: python ensemble.py --name {name}")
-    candidates = read_candidates(paths, folder, found, predictions, refresh)
+    candidates = read_candidates(paths, folder, found, source, refresh)
     truth = read_scored(truth_file, candidates) if truth_file else None
     ensemble = choose_blend(folder, found, candidates)
-    write(output, folder, ensemble, candidates)
+    write(output, folder, ensemble, candidates, form)
     if truth is not None:
-        show_scores(ensemble, candidates, truth)
+        show_scores(ensemble, candidates, truth, metric)
     say(f"{len(ensemble.test.fnames)} clips -> {output}")
 
 
 def read_candidates(
-    paths: Paths, folder: Path, found: "Ensemble | None", predictions: Path | None, refresh: bool
+    paths: Paths, folder: Path, found: "Ensemble | None", source: "Path | Competition", refresh: bool
 ) -> "Candidates":
-    """The models of a blend that was chosen, else all that there are.
+    """The models of a blend that was chosen, else all that there are: of our runs, or of a folder of predictions.
 
     Raises UserError where the runs of a chosen blend changed, before these predict.
     """
     from blending.candidates import align, finished_runs
     from blending.external_predictions import candidates_from_predictions
-    from input.competition import load_competition, locate_test
     from runs.test_predictions import test_predictions
 
     chosen = found.blend.models if found and not found.blend.by_default else {}
-    if predictions:
-        return candidates_from_predictions(predictions, list(chosen))
-    competition = locate_test(load_competition(paths.input, sound=False))
-    experiments = finished_runs(paths.runs, list(chosen), competition)
+    if isinstance(source, Path):
+        return candidates_from_predictions(source, list(chosen))
+    experiments = finished_runs(paths.runs, list(chosen), source)
     ids = {runs[0].folder.parent.name: tuple(run.id for run in runs) for runs in experiments}
     if chosen and ids != {name: model.ids for name, model in chosen.items()}:
         raise UserError(f"{folder}: {CHANGED}")
-    return align(experiments, test_predictions(experiments, competition, paths, refresh), competition)
+    return align(experiments, test_predictions(experiments, source, paths, refresh), source)
 
 
 def read_scored(file: Path, candidates: "Candidates") -> "pd.DataFrame":
@@ -142,11 +151,11 @@ def illustrate(folder: Path, ensemble: "Ensemble", candidates: "Candidates") -> 
     write_report(folder, ensemble, candidates)
 
 
-def write(output: Path, folder: Path, ensemble: "Ensemble", candidates: "Candidates") -> None:
+def write(output: Path, folder: Path, ensemble: "Ensemble", candidates: "Candidates", form: "SubmissionForm") -> None:
     """The submission and its report; warns of test clips with a fault."""
     from submission.submission_file import write_report, write_submission
 
-    write_submission(output, ensemble.test, candidates.classes)
+    write_submission(output, ensemble.test, candidates.classes, form)
     report = output.with_name(output.stem + ".report.json")
     write_report(report, folder, candidates.test_faults, len(ensemble.test.fnames))
     if candidates.test_faults:
@@ -154,8 +163,8 @@ def write(output: Path, folder: Path, ensemble: "Ensemble", candidates: "Candida
         warn(f"{what}: {list_faults(candidates.test_faults)}")
 
 
-def show_scores(ensemble: "Ensemble", candidates: "Candidates", truth: "pd.DataFrame") -> None:
-    """MAP@3 per experiment and for the blend: out-of-fold, and on the test clips by usage."""
+def show_scores(ensemble: "Ensemble", candidates: "Candidates", truth: "pd.DataFrame", metric: "Metric") -> None:
+    """The metric per experiment and for the blend: out-of-fold, and on the test clips by usage."""
     from blending.ensemble_folder import BLEND
     from metrics.scores import oof_columns
     from runs.predictions import Predictions
@@ -166,10 +175,10 @@ def show_scores(ensemble: "Ensemble", candidates: "Candidates", truth: "pd.DataF
     rows, usages = [], dict[str, float]()
     columns = oof_columns(ensemble.scores.values())
     for name, predictions in test.items():
-        usages = score_by_usage(predictions, truth, candidates.classes)
+        usages = score_by_usage(predictions, truth, candidates.classes, metric)
         oof = [ensemble.scores[name].get(key, float("nan")) for key in columns.values()]
         rows.append([name, *(f"{value:.4f}" for value in (*oof, *usages.values()))])
-    table(["MAP@3", *columns, *(f"test {usage}" for usage in usages)], rows)
+    table([metric.title, *columns, *(f"test {usage}" for usage in usages)], rows)
 
 
 if __name__ == "__main__":
