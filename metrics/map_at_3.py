@@ -42,16 +42,3 @@ def map_at_3(probs: np.ndarray, truth: np.ndarray) -> float:
     if len(truth) == 0:
         raise ValueError("MAP@3 of no clips")
     return float(average_precision_at_3(probs, truth).mean())
-
-
-def top_3(probs: np.ndarray, classes: tuple[str, ...]) -> list[str]:
-    """'Label_a Label_b Label_c' for every row, most probable first; a tie ranks the lower class index first.
-
-    Raises ValueError on NaN or fewer than three classes.
-    """
-    if np.isnan(probs).any():
-        raise ValueError("a NaN among the probabilities")
-    if len(classes) < 3 or probs.shape[1] != len(classes):
-        raise ValueError(f"three labels per clip need at least three classes, one per column: got {probs.shape}")
-    best = np.argsort(-probs, axis=1, kind="stable")[:, :3]
-    return [" ".join(classes[i] for i in row) for row in best]

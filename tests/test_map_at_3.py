@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from metrics.log_loss import log_loss
-from metrics.map_at_3 import average_precision_at_3, map_at_3, ranks, top_3
+from metrics.map_at_3 import average_precision_at_3, map_at_3, ranks
 from metrics.resampling import standard_error
 from metrics.scores import accuracy, oof_columns, scores
 
@@ -68,22 +68,6 @@ def test_map_at_3_equals_the_slow_loop(seed: int) -> None:
     assert map_at_3(probs, truth) == pytest.approx(slow_map_at_3(probs, truth), abs=1e-12)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_top_3_and_map_at_3_rank_alike(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    classes = tuple("abcdef")
-    probs = rng.integers(0, 3, (40, 6)) / 2
-    truth = rng.integers(0, 6, 40)
-    rows = [text.split() for text in top_3(probs, classes)]
-    gain = [1 / (row.index(classes[t]) + 1) if classes[t] in row else 0 for row, t in zip(rows, truth, strict=True)]
-    assert map_at_3(probs, truth) == pytest.approx(np.mean(gain))
-
-
-def test_top_3_on_paper() -> None:
-    probs = np.array([[0.1, 0.4, 0.4, 0.1], [0.0, 0.0, 0.0, 1.0]])
-    assert top_3(probs, ("a", "b", "c", "d")) == ["b c a", "d a b"]
-
-
 def test_infinite_scores_are_ranked() -> None:
     assert ranks(np.array([[-np.inf, 0.0, -1.0]]), np.array([2])).tolist() == [1]
 
@@ -93,8 +77,6 @@ def test_nan_raises(bad: list[list[float]]) -> None:
     probs, truth = np.array(bad), np.array([0])
     with pytest.raises(ValueError, match="1 clips have a NaN"):
         map_at_3(probs, truth)
-    with pytest.raises(ValueError, match="NaN"):
-        top_3(probs, ("a", "b", "c"))
 
 
 def test_shapes_that_do_not_match_raise() -> None:
@@ -104,8 +86,6 @@ def test_shapes_that_do_not_match_raise() -> None:
     for score in (map_at_3, accuracy):
         with pytest.raises(ValueError, match="of no clips"):
             score(np.ones((0, 4)), np.zeros(0, int))
-    with pytest.raises(ValueError, match="at least three classes"):
-        top_3(np.ones((1, 2)), ("a", "b"))
 
 
 def test_verified_score_counts_verified_clips_only() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from configs.competition import SubmissionForm
 from console.errors import UserError
+from metrics.map_at_3 import map_at_3
 from metrics.metric import Metric, find_metric
 from runs.predictions import Predictions
 from submission import submission_file as submission
@@ -254,3 +255,14 @@ def test_top_labels_on_paper() -> None:
     probs = np.array([[0.1, 0.4, 0.3, 0.2], [0.3, 0.3, 0.1, 0.3]])
     assert top_labels(probs, CLASSES) == ["b c d", "a b d"], "ties rank the lower class first"
     assert top_labels(probs, CLASSES, SubmissionForm(top_labels=4, separator="; ")) == ["b; c; d; a", "a; b; d; c"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_top_labels_and_map_at_3_rank_alike(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    classes = tuple("abcdef")
+    probs = rng.integers(0, 3, (40, 6)) / 2
+    truth = rng.integers(0, 6, 40)
+    rows = [text.split() for text in top_labels(probs, classes)]
+    gain = [1 / (row.index(classes[t]) + 1) if classes[t] in row else 0 for row, t in zip(rows, truth, strict=True)]
+    assert map_at_3(probs, truth) == pytest.approx(np.mean(gain))
