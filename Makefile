@@ -4,13 +4,14 @@ PYTHON ?= python3
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 DEMO   := --input input/demo --work work/demo
+MANY   := --input input/demo_multilabel --work work/demo_multilabel
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench test fuzz lint format clean lock
+.PHONY: help setup demo demo-multilabel bench test fuzz lint format clean lock
 
 help:  ## list the verbs
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */\1\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 17
 
 setup: $(STAMP)  ## make .venv with everything in it (uv inside the venv makes it a minute)
 
@@ -28,6 +29,15 @@ demo: setup  ## the main job on a synthetic competition: two experiments x 5 fol
 	wait $$first && exit $$second
 	$(PY) ensemble.py $(DEMO)
 	$(PY) submit.py $(DEMO) --truth input/demo/test_labels.csv
+
+demo-multilabel: setup  ## the same for several labels a clip, in FSDKaggle2019's layout
+	$(PY) -m input.demo input/demo_multilabel --multi-label
+	@OMP_NUM_THREADS=1 $(PY) train_fold.py --fold 0..4 --config configs/demo_multilabel.yaml $(MANY) & first=$$!; \
+	OMP_NUM_THREADS=1 $(PY) train_fold.py --fold 0..4 --config configs/demo_multilabel.yaml $(MANY) \
+		name=demo_multilabel_vggish model.name=vggish train.lr=2e-3; second=$$?; \
+	wait $$first && exit $$second
+	$(PY) ensemble.py $(MANY)
+	$(PY) submit.py $(MANY) --truth input/demo_multilabel/test_labels.csv
 
 bench: setup  ## measure against torchaudio, librosa and plain loaders (8 to 11 minutes; BENCH=--quick: one)
 	$(PY) -m benchmarks.run $(BENCH)
@@ -51,6 +61,7 @@ lock: setup  ## resolve constraints.in into constraints.txt
 	$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-header --no-annotate \
 		-c constraints.in pyproject.toml -o constraints.txt
 
-clean:  ## remove what was generated here: the demo and caches (.venv, runs and downloaded data stay)
-	rm -rf work/demo input/demo input/.demo.lock build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
+clean:  ## remove what was generated here: the demos and caches (.venv, runs and downloaded data stay)
+	rm -rf work/demo work/demo_multilabel input/demo input/demo_multilabel input/.demo*.lock
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,6 +1,7 @@
 """A synthetic demo competition in Kaggle's layout: sounds that people can tell apart, with some faults.
 
 python -m input.demo input/demo
+python -m input.demo input/demo_multilabel --multi-label
 """
 
 from pathlib import Path
@@ -11,6 +12,7 @@ from console.command_line import run_command
 from console.errors import UserError
 from console.options import as_path, command_parser
 from console.output import progress, say
+from input.demo_multi_label import write_multi_label
 
 if TYPE_CHECKING:  # imported where used, so that --help is fast
     import numpy as np
@@ -30,13 +32,17 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=TRAIN_PER_CLASS, help="clips per class (%(default)s)")
     parser.add_argument("--test", type=int, default=TEST_PER_CLASS, help="clips per class (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+    parser.add_argument("--multi-label", action="store_true", help="mixtures of sounds, in FSDKaggle2019's layout")
     args = parser.parse_args()
-    make_demo(args.folder, args.train, args.test, args.seed)
+    make_demo(args.folder, args.train, args.test, args.seed, args.multi_label)
 
 
-def make_demo(folder: Path, train_per_class: int, test_per_class: int, seed: int = 0) -> None:
+def make_demo(
+    folder: Path, train_per_class: int, test_per_class: int, seed: int = 0, multi_label: bool = False
+) -> None:
     """Write train.csv, train_post_competition.csv (freesound_id), audio_train/, audio_test/, sample_submission.csv and
     test_labels.csv (fname, label, usage). Two more test files are not scored: an empty WAV and digital silence.
+    multi_label: see `input.demo_multi_label`.
 
     A demo with the same numbers is kept; a demo with other numbers is replaced. Raises UserError if the folder has
     other content.
@@ -45,7 +51,8 @@ def make_demo(folder: Path, train_per_class: int, test_per_class: int, seed: int
 
     if min(train_per_class, test_per_class) < 1 or seed < 0:
         raise UserError("--train and --test must be at least 1, --seed at least 0")
-    about = f"demo competition: {train_per_class} training and {test_per_class} test clips per class, seed {seed}\n"
+    kind = "demo competition of several labels" if multi_label else "demo competition"
+    about = f"{kind}: {train_per_class} training and {test_per_class} test clips per class, seed {seed}\n"
     if (folder / MARKER).exists() and (folder / MARKER).read_text() == about:
         say(f"{folder}: exists, {about.strip()}")
         return
@@ -58,9 +65,12 @@ def make_demo(folder: Path, train_per_class: int, test_per_class: int, seed: int
     check()
     with new_folder(folder, check) as partial:
         rng = np.random.default_rng(seed)
-        train = _synthesise(partial / "audio_train", train_per_class, "training", rng)
-        test = _synthesise(partial / "audio_test", test_per_class, "test", rng)
-        _write_tables(partial, train, test, rng)
+        if multi_label:
+            write_multi_label(partial, train_per_class, test_per_class, rng)
+        else:
+            train = _synthesise(partial / "audio_train", train_per_class, "training", rng)
+            test = _synthesise(partial / "audio_test", test_per_class, "test", rng)
+            _write_tables(partial, train, test, rng)
         (partial / MARKER).write_text(about)
     say(f"{about.strip()} -> {folder}")
 

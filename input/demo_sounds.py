@@ -1,20 +1,40 @@
 """The sounds of the demo competition: one function per class, source parameters drawn from one generator."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 RATE = 16_000  # Hz
 
 Rng = np.random.Generator
+Sound = Callable[[Rng, np.ndarray], np.ndarray]
 
 
-def make_clip(sound: Callable[[Rng, np.ndarray], np.ndarray], source: Rng, rng: Rng) -> np.ndarray:
+def make_clip(sound: Sound, source: Rng, rng: Rng) -> np.ndarray:
     """0.3 to 10 s of a source at a random level, with coloured background noise."""
+    t = _times(rng)
+    return _recorded(_scaled(sound(source, t)), t, rng)
+
+
+def make_mixture(sounds: Sequence[Sound], rng: Rng) -> np.ndarray:
+    """As `make_clip`, of several sounds at once, whose levels differ by up to 9 dB."""
+    t = _times(rng)
+    wave = sum((_scaled(sound(rng, t)) * 10 ** (-rng.uniform(0, 9) / 20) for sound in sounds), np.zeros(len(t)))
+    return _recorded(_scaled(wave), t, rng)
+
+
+def _times(rng: Rng) -> np.ndarray:
     seconds = min(10.0, 0.3 + rng.gamma(2.0, 1.0))
-    t = np.arange(int(seconds * RATE)) / RATE
-    wave = sound(source, t)
-    wave = wave / (np.sqrt(np.mean(wave**2)) + 1e-9)
+    return np.arange(int(seconds * RATE)) / RATE
+
+
+def _scaled(wave: np.ndarray) -> np.ndarray:
+    """At RMS 1."""
+    return np.asarray(wave / (np.sqrt(np.mean(wave**2)) + 1e-9))
+
+
+def _recorded(wave: np.ndarray, t: np.ndarray, rng: Rng) -> np.ndarray:
+    """With coloured noise, at a random level."""
     noise = _coloured_noise(rng, len(t), rng.uniform(0.0, 1.2))
     snr_db = rng.uniform(-3, 24)
     mixed = wave + noise * 10 ** (-snr_db / 20)
@@ -25,8 +45,7 @@ def _coloured_noise(rng: Rng, n: int, slope: float) -> np.ndarray:
     """(n,) noise with RMS 1 whose power falls with frequency^(2 * slope): 0 is white, 0.5 pink, 1 brown."""
     spectrum = np.fft.rfft(rng.standard_normal(n))
     spectrum /= np.maximum(np.arange(len(spectrum)), 1) ** slope
-    wave = np.fft.irfft(spectrum, n)
-    return np.asarray(wave / (np.sqrt(np.mean(wave**2)) + 1e-9))
+    return _scaled(np.fft.irfft(spectrum, n))
 
 
 def _phase(t: np.ndarray, hz: np.ndarray | float) -> np.ndarray:
@@ -116,7 +135,7 @@ def _phone(rng: Rng, t: np.ndarray) -> np.ndarray:
     return (np.sin(_phase(t, low)) + np.sin(_phase(t, high))) * (t % 0.4 < 0.25)
 
 
-SOUNDS: dict[str, Callable[[Rng, np.ndarray], np.ndarray]] = {
+SOUNDS: dict[str, Sound] = {
     "Bell": _bell,
     "Buzz": _buzz,
     "Chirp": _chirp,

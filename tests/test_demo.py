@@ -12,7 +12,7 @@ import soundfile
 from console.errors import UserError
 from input.competition import load_competition, read_truth
 from input.demo import make_demo
-from input.demo_sounds import RATE, SOUNDS, make_clip
+from input.demo_sounds import RATE, SOUNDS, make_clip, make_mixture
 
 TRAIN, TEST = 12, 2
 
@@ -186,3 +186,64 @@ def test_the_current_folder_has_a_name_too(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "d")
     make_demo(Path(), 2, 1)
     assert "2 training" in (tmp_path / "d" / "demo.txt").read_text()
+
+
+@pytest.fixture(scope="module")
+def mixtures(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("made") / "mixtures"
+    make_demo(folder, 11, 5, seed=1, multi_label=True)
+    return folder
+
+
+def test_several_labels_come_in_the_layout_of_fsdkaggle2019(mixtures):
+    tables = {name: pd.read_csv(mixtures / f"{name}.csv") for name in ("train_curated", "train_noisy")}
+    assert {name: len(table) for name, table in tables.items()} == {
+        "train_curated": 6 * len(SOUNDS),
+        "train_noisy": 5 * len(SOUNDS),
+    }
+    for name, table in tables.items():
+        assert list(table) == ["fname", "labels"]
+        assert sorted(table["fname"]) == sorted(path.name for path in (mixtures / name).iterdir())
+        several = table["labels"].str.split(",")
+        assert {len(row) for row in several} == {1, 2, 3} and set().union(*several) == set(SOUNDS)
+        assert all(len(set(row)) == len(row) for row in several)
+    sample = pd.read_csv(mixtures / "sample_submission.csv")
+    assert list(sample) == ["fname", *SOUNDS] and not sample[list(SOUNDS)].to_numpy().any()
+    truth = pd.read_csv(mixtures / "test_labels.csv", keep_default_na=False)
+    assert sample["fname"].tolist() == truth["fname"].tolist() == sorted(p.name for p in (mixtures / "test").iterdir())
+    assert truth.loc[truth["usage"] == "Ignored", "fname"].tolist() == ["empty.wav", "silent.wav"]
+
+
+def test_a_quarter_of_the_noisy_clips_is_mislabelled(tmp_path, monkeypatch):
+    """A clip's one sample tells its sounds; 1,400 clips: three standard errors are 0.035."""
+    places = {sound: 2.0 ** -(1 + i) for i, sound in enumerate(SOUNDS.values())}
+    monkeypatch.setattr(
+        "input.demo_sounds.make_mixture", lambda sounds, rng: np.full(1, sum(places[sound] for sound in sounds))
+    )
+    make_demo(tmp_path / "demo", 200, 1, multi_label=True)
+    wrong = {}
+    for name in ("train_curated", "train_noisy"):
+        table = pd.read_csv(tmp_path / "demo" / f"{name}.csv")
+        heard = [soundfile.read(tmp_path / "demo" / name / fname)[0][0] for fname in table["fname"]]
+        said = [sum(places[SOUNDS[label]] for label in text.split(",")) for text in table["labels"]]
+        wrong[name] = np.mean(~np.isclose(heard, said, atol=1e-6))
+    assert wrong["train_curated"] == 0
+    assert wrong["train_noisy"] == pytest.approx(0.25, abs=0.035)
+
+
+def test_every_sound_of_a_mixture_is_heard():
+    """Within 9 dB of each other: the mixture depends on each of its sounds."""
+    rng = np.random.default_rng(0)
+    tone = lambda hz: lambda rng, t: np.sin(2 * np.pi * hz * t)  # noqa: E731
+    wave = make_mixture([tone(500), tone(2000)], rng)
+    power = np.abs(np.fft.rfft(wave)) ** 2
+    hz = np.fft.rfftfreq(len(wave), 1 / RATE)
+    at = [power[np.abs(hz - f) < 20].max() for f in (500, 2000, 4000)]
+    assert 1 / 20 < at[0] / at[1] < 20 and min(at[:2]) > 30 * at[2]
+
+
+def test_a_seed_gives_the_same_mixtures(mixtures, tmp_path):
+    make_demo(tmp_path / "again", 11, 5, seed=1, multi_label=True)
+    assert contents(tmp_path / "again") == contents(mixtures)
+    make_demo(tmp_path / "again", 11, 5, seed=1)  # a demo of the other kind is replaced
+    assert (tmp_path / "again" / "train.csv").exists()
