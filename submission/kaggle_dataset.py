@@ -16,9 +16,8 @@ LIMIT = 2 * 3600.0  # seconds that Kaggle may take to unpack it
 
 def push_dataset(kaggle: Kaggle, bundle: Path, dataset: str) -> None:
     """Create the private dataset, or a new version of it, and wait until Kaggle has unpacked it."""
-    there = dataset_version(kaggle, dataset)
-    if there is None:
-        say(f"{dataset}: a new private dataset")
+    if dataset_version(kaggle, dataset) is None:
+        say(f"{dataset}: creating a private dataset")
         create = kaggle.api.dataset_create_new
         answer = kaggle.call(
             f"creating {dataset}", create, str(bundle), public=False, quiet=False, dir_mode="zip", tries=1, bars=True
@@ -27,16 +26,16 @@ def push_dataset(kaggle: Kaggle, bundle: Path, dataset: str) -> None:
     else:
         before = wait_for_dataset(kaggle, dataset, 0)  # Kaggle refuses a version while another is processed
         if is_up_to_date(kaggle, bundle, dataset):
-            say(f"{dataset}: version {before} is this bundle")
+            say(f"{dataset}: version {before} already holds this bundle")
             return
-        say(f"{dataset}: a new version after {before}")
+        say(f"{dataset}: creating the version after {before}")
         create, notes = kaggle.api.dataset_create_version, f"{MANIFEST_NAME} {digest_of(bundle)[:12]}"
         answer = kaggle.call(
             f"updating {dataset}", create, str(bundle), notes, quiet=False, dir_mode="zip", tries=1, bars=True
         )
-    if answer.error or str(answer.status).lower() == "error":  # the client reports this and ends well
-        why = kaggle.redact(answer.error or "no reason given")
-        raise UserError(f"{dataset}: Kaggle refuses it: {why}: use another name with submission.bundle --slug")
+    if answer.error or str(answer.status).lower() == "error":  # the client reports this without an exception
+        reason = kaggle.redact(answer.error or "no reason given")
+        raise UserError(f"{dataset}: Kaggle refuses it: {reason}: use another name with submission.bundle --slug")
     say(f"{dataset}: version {wait_for_dataset(kaggle, dataset, before)} is ready")
 
 
@@ -52,7 +51,7 @@ def dataset_version(kaggle: Kaggle, dataset: str) -> tuple[str, int] | None:
     try:
         found = kaggle.call(f"looking for {dataset}", kaggle.api.dataset_status, dataset, format="json")
     except KaggleFault as fault:
-        if fault.status in (403, 404):  # Kaggle tells nobody whether a private dataset exists
+        if fault.status in (403, 404):  # what Kaggle answers for a dataset of another user, too
             return None
         raise
     about = json.loads(found)
@@ -62,9 +61,9 @@ def dataset_version(kaggle: Kaggle, dataset: str) -> tuple[str, int] | None:
 def wait_for_dataset(kaggle: Kaggle, dataset: str, after: int) -> int:
     """The number of the ready version that follows `after`. Raises UserError where Kaggle fails or takes too long."""
     for _ in range(round(LIMIT / POLL)):
-        status, version = dataset_version(kaggle, dataset) or ("not there yet", 0)
+        status, version = dataset_version(kaggle, dataset) or ("absent", 0)
         if status in ("failed", "deleted"):
-            raise UserError(f"{dataset}: Kaggle's processing {status}: run the same command again")
+            raise UserError(f"{dataset}: Kaggle's processing {status}: run submission.push again")
         if status == "ready" and version > after:
             return version
         time.sleep(POLL)
@@ -76,7 +75,7 @@ def address_of(dataset: str) -> str:
 
 
 def is_up_to_date(kaggle: Kaggle, bundle: Path, dataset: str) -> bool:
-    """Whether the dataset holds this very bundle: an interrupted push need not upload it again."""
+    """Whether the dataset already holds this bundle: then an interrupted push does not upload it again."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             method = kaggle.api.dataset_download_file

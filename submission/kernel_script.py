@@ -1,6 +1,6 @@
 """The script kernel: finds the dataset that submission.bundle wrote, checks it, and predicts with the code in it.
 
-Only the standard library until the files are known to be the right ones. submission.push fills in the constants.
+Only the standard library is used before the files are checked. submission.push fills in the constants.
 """
 
 import hashlib
@@ -21,9 +21,9 @@ def main(inputs: Path = Path("/kaggle/input"), working: Path = Path("/kaggle/wor
     """Leave submission.csv and report.json in `working`, or end with one line of cause and remedy."""
     with tempfile.TemporaryDirectory() as scratch:
         bundle = find_bundle(inputs, MANIFEST_SHA256)
-        folder = laid_out(bundle, Path(scratch) / "bundle")
+        folder = unpacked(bundle, Path(scratch) / "bundle")
         check(folder, bundle)
-        print(f"{bundle}: {MANIFEST_NAME} {MANIFEST_SHA256[:12]}, every file as it was packed", flush=True)
+        print(f"{bundle}: {MANIFEST_NAME} {MANIFEST_SHA256[:12]}, all files unchanged", flush=True)
         path = [str(folder / "code"), *map(str, installed_wheels(folder / "wheels", Path(scratch) / "site"))]
         path += [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
         command = [sys.executable, "-m", "submission.kernel_predict", "--bundle", folder, "--inputs", inputs]
@@ -50,7 +50,7 @@ def find_bundle(inputs: Path, expected: str) -> Path:
 
 
 def folders_with(inputs: Path, name: str) -> list[str]:
-    """Every folder under `inputs` that holds such a file, links followed, each once: one may lead to itself."""
+    """Every folder under `inputs` with a file of that name, each once; links are followed, also one to itself."""
     found, seen = [], set()
     for folder, inner, files in os.walk(inputs, followlinks=True):
         place = Path(folder).stat()
@@ -62,8 +62,8 @@ def folders_with(inputs: Path, name: str) -> list[str]:
     return found
 
 
-def laid_out(bundle: Path, scratch: Path) -> Path:
-    """The bundle itself, or a copy of it with its zips unpacked where Kaggle has left them packed."""
+def unpacked(bundle: Path, scratch: Path) -> Path:
+    """The bundle itself, or a copy with its zips unpacked where Kaggle left them packed."""
     zips = sorted(bundle.glob("*.zip"))
     if not zips:
         return bundle
@@ -78,14 +78,14 @@ def laid_out(bundle: Path, scratch: Path) -> Path:
 
 
 def check(folder: Path, bundle: Path) -> None:
-    """Refuse a bundle that lacks a file of its manifest, or holds other bytes."""
+    """Exit with an error where files of the manifest are missing or have other bytes."""
     listed = json.loads((bundle / MANIFEST_NAME).read_bytes())["files"]
-    lacking = [name for name in listed if not (folder / name).is_file()]
-    changed = [name for name in listed if name not in lacking and sha256(folder / name) != listed[name]["sha256"]]
-    for fact, names in (("lacks", lacking), ("has other bytes in", changed)):
+    missing = [name for name in listed if not (folder / name).is_file()]
+    changed = [name for name in listed if name not in missing and sha256(folder / name) != listed[name]["sha256"]]
+    for fact, names in (("files are missing", missing), ("files changed", changed)):
         if names:
-            told = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-            sys.exit(f"error: {bundle}: {fact} {told}: run submission.bundle and submission.push again")
+            some = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+            sys.exit(f"error: {bundle}: {fact}: {some}: run submission.bundle and submission.push again")
 
 
 def sha256(file: Path) -> str:
@@ -94,14 +94,16 @@ def sha256(file: Path) -> str:
 
 
 def installed_wheels(wheels: Path, site: Path) -> list[Path]:
-    """The folder that the bundle's wheels were installed into, without a network; none if there are none."""
+    """The folder that the bundle's wheels were installed into, without a network; empty where it has no wheels."""
     files = sorted(wheels.glob("*.whl"))
     if not files:
         return []
     quiet = ["--quiet", "--disable-pip-version-check", "--no-index", "--no-deps"]
     done = subprocess.run([sys.executable, "-m", "pip", "install", *quiet, "--target", str(site), *map(str, files)])
     if done.returncode:
-        sys.exit(f"error: the wheels do not install here: {', '.join(f.name for f in files)}: bundle others")
+        sys.exit(
+            f"error: the wheels do not install here: {', '.join(f.name for f in files)}: bundle wheels for this Python"
+        )
     return [site]
 
 

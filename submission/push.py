@@ -37,7 +37,7 @@ class File:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What of kit_manifest.json is read again."""
+    """The part of kit_manifest.json that a push needs."""
 
     competition: str
     files: dict[str, File]
@@ -45,7 +45,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Metadata:
-    """What of dataset-metadata.json is read again."""
+    """The part of dataset-metadata.json that a push needs."""
 
     id: str  # owner/slug
 
@@ -82,7 +82,7 @@ def _push(paths: Paths, bundle: Path, machine: str, submit: bool, message: str) 
     folder = paths.work / "kaggle" / "kernel"
     kernel = write_kernel(folder, bundle, dataset, competition, machine)
     if digest_of(bundle) != digest:
-        raise UserError(f"{bundle}: submission.bundle replaced it meanwhile: run submission.push again")
+        raise UserError(f"{bundle}: submission.bundle replaced it during the push: run submission.push again")
     push_kernel(kaggle, folder, kernel)
     wait_for_kernel(kaggle, kernel)
     output = paths.work / "kaggle" / "output"
@@ -103,9 +103,9 @@ def check_bundle(bundle: Path) -> tuple[str, str]:
     recover(bundle)
     if not (bundle / MANIFEST_NAME).exists():
         raise UserError(f"{bundle}: no bundle: run python -m submission.bundle")
-    again = "make the bundle again with submission.bundle"
-    manifest = read_json(bundle / MANIFEST_NAME, Manifest, again)
-    metadata = read_json(bundle / METADATA, Metadata, again)
+    remedy = "make the bundle again with submission.bundle"
+    manifest = read_json(bundle / MANIFEST_NAME, Manifest, remedy)
+    metadata = read_json(bundle / METADATA, Metadata, remedy)
     try:
         script.check(bundle, bundle)
     except SystemExit as refusal:
@@ -145,12 +145,12 @@ def write_kernel(folder: Path, bundle: Path, dataset: str, competition: str, mac
 
 
 def push_kernel(kaggle: Kaggle, folder: Path, kernel: str) -> None:
-    """Raises UserError where Kaggle refuses the kernel, or takes it without one of its inputs."""
+    """Raises UserError where Kaggle refuses the kernel or does not attach one of its inputs."""
     answer = kaggle.call(f"pushing {kernel}", kaggle.api.kernels_push, str(folder), tries=1)
     if answer.error:
         raise UserError(f"{kernel}: Kaggle refuses it: {kaggle.redact(answer.error)}")
     refused = [*answer.invalid_dataset_sources, *answer.invalid_competition_sources]
-    if refused:  # the client only prints this: the kernel runs, and finds nothing
+    if refused:  # the client only prints this, and the kernel runs without its input
         raise UserError(
             f"{kernel}: Kaggle did not attach {', '.join(refused)}: join the competition, check the names, push again"
         )
@@ -158,10 +158,11 @@ def push_kernel(kaggle: Kaggle, folder: Path, kernel: str) -> None:
 
 
 def wait_for_kernel(kaggle: Kaggle, kernel: str) -> None:
-    """Raises UserError with the kernel's own last word where it fails, or takes too long."""
+    """Wait until the kernel is complete. Raises UserError with the kernel's own message where it fails, or takes too
+    long."""
     last = ""
     for _ in range(round(KERNEL_LIMIT / POLL)):
-        answer = kaggle.call(f"asking for {kernel}", kaggle.api.kernels_status, kernel)
+        answer = kaggle.call(f"looking up the status of {kernel}", kaggle.api.kernels_status, kernel)
         status = answer.status.name.lower()
         if status != last:
             say(f"{kernel}: {status}")
@@ -170,14 +171,14 @@ def wait_for_kernel(kaggle: Kaggle, kernel: str) -> None:
             return
         if status in ("error", "cancel_requested", "cancel_acknowledged"):
             log = kaggle.call(f"reading the log of {kernel}", kaggle.api.kernels_logs, kernel)
-            message = kaggle.redact(last_word(log) or answer.failure_message or "no message")
+            message = kaggle.redact(last_message(log) or answer.failure_message or "no message")
             raise UserError(f"{kernel}: ended with {status}: {message} (https://www.kaggle.com/code/{kernel})")
         time.sleep(POLL)
     raise UserError(f"{kernel}: not done after {KERNEL_LIMIT / 3600:.0f} hours: https://www.kaggle.com/code/{kernel}")
 
 
-def last_word(log: str) -> str:
-    """The kernel's first 'error:' line, else its last line. A log is a JSON list of {stream_name, time, data}."""
+def last_message(log: str) -> str:
+    """The kernel's first 'error:' line, else its last one. A log is a JSON list of {stream_name, time, data}."""
     try:
         text = "".join(str(part.get("data", "")) for part in json.loads(log))
     except (ValueError, AttributeError):

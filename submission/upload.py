@@ -22,19 +22,19 @@ def submit_file(kaggle: Kaggle, competition: str, file: Path, message: str) -> N
 
 
 def check_allowance(kaggle: Kaggle, competition: str) -> None:
-    """Print how many submissions are left today. Raises UserError where there is none."""
-    what = f"looking up how often {competition} takes a submission"
-    limits = kaggle.call(what, kaggle.api.competition_get_submission_limits, competition, hints=hints_for(competition))
+    """Print how many submissions are left today. Raises UserError where none is."""
+    step = f"looking up the submission limits of {competition}"
+    limits = kaggle.call(step, kaggle.api.competition_get_submission_limits, competition, hints=hints_for(competition))
     if limits.num_allowed_now > 0:
         say(f"{competition}: {limits.num_allowed_now} submissions left today")
     elif limits.limited_by_total:
-        raise UserError(f"{competition}: all {limits.num_total} submissions that it allows are used")
+        raise UserError(f"{competition}: all of its {limits.num_total} submissions are used")
     elif limits.num_today > 0:
         raise UserError(
             f"{competition}: today's {limits.num_today} submissions are used: submit again after midnight UTC"
         )
     else:  # zero of everything: Kaggle knows no team of this user there
-        say(f"{competition}: Kaggle names no allowance; if it refuses, join at {hints_for(competition)[403]}")
+        say(f"{competition}: Kaggle gives no limit; if it refuses the file, join at {hints_for(competition)[403]}")
 
 
 def hints_for(competition: str) -> dict[int, str]:
@@ -42,19 +42,19 @@ def hints_for(competition: str) -> dict[int, str]:
     return {
         400: f"see {address}/submissions",
         403: f"{address}/rules and accept the rules",
-        404: f"is there {address}, and does it still take submissions?",
+        404: f"check that {address} exists and still takes submissions",
     }
 
 
 def upload(kaggle: Kaggle, competition: str, file: Path, message: str) -> int:
-    """The number of the new submission. The client gives up at the first 503; this tries again, but never twice where
-    a submission has arrived all the same."""
+    """The number of the new submission. Unlike the client, which stops at the first 503, this tries again, but not
+    where the submission arrived although its answer was lost."""
     known = {s.ref for s in submissions(kaggle, competition)}
-    what = f"submitting {file.name}"
+    step = f"submitting {file.name}"
     for attempt in range(1, TRIES + 1):
         try:
             answer = kaggle.call(
-                what,
+                step,
                 kaggle.api.competition_submit,
                 *(str(file), message, competition),
                 hints=hints_for(competition),
@@ -63,7 +63,7 @@ def upload(kaggle: Kaggle, competition: str, file: Path, message: str) -> int:
             )
             if answer.message != kaggle.api.COMPETITION_SUBMIT_UPLOAD_FAILED_MESSAGE:
                 return int(answer.ref)
-            last = KaggleFault(f"{what}: the upload failed {attempt} times: run the same command again later", None)
+            last = KaggleFault(f"{step}: the upload failed {attempt} times: run the same command again later", None)
         except KaggleFault as fault:
             if not fault.temporary:
                 raise
@@ -76,18 +76,18 @@ def upload(kaggle: Kaggle, competition: str, file: Path, message: str) -> int:
 
 def submissions(kaggle: Kaggle, competition: str) -> list[Any]:
     """The latest submissions, newest first."""
-    what = f"listing the submissions to {competition}"
+    step = f"listing the submissions to {competition}"
     method = kaggle.api.competition_submissions
-    return list(kaggle.call(what, method, competition, hints=hints_for(competition)) or [])
+    return list(kaggle.call(step, method, competition, hints=hints_for(competition)) or [])
 
 
 def wait_for_score(kaggle: Kaggle, competition: str, ref: int) -> str:
-    """The line that tells the score. Raises UserError where Kaggle rejects the file, or takes too long."""
+    """The line with the score. Raises UserError where Kaggle rejects the file, or takes too long."""
     for _ in range(round(LIMIT / POLL)):
         found = next((s for s in submissions(kaggle, competition) if s.ref == ref), None)
         if found is not None and found.status.name == "ERROR":
-            why = kaggle.redact(found.error_description or "no reason given")
-            raise UserError(f"submission {ref}: Kaggle rejects the file: {why}")
+            reason = kaggle.redact(found.error_description or "no reason given")
+            raise UserError(f"submission {ref}: Kaggle rejects the file: {reason}")
         if found is not None and found.status.name == "COMPLETE":
             scores = [f"{kind} {score}" for kind, score in _scores(found) if score]
             return f"submission {ref}: {', '.join(scores) or 'scored, but no score is shown yet'}"

@@ -137,7 +137,7 @@ def test_a_flipped_byte_is_refused(victim: str, received: KaggleServer, blended:
     file.write_bytes(data)
     done = run(script, inputs, tmp_path)
     assert done.returncode == 1
-    assert f"has other bytes in {victim}: run submission.bundle and submission.push again" in done.stderr
+    assert f"files changed: {victim}: run submission.bundle and submission.push again" in done.stderr
     assert list((tmp_path / "working").iterdir()) == []
 
 
@@ -145,7 +145,7 @@ def test_a_lost_file_is_refused(received: KaggleServer, blended: Paths, tmp_path
     script, inputs = laid_out(received, blended, tmp_path, "old")
     (inputs / "tiny-tagging-kit" / "weights.json").unlink()
     done = run(script, inputs, tmp_path)
-    assert (done.returncode, "lacks weights.json" in done.stderr) == (1, True)
+    assert (done.returncode, "files are missing: weights.json" in done.stderr) == (1, True)
 
 
 def test_a_stale_dataset_is_refused(received: KaggleServer, blended: Paths, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from configs.paths import Paths
 from console.errors import UserError
 from submission.bundle import bundle
 from submission.kernel_script import sha256
-from submission.push import last_word, push
+from submission.push import last_message, push
 
 DATASET, KERNEL = "tester/tiny-tagging-kit", "tester/tiny-tagging-kit-predict"
 
@@ -150,7 +150,7 @@ def test_a_server_error_is_one_line(
 
 def test_a_dataset_that_fails_to_unpack_is_an_error(paths: Paths, kaggle: KaggleServer) -> None:
     kaggle.dataset_states = ["BLOBS_RECEIVED", "FAILED"]
-    assert "Kaggle's processing failed: run the same command again" in refusal(paths)
+    assert "Kaggle's processing failed: run submission.push again" in refusal(paths)
 
 
 def test_a_taken_slug_is_an_error(paths: Paths, kaggle: KaggleServer) -> None:
@@ -183,10 +183,10 @@ def test_a_kernel_that_fails_is_an_error_with_its_own_message(paths: Paths, kagg
     assert "ended with error: error: another version of the dataset is attached: push again (https://" in refusal(paths)
 
 
-def test_last_word() -> None:
-    assert last_word('[{"data": "one\\n"}, {"data": "two\\n"}]') == "two"
-    assert last_word("plain\ntext") == "text"
-    assert last_word("") == ""
+def test_last_message() -> None:
+    assert last_message('[{"data": "one\\n"}, {"data": "two\\n"}]') == "two"
+    assert last_message("plain\ntext") == "text"
+    assert last_message("") == ""
 
 
 def test_an_output_of_another_bundle_is_refused(paths: Paths, kaggle: KaggleServer) -> None:
@@ -210,7 +210,7 @@ def test_an_invalid_output_is_refused(paths: Paths, kaggle: KaggleServer) -> Non
 
 def test_a_changed_bundle_is_not_pushed(paths: Paths, kaggle: KaggleServer) -> None:
     (paths.work / "kaggle" / "dataset" / "weights.json").write_text("{}")
-    assert "has other bytes in weights.json" in refusal(paths)
+    assert "files changed: weights.json" in refusal(paths)
     assert kaggle.requests == []
 
 

@@ -1,4 +1,4 @@
-"""kernel.upload and submit.py --upload against the stand-in server, with the real client."""
+"""submission.upload and submit.py --upload against the stand-in server, with the real client."""
 
 from pathlib import Path
 
@@ -75,7 +75,7 @@ def test_the_daily_limit_is_checked_before_the_upload(file: Path, kaggle: Kaggle
 
 def test_the_limit_of_the_whole_competition_is_an_error(file: Path, kaggle: KaggleServer) -> None:
     kaggle.limits = {"numToday": 0, "numTotal": 2, "numAllowedNow": 0, "limitedByTotal": True}
-    assert refusal(file) == "tiny-tagging: all 2 submissions that it allows are used"
+    assert refusal(file) == "tiny-tagging: all of its 2 submissions are used"
 
 
 def test_a_daily_limit_that_the_server_knows_better_is_an_error(file: Path, kaggle: KaggleServer) -> None:
@@ -103,7 +103,7 @@ def test_a_rejected_file_is_an_error(file: Path, kaggle: KaggleServer) -> None:
     [
         (Fault(401, "Unauthenticated"), "Kaggle rejects these credentials"),
         (Fault(403, "denied"), "tiny-tagging/rules and accept the rules"),
-        (Fault(404, "Not found"), "does it still take submissions?"),
+        (Fault(404, "Not found"), "exists and still takes submissions"),
     ],
 )
 def test_refusals(file: Path, kaggle: KaggleServer, fault: Fault, message: str) -> None:
@@ -137,7 +137,7 @@ def test_submit_py_uploads_what_it_wrote(
     assert (sent["data"], sent["competition"]) == (output.read_bytes(), SLUG)
 
 
-def test_submit_py_wants_a_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_submit_py_needs_a_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     import submit
 
     monkeypatch.setattr("sys.argv", ["submit.py", "--upload"])
