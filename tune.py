@@ -1,12 +1,14 @@
 """Search for better settings of an experiment: work/studies/<name>/best.yaml.
 
 Trials train folds of the experiment with settings that Optuna (TPE) draws from
-a search space. Their score is the mean out-of-fold MAP@3; test clips are never
-used. The best score is biased upwards, because it was selected: train best.yaml
-with another train.seed, or on other folds, for a fair score.
+a search space. Their score is the mean over folds of the competition's metric,
+out-of-fold; test clips are never used. The best score is biased upwards,
+because it was selected: train best.yaml with another train.seed, or on other
+folds, for a fair score.
 """
 
 import argparse
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from configs.paths import DEFAULT_CONFIG, Paths
@@ -96,30 +98,30 @@ def make_plan(args: argparse.Namespace) -> "tuple[Plan, str]":
 
 
 def tune(plan: "Plan", paths: Paths, name: str, workers: int = 1) -> None:
-    """Run the missing trials, then report. Raises UserError on bad input, and if the study was started with another
-    plan or other data."""
+    """Run the missing trials, then report. Raises UserError on bad input, and if the study has another plan or data."""
     from training.experiment_data import load_data, prepare
     from tuning.study import finished, open_study, outside_of_space, search
 
     base, folder = plan.base(), paths.studies / name
     data = without_test_clips(load_data(base, list(plan.folds), paths))
+    plan = replace(plan, metric=data.competition.metric)
     study = open_study(folder, plan.facts() | facts_of(data, paths), plan)
     if (done := len(finished(study))) < plan.trials:
         if done:
             say(f"{folder}: continuing after {done} of {plan.trials} trials")
         check_networks(plan, len(data.competition.classes))
         if not done and (outside := outside_of_space(plan)):
-            say(f"the base config is outside of the search space, but still the first trial: {list_some(outside)}")
+            say(f"the base config lies outside of the search space, but is still the first trial: {list_some(outside)}")
         prepare(base, data, paths, list(plan.folds))  # may raise; makes features once for all workers
         if workers == 1:
             search(folder, study, plan, Training(data, paths, plan.folds))
         else:
             side_by_side(plan, data, paths, name, workers)
         if (done := len(finished(study))) < plan.trials:
-            say(f"{done} of {plan.trials} trials are finished; the process of the last one writes the report")
+            say(f"{done} of {plan.trials} trials finished: the process that ends last writes the report")
             return
     else:
-        say(f"{folder}: {done} trials are finished already: use a larger --trials for more")
+        say(f"{folder}: {done} trials finished before: use a larger --trials for more")
     report(paths, name)
 
 
@@ -128,9 +130,9 @@ def facts_of(data: "Data", paths: Paths) -> dict[str, Any]:
     from folds.assign import fold_hash
 
     where = {"input": str(paths.input)} | ({"work": str(paths.work)} if paths.work != Paths.work else {})
-    made = data.origin
-    hashes = {"corrections_hash": made.corrections_hash, "code": made.code or None, "sound_hash": made.sound_hash.train}
-    return {"fold_hash": fold_hash(data.folds), **hashes, "where": where}
+    origin = data.origin
+    hashes = {"corrections_hash": origin.corrections_hash, "code": origin.code or None}
+    return {"fold_hash": fold_hash(data.folds), **hashes, "sound_hash": origin.sound_hash.train, "where": where}
 
 
 def report(paths: Paths, name: str) -> None:

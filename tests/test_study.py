@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 
 from configs.schema import Config, from_dict
 from console.errors import UserError
+from metrics.metric import METRICS, Metric
 from tuning.search_space import load_space
 from tuning.study import (
     Objective,
@@ -28,6 +29,7 @@ from tuning.study import (
     settings_of,
 )
 from tuning.study_locks import at_work, locked
+from tuning.study_report import write_report
 
 BASE = Path("configs/demo_resnetish.yaml")
 DATA = {"fold_hash": "f", "sound_hash": "s", "where": {"input": "in"}}
@@ -243,6 +245,46 @@ def test_another_plan_or_other_data_is_an_error(tmp_path: Path, make_plan: MakeP
             open_study(tmp_path / "a", other.facts() | DATA | data, other)
         assert message in str(caught.value) and "another --name" in str(caught.value) and "\n" not in str(caught.value)
     open_study(tmp_path / "a", replace(plan, trials=9, pruner="none").facts() | DATA | {"where": {}}, plan)
+
+
+def test_a_metric_whose_lower_values_are_better_is_minimised(
+    tmp_path: Path, make_plan: MakePlan, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five complete trials first; then the pruner stops those above the median."""
+    monkeypatch.setitem(METRICS, "error", Metric("error", "Error", "err", lambda *_: 0.0, higher_is_better=False))
+    values = [0.5, 0.3, 0.2, 0.4, 0.6, 0.9, 0.1]
+
+    def objective(cfg: Config, fold: int, report: Report) -> float:
+        value = values.pop(0)
+        for epoch in range(1, 5):
+            report(epoch, value)
+        return value
+
+    plan = replace(make_plan(trials=7), metric="error")
+    study = run(tmp_path / "a", plan, objective)
+    best = best_trial(study)
+    assert best is not None and (best.number, best.value) == (6, 0.1)
+    assert study.trials[5].state == TrialState.PRUNED
+    assert capsys.readouterr().out.startswith("trial 0: Error 0.5000, 0 s; best 0.5000 (trial 0); 1/7 finished")
+    write_report(tmp_path / "a", study)
+    assert "trial 6, out-of-fold Error 0.1000\nthis score is biased downwards" in capsys.readouterr().out
+    assert "Error 0.1000 (fold 0, seed 0): biased downwards" in (tmp_path / "a/best.yaml").read_text()
+    assert (tmp_path / "a/trials.csv").read_text().startswith("trial,state,err,fold0,")
+
+
+def test_a_study_without_a_metric_is_of_map_at_3(tmp_path: Path, make_plan: MakePlan) -> None:
+    """As older versions wrote it."""
+    plan = make_plan(trials=1)
+    facts = {key: value for key, value in plan.facts().items() if key != "metric"}
+    open_study(tmp_path / "a", facts | DATA, plan)
+    open_study(tmp_path / "a", plan.facts() | DATA, plan)
+    with pytest.raises(UserError, match="was started with another metric"):
+        open_study(tmp_path / "a", replace(plan, metric="accuracy").facts() | DATA, plan)
+
+
+def test_a_score_that_is_no_number_is_a_bad_trial(tmp_path: Path, make_plan: MakePlan) -> None:
+    study = run(tmp_path / "a", make_plan(trials=1), lambda cfg, fold, report: float("nan"))
+    assert study.trials[0].user_attrs["note"] == "MAP@3 of fold 0 is nan"
 
 
 def test_no_study_is_no_report(tmp_path: Path) -> None:

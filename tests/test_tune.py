@@ -67,7 +67,7 @@ def test_done_is_done(tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[
     capsys.readouterr()
     tune.tune(plan_of(tmp_path, trials=1), paths, "s")
     said = capsys.readouterr().out
-    assert "1 trials are finished already: use a larger --trials for more" in said and "trial 1:" not in said
+    assert "1 trials finished before: use a larger --trials for more" in said and "trial 1:" not in said
     tune.tune(plan_of(tmp_path, trials=2), paths, "s")
     assert "continuing after 1 of 2 trials" in capsys.readouterr().out
 
@@ -78,7 +78,9 @@ def test_a_training_that_diverges_is_a_bad_trial(
     """Not so the base config, which is tried first though it is none of the choices."""
     paths = Paths(tiny, tmp_path / "work")
     tune.tune(plan_of(tmp_path, "train.lr: {choice: [1e25, 1e30]}", trials=2), paths, "s")
-    message = 'the base config is outside of the search space, but still the first trial: train.lr: 0.004, not in {"ch'
+    message = (
+        'the base config lies outside of the search space, but is still the first trial: train.lr: 0.004, not in {"ch'
+    )
     assert message in capsys.readouterr().out
     base, trial = finished(open_study(paths.studies / "s"))
     assert base.value is not None and base.user_attrs["config"]["train"]["lr"] == 4e-3

@@ -1,4 +1,4 @@
-"""What a trial of a search does: it trains folds and reports their scores."""
+"""What a trial does: train folds and report their scores."""
 
 import contextlib
 import io
@@ -24,24 +24,27 @@ def check_networks(plan: "Plan", n_classes: int) -> None:
     """Raises UserError with file and line if the space has a network that cannot be built."""
     from models.build import build_model
 
-    for r in plan.space:
-        for value in (r.choices or (r.low, r.high)) if r.key.startswith("model.") else ():
+    for one in plan.space:
+        for value in (one.choices or (one.low, one.high)) if one.key.startswith("model.") else ():
             try:
-                build_model(plan.with_settings([r.setting(value)]), n_classes)
+                build_model(plan.with_settings([one.setting(value)]), n_classes)
             except UserError as error:
-                raise UserError(f"{r.place}: {error}") from None
+                raise UserError(f"{one.place}: {error}") from None
 
 
 class Training:
-    """The objective of a search: trains a fold of a config. Features are opened once for all trials that share them."""
+    """The objective of a search: train a fold of a config. Trials with the same features open them once."""
 
     def __init__(self, data: "Data", paths: Paths, folds: Sequence[int]) -> None:
+        from metrics.metric import find_metric
+
         self.data, self.paths, self.folds = data, paths, list(folds)
         self.prepared: dict[Any, Prepared] = {}
+        self.key = find_metric(data.competition.metric).key
         self.warned: set[int] = set()  # folds
 
     def __call__(self, cfg: "Config", fold: int, report: "Report") -> float:
-        """Out-of-fold MAP@3 of the fold as in train_fold.py; no file is written.
+        """Out-of-fold score of the fold by the competition's metric, as in train_fold.py; no file is written.
 
         Raises TrialFailed if the network cannot be built, the training diverges, or memory runs out.
         """
@@ -61,13 +64,13 @@ class Training:
             raise TrialFailed(str(error)) from None
         self.warned.add(fold)
         try:
-            run_epochs(lit, data.precision, EpochReporter(lambda found: report(found["epoch"], found["map3"])))
+            run_epochs(lit, data.precision, EpochReporter(lambda found: report(found["epoch"], found[self.key])))
         except Diverged:
             raise TrialFailed(f"diverged in epoch {len(lit.history) + 1}") from None
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
             raise TrialFailed("out of memory") from None
-        return out_of_fold(cfg, lit, data)[1]["map3"]
+        return out_of_fold(cfg, lit, data)[1][self.key]
 
     def prepare(self, cfg: "Config") -> "Prepared":
         """Raises TrialFailed if the network cannot be built: two valid settings may not fit together."""

@@ -3,7 +3,7 @@
 import difflib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +18,28 @@ KINDS = {
     "int": "{int: [low, high]}, with an optional step as third number",
     "choice": "{choice: [one, other]}",
 }
-REFUSED = {  # keys and sections that cannot be searched, and why
+EXCLUDED = {  # keys and sections that cannot be searched, and why
     "name": "it names the study",
     "folds": "scores on other folds cannot be compared",
     "train.seed": "the best of many seeds is luck",
     "train.keep": "the best of many epochs has a higher score by chance",
     "input.skip_unreadable": "scores on other clips cannot be compared",
-    "input.corrections": "they are read only once",
+    "input.corrections": "corrections are read only once",
     "pseudo": "a search never uses test clips",
 }
 
 
 @dataclass(frozen=True)
 class Range:
-    """The allowed values of a key: low to high, both included, in steps; or, for 'choice', the choices."""
+    """The allowed values of a key: numbers from low to high, both included, or choices."""
 
     key: str
-    kind: str
-    place: str
+    kind: str  # one of KINDS
+    place: str  # file and line, for errors
     low: float = 0.0
     high: float = 0.0
-    step: int = 1
-    choices: tuple[Any, ...] = ()
+    step: int = 1  # of kind 'int'
+    choices: tuple[Any, ...] = ()  # of kind 'choice'
 
     def setting(self, value: Any) -> Setting:
         return Setting(self.key, value, self.place)
@@ -90,21 +90,18 @@ def _check_key(key: str, given: Any, base: Config, place: str) -> None:
     if isinstance(to_dict(base).get(key), dict):
         inner = next(iter(given)) if isinstance(given, dict) and given else "key"
         raise UserError(f"{place}: '{key}' is a section: write its keys in full, like '{key}.{inner}: ...'")
-    for refused in (key, section) if dot else (key,):
-        if refused in REFUSED:
-            raise UserError(f"{place}: '{key}' cannot be searched: {REFUSED[refused]}")
+    for name in (key, section) if dot else (key,):
+        if name in EXCLUDED:
+            raise UserError(f"{place}: '{key}' cannot be searched: {EXCLUDED[name]}")
 
 
 def _range(key: str, given: Any, place: str) -> Range:
-    """The range as written. Raises UserError if it is no range."""
-    if not isinstance(given, dict) or len(given) != 1 or next(iter(given)) not in KINDS:
-        written = str(next(iter(given))) if isinstance(given, dict) and len(given) == 1 else ""
-        near = difflib.get_close_matches(written, KINDS, n=1)
-        hint = (
-            f"has no kind '{written}', did you mean '{near[0]}'?" if near else f"must be {' or '.join(KINDS.values())}"
-        )
+    """The range as written. Raises UserError if it is not a range."""
+    kind, values = next(iter(given.items())) if isinstance(given, dict) and len(given) == 1 else ("", None)
+    if kind not in KINDS:
+        near = difflib.get_close_matches(str(kind), KINDS, n=1)
+        hint = f"has no kind '{kind}', did you mean '{near[0]}'?" if near else f"must be {' or '.join(KINDS.values())}"
         raise UserError(f"{place}: '{key}' {hint}")
-    ((kind, values),) = given.items()
     malformed = UserError(f"{place}: '{key}' must be {KINDS[kind]}, with low below high")
     if not isinstance(values, list):
         raise malformed
@@ -130,7 +127,7 @@ def _range(key: str, given: Any, place: str) -> Range:
 
 
 def _number(value: Any) -> float | None:
-    """YAML reads 1e-4, without a point, as text; .inf and .nan are not ends of a range."""
+    """The number, also of the text 1e-4, which YAML takes for no number; None for .inf, .nan and all else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -140,19 +137,20 @@ def _number(value: Any) -> float | None:
     return number if abs(number) < float("inf") else None
 
 
-def _fitted(r: Range, config: Path | None, overrides: Sequence[str]) -> Range:
+def _fitted(one: Range, config: Path | None, overrides: Sequence[str]) -> Range:
     """The range with its choices as in the config. Raises UserError if it does not fit the key."""
     # also the second value of an int range: 17 may be invalid between 16 and 48
-    tried = r.choices if r.kind == "choice" else (r.low, *((r.low + r.step,) if r.kind == "int" else ()), r.high)
-    parsed = [value_of(load_config(config, overrides, [r.setting(value)]), r.key) for value in tried]
-    if r.kind == "choice":
+    tried = one.choices or (one.low, *((one.low + one.step,) if one.kind == "int" else ()), one.high)
+    parsed = [value_of(load_config(config, overrides, [one.setting(value)]), one.key) for value in tried]
+    where = f"{one.place}: '{one.key}'"
+    if one.kind == "choice":
         if len({json.dumps(value) for value in parsed}) < len(parsed):
-            raise UserError(f"{r.place}: '{r.key}': a choice appears twice: remove one")
-        return Range(r.key, r.kind, r.place, choices=tuple(parsed))
+            raise UserError(f"{where}: a choice appears twice: remove one")
+        return replace(one, choices=tuple(parsed))
     if any(isinstance(value, bool) for value in parsed):
-        raise UserError(f"{r.place}: '{r.key}' is true or false: write {{choice: [false, true]}}")
-    if r.kind != "int" and any(isinstance(value, int) for value in parsed):
-        raise UserError(f"{r.place}: '{r.key}' is a whole number: write {KINDS['int']}")
-    if r.kind != "int" and r.key.startswith("features."):
-        raise UserError(f"{r.place}: '{r.key}': each value needs other features: write {KINDS['choice']}")
-    return r
+        raise UserError(f"{where} is true or false: write {{choice: [false, true]}}")
+    if one.kind != "int" and any(isinstance(value, int) for value in parsed):
+        raise UserError(f"{where} is a whole number: write {KINDS['int']}")
+    if one.kind != "int" and one.key.startswith("features."):
+        raise UserError(f"{where}: each value needs other features: write {KINDS['choice']}")
+    return one

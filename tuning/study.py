@@ -1,7 +1,7 @@
-"""A search for better settings: an Optuna study in a journal that several processes share and that survives kills.
+"""A search for better settings: an Optuna study in a journal, shared by several processes and safe against kills.
 
-work/studies/<name>/ holds journal.log (the study), a lock file (held while trials are started) and workers/ (one
-locked file for each running process).
+work/studies/<name>/ holds journal.log (the study), a lock file (held while a trial starts) and workers/ (a locked file
+per running process).
 """
 
 import json
@@ -20,30 +20,34 @@ from configs.load import Setting, load_config
 from configs.schema import Config, differences, from_dict, to_dict
 from console.errors import UserError, list_some
 from console.output import say
+from metrics.metric import find_metric
 from tuning.search_space import Range, value_of
 from tuning.study_locks import Journal, at_work, is_alive, locked, remove_dead_locks
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+DEFAULT_METRIC = "map@3"
 NEW_STUDY = "choose another --name, or delete that folder"
-Report = Callable[[float, float], None]  # (epoch, MAP@3), after every epoch of a fold
-Objective = Callable[[Config, int, Report], float]  # trains a fold of a config; its out-of-fold MAP@3
+NO_TRIALS = "this study has no trials yet: continue it without --report"
+Report = Callable[[float, float], None]  # (epoch, score), after every epoch of a fold
+Objective = Callable[[Config, int, Report], float]  # trains a fold of a config; its out-of-fold score
 
 
 class TrialFailed(Exception):
-    """A training that cannot finish, for example because it diverges: a bad trial, not an error."""
+    """A training that cannot finish, for example because it diverges: a bad trial, not an error of the search."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to search and how: the base config (a file and overrides), the ranges, the folds that score a trial."""
+    """What to search and how."""
 
-    config: Path | None
-    overrides: tuple[str, ...]
+    config: Path | None  # of the base experiment; None: the defaults
+    overrides: tuple[str, ...]  # of the base experiment
     space: tuple[Range, ...]
-    folds: tuple[int, ...]
-    trials: int
-    pruner: str = "median"
+    folds: tuple[int, ...]  # that score a trial
+    trials: int  # finished ones, in total
+    pruner: str = "median"  # see `choose_pruner`
     seed: int = 0
+    metric: str = DEFAULT_METRIC  # of the competition, see metrics.metric.find_metric
 
     def base(self) -> Config:
         return load_config(self.config, self.overrides)
@@ -58,7 +62,7 @@ class Plan:
         return load_config(self.config, self.overrides, settings)
 
     def most_epochs(self) -> int:
-        """Of the longest trial, so that a step means the same epoch of the same fold in all of them."""
+        """Epochs of the longest trial, so that a step is the same epoch of the same fold in all trials."""
         base = self.base()
         most = {key: value_of(base, key) for key in ("train.epochs", "train.finetune_epochs")}
         most |= {r.key: max(most[r.key], *(r.choices or (r.high,))) for r in self.space if r.key in most}
@@ -67,14 +71,14 @@ class Plan:
     def facts(self) -> dict[str, Any]:
         """What all trials of a study share, except the data."""
         space = {r.key: r.about() for r in self.space}
-        return {"config": to_dict(self.base()), "space": space, "folds": list(self.folds)}
+        return {"config": to_dict(self.base()), "space": space, "folds": list(self.folds), "metric": self.metric}
 
 
 def open_study(folder: Path, facts: dict[str, Any] | None = None, plan: Plan | None = None) -> optuna.Study:
     """The study in a folder, created if facts are given.
 
-    facts: those of the plan, and hashes and paths of the data. Raises UserError if the study was started with others,
-    does not exist and no facts are given, or is damaged.
+    facts: of the plan, and hashes and paths of the data. Raises UserError if the study was started with other facts,
+    is damaged, or does not exist and no facts are given.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     journal = folder / "journal.log"
@@ -82,10 +86,13 @@ def open_study(folder: Path, facts: dict[str, Any] | None = None, plan: Plan | N
         raise UserError(f"{folder}: no study here: use the --name of a study, or start one without --report")
     with locked(folder):
         try:
+            storage = optuna.storages.JournalStorage(Journal(journal))
+            if facts is None and not optuna.get_all_study_names(storage):
+                raise UserError(f"{folder}: {NO_TRIALS}")
             study = optuna.create_study(
-                storage=optuna.storages.JournalStorage(Journal(journal)),
+                storage=storage,
                 study_name=folder.name,
-                direction="maximize",
+                direction="maximize" if plan is None or find_metric(plan.metric).higher_is_better else "minimize",
                 load_if_exists=True,
                 pruner=choose_pruner(plan) if plan else None,
             )
@@ -102,7 +109,7 @@ def open_study(folder: Path, facts: dict[str, Any] | None = None, plan: Plan | N
 
 def _check_same_plan(there: dict[str, Any], facts: dict[str, Any], folder: Path) -> None:
     """Raises UserError if a study was started with another plan or other data."""
-    fact = f"{folder} was started"
+    fact, there = f"{folder} was started", {"metric": DEFAULT_METRIC} | there  # older studies do not name it
     try:
         base = from_dict(there["config"])
     except (ValueError, TypeError) as error:
@@ -116,11 +123,10 @@ def _check_same_plan(there: dict[str, Any], facts: dict[str, Any], folder: Path)
         raise UserError(f"{fact} with another search space ({list_some(changed, 3)}): {NEW_STUDY}")
     if there["folds"] != facts["folds"]:
         raise UserError(f"{fact} with --folds {','.join(map(str, there['folds']))}: {NEW_STUDY}")
-    made_of = {"fold_hash": "clips, labels or folds", "sound_hash": "sound files", "corrections_hash": "corrections"}
-    made_of |= {"code": "user code"}
-    for key, what in made_of.items():
+    data = {"fold_hash": "clips, labels or folds", "sound_hash": "sound files", "corrections_hash": "corrections"}
+    for key, what in {**data, "code": "user code", "metric": "metric"}.items():
         if there.get(key) != facts.get(key):
-            raise UserError(f"{fact} with other {what}: {NEW_STUDY}")
+            raise UserError(f"{fact} with {'another' if key == 'metric' else 'other'} {what}: {NEW_STUDY}")
 
 
 def choose_pruner(plan: Plan) -> optuna.pruners.BasePruner:
@@ -135,7 +141,7 @@ def choose_pruner(plan: Plan) -> optuna.pruners.BasePruner:
 
 
 def search(folder: Path, study: optuna.Study, plan: Plan, objective: Objective) -> None:
-    """Run trials, together with other processes, until the plan's number is finished or running."""
+    """Run trials, together with other processes, until as many as the plan has are finished or running."""
     with at_work(folder) as worker:
         while (trial := _next_trial(folder, study, plan, worker)) is not None:
             _run_trial(study, trial, plan, objective)
@@ -147,9 +153,10 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial | None:
-    """The complete trial with the highest score, the first of equals; None if there is none."""
-    whole = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return max(whole, key=lambda trial: trial.value, default=None)  # type: ignore[arg-type,return-value]  # complete: it has one
+    """The complete trial with the best score, the first of equals; None if there is none."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    best = max if study.direction == optuna.study.StudyDirection.MAXIMIZE else min
+    return best(complete, key=lambda trial: trial.value, default=None)  # type: ignore[arg-type,return-value]
 
 
 def fail_abandoned(folder: Path, study: optuna.Study) -> None:
@@ -161,8 +168,8 @@ def fail_abandoned(folder: Path, study: optuna.Study) -> None:
 
 
 class Sampler(optuna.samplers.TPESampler):
-    """TPE that draws all settings together, even if the base config, the first trial, has no parameter for some:
-    Optuna's TPE would draw those separately from then on."""
+    """TPE that draws all settings together. Optuna's own draws a setting separately as soon as a trial lacks it, as the
+    base config does where it lies outside of the space."""
 
     def __init__(self, ranges: dict[str, BaseDistribution], seed: int) -> None:
         super().__init__(multivariate=True, constant_liar=True, seed=seed)
@@ -173,26 +180,24 @@ class Sampler(optuna.samplers.TPESampler):
 
 
 def _next_trial(folder: Path, study: optuna.Study, plan: Plan, worker: str) -> optuna.Trial | None:
-    """The first trial is the base config. Its values outside of the space are no parameters of that trial.
+    """Start a trial; None if there are enough. The first is the base config, without its values outside of the space.
 
     A trial's draws depend on the seed and on the number of trials started before it and not failed. So one process gets
     the same trials in one run or in several, and trials of killed processes are repeated.
     """
     with locked(folder):
         fail_abandoned(folder, study)
-        begun = study.get_trials(deepcopy=False, states=(*FINISHED, TrialState.RUNNING))
-        if len(begun) >= plan.trials:
+        started = study.get_trials(deepcopy=False, states=(*FINISHED, TrialState.RUNNING))
+        if len(started) >= plan.trials:
             return None
-        seed = int(np.random.SeedSequence([plan.seed, len(begun)]).generate_state(1)[0])
+        seed = int(np.random.SeedSequence([plan.seed, len(started)]).generate_state(1)[0])
         ranges = {r.key: distribution(r) for r in plan.space}
         study.sampler = Sampler(ranges, seed)
-        if not begun:
-            start = _params_of(plan.base(), plan.space, ranges)
-            if not study.get_trials(
-                deepcopy=False, states=(TrialState.WAITING,)
-            ):  # left by a process killed right here
-                study.enqueue_trial(start)
-            ranges = {key: ranges[key] for key in start}
+        if not started:
+            base = _params_of(plan.base(), plan.space, ranges)
+            if not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):  # else a process was killed here
+                study.enqueue_trial(base)
+            ranges = {key: ranges[key] for key in base}
         trial = study.ask(ranges)
         trial.set_user_attr("worker", worker)
         return trial
@@ -241,7 +246,7 @@ def settings_of(trial: FrozenTrial, keys: Iterable[str]) -> dict[str, Any]:
 
 
 def _run_trial(study: optuna.Study, trial: optuna.Trial, plan: Plan, objective: Objective) -> None:
-    """One trial from its parameters to its line; any other exception marks it as failed."""
+    """Run one trial and print its line. TrialFailed and TrialPruned end it as pruned, other exceptions as failed."""
     started = time.monotonic()
     note, score = "", None
     try:
@@ -265,18 +270,20 @@ def _run_trial(study: optuna.Study, trial: optuna.Trial, plan: Plan, objective: 
 
 
 def _mean_score(cfg: Config, trial: optuna.Trial, plan: Plan, objective: Objective) -> float:
-    """Mean MAP@3 over the folds. After each epoch the pruner gets the mean over folds so far."""
+    """Mean score over the folds. After each epoch the pruner gets the mean over the folds so far."""
     found: list[float] = []
     epochs = plan.most_epochs()
 
-    def report(epoch: float, map3: float) -> None:
-        trial.report(float(np.mean([*found, map3])), len(found) * epochs + int(epoch))
+    def report(epoch: float, score: float) -> None:
+        trial.report(float(np.mean([*found, score])), len(found) * epochs + int(epoch))
         last = epoch >= cfg.train.epochs + cfg.train.finetune_epochs and len(found) + 1 == len(plan.folds)
         if not last and trial.should_prune():  # after the last epoch pruning saves nothing
             raise optuna.TrialPruned
 
     for fold in plan.folds:
         found.append(objective(cfg, fold, report))
+        if not np.isfinite(found[-1]):
+            raise TrialFailed(f"{find_metric(plan.metric).title} of fold {fold} is {found[-1]}")
     trial.set_user_attr("scores", {str(fold): score for fold, score in zip(plan.folds, found, strict=True)})
     return float(np.mean(found))
 
@@ -286,7 +293,7 @@ def _say_trial(study: optuna.Study, number: int, plan: Plan) -> None:
     trial = next(one for one in done if one.number == number)
     best = best_trial(study)
     if trial.state == TrialState.COMPLETE:
-        result = f"MAP@3 {trial.value:.4f}"
+        result = f"{find_metric(plan.metric).title} {trial.value:.4f}"
     else:
         step = f" at {trial.value:.4f} (step {trial.last_step})" if trial.last_step else ""
         result = trial.user_attrs["note"] + step

@@ -15,14 +15,14 @@ from console.errors import UserError
 
 
 def locked(folder: Path) -> AbstractContextManager[None]:
-    """Held to create a study, start a trial or write a report."""
+    """The lock to create a study, start a trial or write a report."""
     return lock(folder / "study")
 
 
 @contextmanager
 def at_work(folder: Path) -> Iterator[str]:
-    """The name of this process among the workers. The system releases its lock however it ends, also on shared file
-    systems; process ids are reused, and Optuna's heartbeats do not support journals."""
+    """A context with a name for this process, whose lock shows that it runs. The system releases the lock however the
+    process ends. Process ids would be reused, and Optuna's heartbeats do not support journals."""
     name = uuid.uuid4().hex[:12]
     with ExitStack() as alive:
         with locked(folder):  # nobody may see the lock file before it is held
@@ -38,7 +38,7 @@ def is_alive(folder: Path, worker: str | None) -> bool:
     if worker is None or not _lock_of(folder, worker).exists():  # None: killed between two lines of _next_trial
         return False
     try:
-        with lock(folder / "workers" / worker, "it is alive"):
+        with lock(folder / "workers" / worker, "it runs"):
             return False
     except UserError:
         return True
@@ -56,7 +56,7 @@ def _lock_of(folder: Path, worker: str) -> Path:
 
 
 class Journal(BaseJournalBackend):
-    """Optuna's journal in a file with one record per line. Blank and partial lines are skipped: a killed process, a
+    """Optuna's journal: a file with a JSON record per line. Blank and partial lines are skipped: a killed process, a
     full disk or a shared file system may leave them."""
 
     def __init__(self, file: Path) -> None:
@@ -71,7 +71,7 @@ class Journal(BaseJournalBackend):
             end = lines.seek(self._ends[known])
             for line in lines:
                 if not line.endswith(b"\n"):
-                    return  # it is being written
+                    return  # another process is writing it
                 end += len(line)
                 if (record := _record(line)) is None:
                     continue

@@ -20,19 +20,18 @@ from configs.files import write
 from configs.schema import Config, from_dict, to_dict
 from console.errors import UserError
 from console.output import say, table
-from tuning.study import best_trial, finished, settings_of
+from metrics.metric import Metric, find_metric
+from tuning.study import DEFAULT_METRIC, NO_TRIALS, best_trial, finished, settings_of
 
 FEWEST = 4  # complete trials with different scores that importances need
-SCORE = "out-of-fold MAP@3"
-WHOLE = (TrialState.COMPLETE,)
 
 
 def write_report(folder: Path, study: optuna.Study) -> None:
-    """Write the files and say the best trial. Call it in `locked`. Without a whole trial: only trials.csv."""
-    if "facts" not in study.user_attrs:  # killed as it was begun
-        raise UserError(f"{folder}: this study has no trials yet: go on with it without --report")
+    """Write the files and print the best trial. Call it in `locked`. Without a complete trial: only trials.csv."""
+    if "facts" not in study.user_attrs:  # killed at its start
+        raise UserError(f"{folder}: {NO_TRIALS}")
     trials, best = finished(study), best_trial(study)
-    write(folder / "trials.csv", _csv(trials, study.user_attrs["facts"]["folds"], searched(study)))
+    write(folder / "trials.csv", _csv(study, trials))
     if best is None:
         say(f"{folder}: {len(trials)} trials finished, none complete: nothing to report yet")
         return
@@ -41,12 +40,12 @@ def write_report(folder: Path, study: optuna.Study) -> None:
     importances = parameter_importances(study)
     if importances:
         table(["setting", "share of the variance of scores"], [[k, f"{v:.2f}"] for k, v in importances.items()])
-    for name, image in _pictures(study, searched(study), bool(importances)).items():
+    for name, image in _pictures(study, bool(importances)).items():
         write(folder / f"{name}.png", image)
     pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
     say(
-        f"best of {len(trials)} trials ({pruned} pruned): trial {best.number}, out-of-fold MAP@3 {best.value:.4f}\n"
-        "this score is biased upwards, because it was selected: the first line of\n"
+        f"best of {len(trials)} trials ({pruned} pruned): trial {best.number}, {score_of(study)} {best.value:.4f}\n"
+        f"this score is {biased(study)}, because it was selected: the first line of\n"
         f"{file} trains with another seed, without this bias"
     )
 
@@ -57,10 +56,11 @@ def best_yaml(file: Path, study: optuna.Study, best: FrozenTrial) -> str:
     cfg = from_dict(best.user_attrs["config"])
     where = "".join(f" --{key} {shlex.quote(value)}" for key, value in facts["where"].items())
     command = f"train_fold.py --fold 0..{cfg.folds.n_folds - 1} --config {shlex.quote(str(file))}{where}"
-    chosen = f"Trial {best.number} of {len(finished(study))}, out-of-fold MAP@3 {best.value:.4f}"
+    chosen = f"Trial {best.number} of {len(finished(study))}, {score_of(study)} {best.value:.4f}"
+    folds = ",".join(map(str, facts["folds"]))
     lines = [
         f"# python {command} train.seed={cfg.train.seed + 1}",
-        f"# {chosen} (fold {','.join(map(str, facts['folds']))}, seed {cfg.train.seed}): biased upwards by selection.",
+        f"# {chosen} (fold {folds}, seed {cfg.train.seed}): {biased(study)} by selection.",
         f"name: {study.study_name}-best",
     ]
     return "\n".join([*lines, *_changed(cfg)]) + "\n"
@@ -68,21 +68,26 @@ def best_yaml(file: Path, study: optuna.Study, best: FrozenTrial) -> str:
 
 def _changed(cfg: Config) -> list[str]:
     """A line per section with what differs from the defaults, `name` aside."""
-    lines = []
-    defaults = to_dict(Config())
+    lines, defaults = [], to_dict(Config())
     for section, values in to_dict(cfg).items():
-        if isinstance(values, dict):
-            changed = {k: _plain(v) for k, v in values.items() if v != defaults[section][k]}
-            if changed:
-                lines.append(
-                    f"{section}: "
-                    + yaml.safe_dump(changed, default_flow_style=True, sort_keys=False, width=10_000).strip()
-                )
+        own = values.items() if isinstance(values, dict) else ()
+        if changed := {k: list(v) if isinstance(v, tuple) else v for k, v in own if v != defaults[section][k]}:
+            text = yaml.safe_dump(changed, default_flow_style=True, sort_keys=False, width=10_000)
+            lines.append(f"{section}: {text.strip()}")
     return lines
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+def metric_of(study: optuna.Study) -> Metric:
+    return find_metric(study.user_attrs["facts"].get("metric", DEFAULT_METRIC))
+
+
+def score_of(study: optuna.Study) -> str:
+    """How the report calls the score."""
+    return f"out-of-fold {metric_of(study).title}"
+
+
+def biased(study: optuna.Study) -> str:
+    return "biased upwards" if metric_of(study).higher_is_better else "biased downwards"
 
 
 def searched(study: optuna.Study) -> list[str]:
@@ -90,11 +95,12 @@ def searched(study: optuna.Study) -> list[str]:
     return list(study.user_attrs["facts"]["space"])
 
 
-def _csv(trials: Sequence[FrozenTrial], folds: Sequence[int], keys: Sequence[str]) -> str:
-    """A row per finished trial; map3 of a pruned one is its last."""
-    out = io.StringIO()
+def _csv(study: optuna.Study, trials: Sequence[FrozenTrial]) -> str:
+    """A row per finished trial; the score of a pruned one is its last."""
+    out, keys, folds = io.StringIO(), searched(study), study.user_attrs["facts"]["folds"]
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["trial", "state", "map3", *(f"fold{k}" for k in folds), "reports", "seconds", *keys, "note"])
+    columns = ["trial", "state", metric_of(study).key, *(f"fold{k}" for k in folds), "reports", "seconds"]
+    writer.writerow([*columns, *keys, "note"])
     for trial in trials:
         about = trial.user_attrs
         scores = [about.get("scores", {}).get(str(fold)) for fold in folds]
@@ -106,8 +112,8 @@ def _csv(trials: Sequence[FrozenTrial], folds: Sequence[int], keys: Sequence[str
 def parameter_importances(study: optuna.Study) -> dict[str, float]:
     """The share of the variance of scores that each setting explains, the largest first; empty with too few
     complete trials. Source: F. Hutter et al., "An Efficient Approach for Assessing Hyperparameter Importance", 2014."""
-    whole, keys = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)), searched(study)
-    if len({trial.value for trial in whole if set(trial.params) == set(keys)}) < FEWEST:
+    complete, keys = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)), searched(study)
+    if len({trial.value for trial in complete if set(trial.params) == set(keys)}) < FEWEST:
         return {}
     return optuna.importance.get_param_importances(study, evaluator=_fanova(), params=keys)
 
@@ -116,19 +122,20 @@ def _fanova() -> optuna.importance.FanovaImportanceEvaluator:
     return optuna.importance.FanovaImportanceEvaluator(seed=0)
 
 
-def _pictures(study: optuna.Study, keys: list[str], with_importances: bool) -> dict[str, bytes]:
+def _pictures(study: optuna.Study, with_importances: bool) -> dict[str, bytes]:
     """PNG by name, drawn by Optuna from complete trials."""
-    found = {}
+    found, keys, score = {}, searched(study), score_of(study)
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     # Optuna's functions change the global style, and warn that they are experimental
     with matplotlib.rc_context({"figure.constrained_layout.use": True}), warnings.catch_warnings():
         matplotlib.use("agg")  # needs no display
         warnings.simplefilter("ignore")
-        drawn: dict[str, Any] = {"history": plot_optimization_history(study, target_name=SCORE)}
+        drawn: dict[str, Any] = {"history": plot_optimization_history(study, target_name=score)}
         # the base config may lie outside the space: then it has none of its settings
-        if known := [key for key in keys if any(key in trial.params for trial in study.get_trials(states=WHOLE))]:
-            drawn["slices"] = plot_slice(study, known, target_name=SCORE)
+        if known := [key for key in keys if any(key in trial.params for trial in complete)]:
+            drawn["slices"] = plot_slice(study, known, target_name=score)
         if with_importances:
-            drawn["importances"] = plot_param_importances(study, _fanova(), keys, target_name=SCORE)
+            drawn["importances"] = plot_param_importances(study, _fanova(), keys, target_name=score)
         for name, axes in drawn.items():
             figure = np.asarray(axes).flat[0].figure
             image = io.BytesIO()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def side_by_side(plan: "Plan", data: "Data", paths: Paths, name: str, workers: int) -> None:
-    """Search in several processes with a thread each. Raises what one of them raises, which ends the others."""
+    """Search in several processes with one thread each. What one raises ends the others and is raised here."""
     with worker_processes(workers, "does trials") as pool:
         for done in as_completed([pool.submit(work, plan, data, paths, name) for _ in range(workers)]):
             done.result()
