@@ -165,8 +165,8 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def name_in_utf8(folder: Path) -> str:
-    """The path of a folder for a library that only takes UTF-8. Other paths (Linux only) become /proc/self/fd/<number>,
-    valid until this process ends."""
+    """The path of a folder for a library that only takes UTF-8. Another path becomes /proc/self/fd/<number> (Linux
+    only), valid until this process ends."""
     try:
         return str(folder).encode().decode()
     except UnicodeEncodeError:

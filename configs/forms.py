@@ -1,5 +1,4 @@
-"""JSON files of ours as frozen dataclasses: the form is checked as it is read, so that what a full disk or a hand left
-in a file is named."""
+"""Our JSON files as frozen dataclasses, checked as they are read: errors name the key of a damaged or edited value."""
 
 import json
 import sys
@@ -17,7 +16,7 @@ ROOT = "it"  # how errors call the whole value
 
 
 def read_json(file: Path, kind: type[T], remedy: str) -> T:
-    """What `from_json` makes of a JSON file. Raises UserError where it cannot be read or is not of `kind`."""
+    """A JSON file by `from_json`. Raises UserError if it cannot be read or is not of that kind."""
     try:
         values = json.loads(file.read_bytes())  # bytes: a byte order mark does no harm
     except (OSError, ValueError, RecursionError) as error:
@@ -32,7 +31,7 @@ def from_json(kind: type[T], value: Any, key: str = ROOT) -> T:
     """A value, as json.load gives it, as one of `kind`. Raises ValueError with the key and what is wrong there.
 
     kind: str, bool, int, float (finite; a whole number too), None, Any, Literal, a union, list[T], tuple[T, ...] or
-    tuple[T, U] (both of a list), dict[str, T], dict, a dataclass (other keys than its fields are passed over).
+    tuple[T, U] (both from a list), dict[str, T], dict, a dataclass (unknown keys are ignored).
     """
     found: T = _fit(value, kind, key)
     return found
@@ -41,15 +40,6 @@ def from_json(kind: type[T], value: Any, key: str = ROOT) -> T:
 def to_json(thing: Any) -> dict[str, Any]:
     """The inverse of `from_json` for a dataclass: its fields, without those that are None."""
     return asdict(thing, dict_factory=lambda items: {key: value for key, value in items if value is not None})
-
-
-def misfit(value: Any, hint: Any, key: str = ROOT) -> str:
-    """'' where `from_json` takes the value, else what is wrong."""
-    try:
-        _fit(value, hint, key)
-    except ValueError as error:
-        return str(error)
-    return ""
 
 
 def _fit(value: Any, hint: Any, key: str) -> Any:
@@ -93,7 +83,7 @@ def _join(key: str, name: str) -> str:
 def _is_plain(value: Any, kind: Any) -> bool:
     if kind is Any:
         return True
-    if isinstance(value, bool):  # a bool is an int in Python
+    if isinstance(value, bool):  # Python counts it as an int
         return kind is bool
     if kind is float:
         return isinstance(value, int | float) and -LARGEST <= value <= LARGEST  # false for NaN

@@ -18,7 +18,7 @@ from console.errors import UserError
 from console.options import expand_home
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-MOST_VALUES = 10_000  # in a YAML file, aliases counted each time: a few lines of them can stand for billions
+MOST_VALUES = 10_000  # in a YAML file, every alias counted: a few lines with aliases can expand to billions of values
 FILE_KEYS = (("input", "corrections"), ("model", "weights"))  # keys whose value is a path
 Places = dict[tuple[str, ...], str]  # where a key was given: 'file.yaml:3' or 'command line'
 
@@ -223,9 +223,8 @@ def _explain(error: ValidationError, places: Places, path: Path | None) -> str:
         known = _known_keys()
         near = [name for name in known if len(loc) == 1 and name.rpartition(".")[2] == key]  # lr without its section
         near = near or [name for name, others in USUAL_NAMES.items() if loc[-1].lower() in others]
-        near = (
-            near or difflib.get_close_matches(key.lower(), known, n=1) or difflib.get_close_matches(loc[-1], known, n=1)
-        )
+        near = near or difflib.get_close_matches(key.lower(), known, n=1)
+        near = near or difflib.get_close_matches(loc[-1], known, n=1)
         hint = f", did you mean '{near[0]}'?" if near else f"; known keys: {', '.join(known)}"
         return f"{where}: unknown key '{key}'{hint}"
     if first["type"] == "tuple_type":  # YAML and the command line have lists
@@ -238,15 +237,10 @@ def _explain(error: ValidationError, places: Places, path: Path | None) -> str:
 def _place(loc: tuple[str, ...], places: Places, path: Path | None) -> str:
     """Where the key was given, else its list, else a key inside it, else one of its section: f_min may fail because of
     f_max."""
-    inside = (where for at, where in places.items() if at[: len(loc)] == loc)
-    section = (where for at, where in places.items() if len(loc) > 1 and at[:1] == loc[:1])
-    return (
-        places.get(loc)
-        or next(inside, None)
-        or places.get(loc[:-1])
-        or next(section, None)
-        or str(path or "command line")
-    )
+    inside = [where for at, where in places.items() if at[: len(loc)] == loc]
+    section = [where for at, where in places.items() if len(loc) > 1 and at[:1] == loc[:1]]
+    found = [places.get(loc), *inside[:1], places.get(loc[:-1]), *section[:1], str(path or "command line")]
+    return next(where for where in found if where)
 
 
 def _check_no_booleans(
@@ -257,12 +251,10 @@ def _check_no_booleans(
         here, got = (*at, key), getattr(part, key)
         if isinstance(value, dict):
             _check_no_booleans(value, got, here, places, path)
-        elif (isinstance(value, bool) and not isinstance(got, bool)) or _has_booleans(value):
+        elif not isinstance(got, bool) and any(
+            isinstance(v, bool) for v in (value if type(value) is list else [value])
+        ):
             raise UserError(f"{_place(here, places, path)}: '{'.'.join(here)}' is {value!r}: expected a number")
-
-
-def _has_booleans(value: Any) -> bool:
-    return isinstance(value, list) and any(isinstance(item, bool) for item in value)
 
 
 def _known_keys() -> list[str]:

@@ -5,10 +5,10 @@ Only the standard library is imported here, so that the Kaggle kernel can rebuil
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Any, Literal, get_type_hints
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
-from configs.forms import misfit
+from configs.forms import from_json
 
 
 def _require(condition: bool, key: str, fact: str) -> None:
@@ -17,7 +17,7 @@ def _require(condition: bool, key: str, fact: str) -> None:
 
 
 def require_plain(name: str, key: str) -> None:
-    """Raises ValueError if the name cannot name one of our folders, or would leave the parent folder."""
+    """Raises ValueError if the name is not safe as the name of one of our folders."""
     plain = name.replace("-", "").replace("_", "").replace(".", "")
     _require(plain.isalnum() and not name.startswith("."), key, "may only have letters, digits, '-', '_' and '.'")
     _require(not name.endswith((".partial", ".old")), key, "must not end with .partial or .old")
@@ -53,11 +53,8 @@ class FeatureConfig:
         _require(self.hop_length > 0, "hop_length", "must be above 0")
         _require(self.n_mels > 0, "n_mels", "must be above 0")
         _require(0 <= self.f_min < self.f_max, "f_min", "must be between 0 and f_max")
-        _require(
-            self.f_max <= self.sample_rate / 2,
-            "f_max",
-            f"is above half the sample rate: {self.f_max:g} > {self.sample_rate / 2:g}",
-        )
+        nyquist = self.sample_rate / 2
+        _require(self.f_max <= nyquist, "f_max", f"is above half the sample rate: {self.f_max:g} > {nyquist:g}")
         _require(self.log_floor > 0, "log_floor", "must be above 0: silence would give -inf")
         _require(self.trim_db is None or self.trim_db > 0, "trim_db", "must be above 0, or null")
         _require(0.5 <= self.speed <= 2, "speed", "must be between 0.5 and 2")
@@ -168,24 +165,17 @@ class TrainConfig:
             _require(getattr(self, key) > 0, key, "must be above 0")
         least = self.crop_seconds_min
         _require(least is None or 0 < least <= self.crop_seconds, "crop_seconds_min", "must be in (0, crop_seconds]")
-        _require(
-            not (self.compile and least),
-            "compile",
-            "and crop_seconds_min cannot be combined: a compiled network takes one crop length",
-        )
-        _require(
-            all(0.5 <= speed <= 2 and speed != 1 for speed in self.speeds),
-            "speeds",
-            "must be between 0.5 and 2, and not 1",
-        )
+        fixed = "and crop_seconds_min cannot be combined: a compiled network takes one crop length"
+        _require(not (self.compile and least), "compile", fixed)
+        valid = all(0.5 <= speed <= 2 and speed != 1 for speed in self.speeds)
+        _require(valid, "speeds", "must be between 0.5 and 2, and not 1")
         _require(len(set(self.speeds)) == len(self.speeds), "speeds", "must not repeat a value")
-        _require(self.weight_decay >= 0, "weight_decay", "must not be negative")
-        _require(0 <= self.warmup < 1, "warmup", "must be in [0, 1)")
-        _require(0 <= self.label_smoothing < 1, "label_smoothing", "must be in [0, 1)")
+        for key in ("weight_decay", "finetune_epochs"):
+            _require(getattr(self, key) >= 0, key, "must not be negative")
+        for key in ("warmup", "label_smoothing", "ema"):
+            _require(0 <= getattr(self, key) < 1, key, "must be in [0, 1)")
         for key in ("unverified_weight", "bootstrap", "truncate"):
             _require(0 <= getattr(self, key) <= 1, key, "must be in [0, 1]")
-        _require(0 <= self.ema < 1, "ema", "must be in [0, 1)")
-        _require(self.finetune_epochs >= 0, "finetune_epochs", "must not be negative")
         _require(self.average_epochs <= self.epochs, "average_epochs", "must not exceed epochs")
         _require(self.average_epochs == 1 or self.keep == "last", "average_epochs", "needs keep=last")
         _require(0 <= self.seed < 2**32, "seed", "must be between 0 and 2**32 - 1")
@@ -254,22 +244,16 @@ def to_dict(cfg: Config) -> dict[str, Any]:
     return asdict(cfg)
 
 
-def from_dict(values: dict[str, Any], kind: type = Config) -> Any:
+def from_dict(values: Any) -> Config:
     """The inverse of `to_dict`. Raises ValueError on an unknown key (a config of another version of the kit) and on a
     value of the wrong type or out of bounds."""
-    if not isinstance(values, dict):
-        raise ValueError(f"{kind.__name__} is {values!r}: expected settings")
-    hints = get_type_hints(kind)
-    known = {f.name for f in fields(kind)}
-    if extra := sorted(set(values) - known):
-        raise ValueError(f"{kind.__name__} has no setting {extra[0]!r}: another version of the kit wrote it")
-    parts = {k: from_dict(v, hints[k]) if is_dataclass(hints[k]) else v for k, v in values.items()}
-    if wrong := [fault for k, v in parts.items() if not is_dataclass(hints[k]) and (fault := misfit(v, hints[k], k))]:
-        raise ValueError(f"{kind.__name__}: {wrong[0]}")
     try:
-        return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in parts.items()})  # JSON has no tuples
+        cfg = from_json(Config, values)
     except ArithmeticError as error:  # of absurd numbers
-        raise ValueError(f"{kind.__name__}: {error}") from None
+        raise ValueError(f"a config with {error}") from None
+    if unknown := sorted(_flat(values).keys() - _flat(to_dict(cfg)).keys()):
+        raise ValueError(f"no setting {unknown[0]!r}: another version of the kit wrote it")
+    return cfg
 
 
 def config_hash(part: Any) -> str:
@@ -279,12 +263,13 @@ def config_hash(part: Any) -> str:
 
 def differences(one: Config, other: Config) -> list[str]:
     """The differences of two configs, as 'train.epochs: 20 -> 30' lines."""
-
-    def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-        out: dict[str, Any] = {}
-        for key, value in values.items():
-            out |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-        return out
-
-    a, b = flat(to_dict(one)), flat(to_dict(other))
+    a, b = _flat(to_dict(one)), _flat(to_dict(other))
     return [f"{key}: {a[key]} -> {b[key]}" for key in a if a[key] != b[key]]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{'train': {'epochs': 3}} -> {'train.epochs': 3}."""
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        out |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return out

@@ -21,7 +21,7 @@ from typing import Any
 from configs.schema import Config
 from console.errors import UserError
 
-# The kit's own folders: their version is the git revision, so they do not count as user code.
+# The kit's own folders. They have the git revision as version and are not user code.
 KIT = {"ablation", "benchmarks", "blending", "configs", "console", "features", "folds", "input", "metrics", "models"}
 KIT |= {"runs", "submission", "training", "tuning"}
 INSTALLED = {"site-packages", "dist-packages"}
@@ -101,8 +101,8 @@ def load_callable(
         raise UserError(f"{key}: {name} is {type(found).__name__}, not callable: name a function or a class")
     try:
         signature = inspect.signature(found)
-        asked = [option for option in options or () if option in signature.parameters]
-        by_name = dict.fromkeys([*arguments, *asked]) if options is not None else {}
+        taken = [option for option in options or () if option in signature.parameters]
+        by_name = dict.fromkeys([*arguments, *taken]) if options is not None else {}
         signature.bind(**by_name) if by_name else signature.bind(*arguments)
     except TypeError as error:
         raise UserError(f"{key}: {name} must take ({', '.join(arguments)}), but takes {signature}: {error}") from None
@@ -138,7 +138,7 @@ def _split(name: str, key: str) -> tuple[str, str]:
     module, _, attribute = name.rpartition(":")
     parts = list(Path(module[:-3]).parts) if module.endswith(".py") else module.split(".")
     if not all(part.isidentifier() for part in (*parts, attribute)):
-        raise UserError(f"{key}: {name!r} is no name of code: write my_file:name or my_folder/my_file.py:name")
+        raise UserError(f"{key}: {name!r} does not name code: write my_file:name or my_folder/my_file.py:name")
     return ".".join(parts), attribute
 
 
@@ -153,7 +153,7 @@ def _find(module: str) -> tuple[str, Path] | None:
 
 
 def _imports(file: Path, module: str) -> Iterator[str]:
-    """The modules that a file may import, anywhere in it; some of these names may not be modules."""
+    """The modules that a file imports, anywhere in it; a name may also be a function of a module."""
     package = module if file.stem == "__init__" else module.rpartition(".")[0]
     for node in ast.walk(ast.parse(file.read_bytes(), file)):
         if isinstance(node, ast.Import):

@@ -11,8 +11,8 @@ from console.output import _flush, _prepare_streams, _print, complain
 def run_command(main: Callable[[], None]) -> None:
     """Run a verb's main(): a UserError becomes one line and exit status 2, Ctrl-C becomes 130.
 
-    Errors of the operating system, such as a full disk or a folder without write permission, and running out of
-    memory, on a GPU too, are reported in the same way.
+    Errors of the operating system, such as a full disk or a missing permission, and lack of memory (also of a GPU) are
+    reported in the same way.
     """
     same = "the same command without --force" if "--force" in sys.argv else "the same command"
     _prepare_streams()

@@ -1,4 +1,4 @@
-"""The command line of every command: one parser, with the options that several of them share."""
+"""The parser of all commands, with the options that several of them share."""
 
 import argparse
 import os
@@ -39,28 +39,28 @@ FILE: dict[str, Any] = {"type": as_path, "metavar": "FILE"}
 FOLDER: dict[str, Any] = {"type": as_path, "metavar": "DIR"}
 SHARED: dict[str, dict[str, Any]] = {
     "--input": FOLDER | {"default": INPUT, "help": "the competition (%(default)s)"},
-    "--work": FOLDER | {"default": WORK, "help": "all that is made (%(default)s)"},
+    "--work": FOLDER | {"default": WORK, "help": "folder of all output (%(default)s)"},
     "--config": FILE | {"help": "experiment file (configs/resnetish18.yaml)"},
-    "--runs": {"nargs": "+", "metavar": "NAME", "default": [], "help": "experiments (all that are finished)"},
-    "--predictions": FOLDER | {"help": "blend the <model>.npz in DIR, not our runs"},
+    "--runs": {"nargs": "+", "metavar": "NAME", "default": [], "help": "experiments (all finished ones)"},
+    "--predictions": FOLDER | {"help": "blend the <model>.npz in DIR, not runs"},
     "--ensemble": {"default": "default", "metavar": "NAME", "help": "work/ensembles/NAME/ (%(default)s)"},
     "--competition": {"metavar": "SLUG", "help": "its address on Kaggle (the name of the input folder)"},
     "--message": {"metavar": "TEXT", "help": "the submission's description"},
-    "--force": {"action": "store_true", "help": "make it again though nothing changed"},
+    "--force": {"action": "store_true", "help": "make it again even if nothing changed"},
     "--jobs": {"type": int, "metavar": "N", "default": 1, "help": "processes at once (%(default)s)"},
     "overrides": {"nargs": "*", "metavar": "key=value", "help": "override a config value: train.epochs=3"},
 }
 
 
 def command_parser(doc: str | None, examples: str = "", prog: str | None = None) -> argparse.ArgumentParser:
-    """The parser of a command. doc: its module's docstring; prog: 'python -m package.module', where it is no verb."""
+    """The parser of a command. doc: its module's docstring; prog: 'python -m package.module', if it is not a verb."""
     form = argparse.RawDescriptionHelpFormatter  # keeps the lines of the examples
     about = "\n\n".join(textwrap.fill(part, 79) for part in (doc or "").split("\n\n"))
     return argparse.ArgumentParser(prog, None, about, examples, formatter_class=form, allow_abbrev=False)
 
 
 def share(parser: argparse.ArgumentParser, *names: str, **texts: str) -> None:
-    """Add options of SHARED, by name or, where this command needs another help, as name=help."""
+    """Add options of SHARED, by name or, for another help text, as name=help."""
     for name in (*names, *texts):
         option = name if name in SHARED else f"--{name}"
         more = {"help": texts[name]} if name in texts else {}

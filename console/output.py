@@ -18,7 +18,7 @@ READER_LEFT = 128 + signal.SIGPIPE  # exit status of a command whose reader clos
 
 
 class Advance(Protocol):
-    """Called with the number of units just done; note: what else a bar shows, in the place of the units' count."""
+    """Called with the number of units just done. note: shown on a bar instead of the count."""
 
     def __call__(self, n: int, note: str = "") -> None: ...
 
@@ -29,12 +29,12 @@ def say(line: str) -> None:
 
 
 def warn(line: str) -> None:
-    """Print to standard error what the user should know but need not act on."""
+    """Print a warning to standard error."""
     complain("warning:", line)
 
 
 def complain(prefix: str, line: str) -> None:
-    """To standard error. On a terminal the prefix is coloured, unless NO_COLOR is set."""
+    """Print to standard error. On a terminal the prefix is coloured, unless NO_COLOR is set."""
     if sys.stderr is not None and sys.stderr.isatty():
         from rich.console import Console  # here: most commands never need it
 
@@ -68,7 +68,7 @@ def _end_unread(stream: TextIO) -> None:
 
 @contextmanager
 def muted() -> Iterator[None]:
-    """Nothing is said or warned of here: the process that started this one has done so already."""
+    """Discard output and warnings, because the parent process printed the same ones already."""
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         yield
 

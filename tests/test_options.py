@@ -15,7 +15,7 @@ def test_shared_options_are_those_of_every_command_with_a_help_of_its_own() -> N
     assert (args.runs, args.message, args.force, args.overrides) == (["x", "y"], "text", True, ["a=1", "b=2"])
     said = parser.format_help()
     assert "--work DIR" in said and "where" in said and "again" in said and "examples:\n  as typed" in said
-    assert "all that is made" not in said and "the competition (input/freesound-audio-tagging)" in said
+    assert "folder of all output" not in said and "the competition (input/freesound-audio-tagging)" in said
 
 
 def test_a_mistyped_option_ends_with_the_usage(capsys: pytest.CaptureFixture[str]) -> None:

@@ -98,8 +98,8 @@ def test_a_stop_is_told_here_alone_and_ends_the_workers(how: signal.Signals) -> 
 
 
 def test_a_killed_worker_is_one_line_with_the_remedy() -> None:
-    told = "^a process that counts ended too early: .* memory ran out; the same command goes on$"
-    with pytest.raises(UserError, match=told), worker_processes(2, "counts") as pool:
+    message = "^a process that counts ended too early: .* out of memory: run the same command to continue$"
+    with pytest.raises(UserError, match=message), worker_processes(2, "counts") as pool:
         jobs = [pool.submit(time.sleep, 60) for _ in range(9)]
         pids = list(pool._processes)  # type: ignore[attr-defined]
         os.kill(pids[0], signal.SIGKILL)
@@ -117,9 +117,9 @@ def test_the_workers_of_a_killed_process_end() -> None:
         assert len(pids) == 2 and ended(pids)
 
 
-MASK = "import signal; from configs.processes import STOPS, worker_processes\n" + (
+MASK = "import signal; from configs.processes import SIGNALS, worker_processes\n" + (
     "with worker_processes(1, 'waits') as pool:\n"
-    "    print(pool.submit(signal.pthread_sigmask, signal.SIG_BLOCK, []).result() >= STOPS)\n"
+    "    print(pool.submit(signal.pthread_sigmask, signal.SIG_BLOCK, []).result() >= SIGNALS)\n"
 )
 
 

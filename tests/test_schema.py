@@ -92,7 +92,7 @@ def test_a_config_survives_json():
 def test_a_setting_of_another_version_is_an_error():
     values = to_dict(Config())
     values["train"]["optimiser"] = "sgd"
-    with pytest.raises(ValueError, match="TrainConfig has no setting 'optimiser'"):
+    with pytest.raises(ValueError, match=r"no setting 'train\.optimiser'"):
         from_dict(values)
 
 
@@ -128,6 +128,6 @@ def test_the_schema_needs_the_standard_library_only():
 
 
 @pytest.mark.parametrize("values", [[], None, "train", {"train": ["lr"]}, {"train": 3}, {"train": None}])
-def test_what_is_no_mapping_is_no_config(values: Any) -> None:
-    with pytest.raises(ValueError, match="expected settings"):
+def test_settings_must_be_a_mapping(values: Any) -> None:
+    with pytest.raises(ValueError, match=r"^(it|train) is "):
         from_dict(values)

@@ -129,9 +129,9 @@ def test_no_file_of_the_user_replaces_one_of_python(here: Path) -> None:
     [
         ("", "my_nt:Net", r"model\.name: no file my_nt\.py for my_nt:Net in /"),
         ("", "pack.net:Net", r"no file pack/net\.py for pack\.net:Net in /"),
-        ("", "my_net:", "'my_net:' is no name of code: write my_file:name"),
-        ("", "../my_net.py:Net", "'../my_net.py:Net' is no name of code"),
-        ("", "/tmp/my_net.py:Net", "'/tmp/my_net.py:Net' is no name of code"),
+        ("", "my_net:", "'my_net:' does not name code: write my_file:name"),
+        ("", "../my_net.py:Net", "'../my_net.py:Net' does not name code"),
+        ("", "/tmp/my_net.py:Net", "'/tmp/my_net.py:Net' does not name code"),
         ("class Nett: ...", "my_net:Net", r"my_net\.py has no 'Net', did you mean 'Nett'\?"),
         ("Net = 3", "my_net:Net", "my_net:Net is int, not callable"),
         ("def Net(n_classes): ...", "my_net:Net", r"must take \(n_classes, in_channels\), but takes \(n_classes\): "),
