@@ -1,4 +1,4 @@
-"""Results of runs -> the difference that each technique makes, with its error, and the table of them all."""
+"""Results of runs -> the difference that each technique makes, with its standard error, and their table."""
 
 import math
 import statistics
@@ -12,23 +12,21 @@ from ablation.techniques import CONDITIONS, Comparison, Plan
 from configs.files import write
 
 Results = Mapping[Id, Mapping[str, Any]]
-FEWEST = 3  # pairs of runs that a verdict takes
+FEWEST = 3  # pairs of runs that a verdict needs
 HEADER = ["technique", "off", "difference", "SE", "n", "time", "verdict", "note"]
 
 
 @dataclass(frozen=True)
 class Effect:
-    """Of a technique on a condition. off: mean MAP@3 without it. difference: of the mean with it. se: standard error of
-    the difference, NaN for one pair. n: pairs of runs. time: median of the pairs' ratio of seconds; `predicts`: of
-    prediction alone. equal: every pair has the same score, to the last bit."""
+    """The effect of a technique on a condition."""
 
-    off: float
-    difference: float
-    se: float
-    n: int
-    time: float
-    predicts: bool
-    equal: bool
+    off: float  # mean MAP@3 without the technique
+    difference: float  # of the mean with it
+    se: float  # standard error of the difference; NaN for one pair
+    n: int  # pairs of runs
+    time: float  # median of the pairs' ratios of seconds
+    predicts: bool  # whether these are seconds of prediction alone
+    equal: bool  # whether the two scores of every pair are equal to the last bit
 
     @property
     def verdict(self) -> str:
@@ -42,11 +40,11 @@ class Effect:
 
 
 def effect(comparison: Comparison, condition: str, results: Results) -> Effect | None:
-    """Over the folds and seeds for which there are both runs; None where there is no such pair."""
+    """The effect over the folds and seeds that have both runs; None without such a pair."""
     pairs = [
-        (results[condition, comparison.on, fold, seed], results[condition, comparison.off, fold, seed])
-        for where, recipe, fold, seed in results
-        if (where, recipe) == (condition, comparison.on) and (condition, comparison.off, fold, seed) in results
+        (on, results[off])
+        for id, on in results.items()
+        if id[:2] == (condition, comparison.on) and (off := id._replace(recipe=comparison.off)) in results
     ]
     if not pairs:
         return None

@@ -1,4 +1,4 @@
-"""One run of the ablation: train a fold, or predict with one that is trained, score it on true labels, write a JSON."""
+"""A run of the ablation: train a fold, or predict with a trained one, score it by true labels, write a JSON file."""
 
 import contextlib
 import json
@@ -7,7 +7,7 @@ import time
 import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from configs.files import write
 from configs.forms import read_json
@@ -21,36 +21,36 @@ if TYPE_CHECKING:
     from runs.run_folder import Run
 
 
-Id = tuple[str, str, int, int]  # condition, recipe, fold, seed
+class Id(NamedTuple):
+    condition: str
+    recipe: str
+    fold: int
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.condition} {self.recipe} fold {self.fold} seed {self.seed}"
 
 
 @dataclass(frozen=True)
 class Trial:
-    """paths: the competition of the condition, and where features, folds and runs lie. truth: the competition with the
-    true labels. weights_of: the experiment that predicts, where nothing is trained. keep: others need the run folder.
-    key: hash of all that decides the result."""
+    """One run, made or to make."""
 
     id: Id
-    needs: tuple[Id, ...]
+    needs: tuple[Id, ...]  # runs that must be finished before
     cfg: Config
-    paths: Paths
-    truth: Path
-    weights_of: str | None
-    keep: bool
-    key: str
-    file: Path
-
-    @property
-    def what(self) -> str:
-        condition, recipe, fold, seed = self.id
-        return f"{condition} {recipe} fold {fold} seed {seed}"
+    paths: Paths  # the competition of the condition, and the folder of features, folds and runs
+    truth: Path  # the competition with the true labels
+    weights_of: str | None  # the experiment whose weights predict; None: train
+    keep: bool  # whether other runs need the run folder
+    key: str  # hash of all that decides the result
+    file: Path  # of the result
 
     @property
     def run(self) -> Path:
-        return self.paths.run(self.cfg.name, self.id[2])
+        return self.paths.run(self.cfg.name, self.id.fold)
 
     def result(self) -> dict[str, Any] | None:
-        """What was found, None where there is nothing or it was made with other settings or data."""
+        """The result; None if there is none, or only one of other settings or data."""
         try:
             found: dict[str, Any] = read_json(self.file, dict, "")
         except UserError:
@@ -59,15 +59,17 @@ class Trial:
 
 
 def run_trial(trial: Trial) -> str:
-    """Do it and write its file; what went wrong in one line, '' where nothing did. What the kit says goes to a .log
-    beside the file, which stays where the run failed."""
+    """Make a run and write its file. Returns the error in one line, '' without one. The output goes to a .log next to
+    the file, which is removed unless the run fails."""
     trial.file.parent.mkdir(parents=True, exist_ok=True)
     log = trial.file.with_suffix(".log")
-    writing = log.open("w", buffering=1, encoding="utf-8", errors="backslashreplace")
-    with writing as out, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+    lines = log.open("w", buffering=1, encoding="utf-8", errors="backslashreplace")
+    with lines as out, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         try:
-            _write(trial, _predict(trial) if trial.weights_of else _train(trial))
-        except Exception as error:  # whatever it is, the other runs go on
+            found = _predict(trial) if trial.weights_of else _train(trial)
+            result = {"key": trial.key, **trial.id._asdict(), **found, "config": to_dict(trial.cfg)}
+            write(trial.file, json.dumps(result, indent=1))
+        except Exception as error:  # the other runs continue
             traceback.print_exc()
             fact = " ".join(str(error).split())[:300]
             return fact if isinstance(error, UserError) else f"{type(error).__name__}: {fact} (see {log})"
@@ -81,13 +83,13 @@ def _train(trial: Trial) -> dict[str, Any]:
     from runs.run_folder import partial_of, read_run
     from training.train import train_folds
 
-    competition = load_competition(trial.paths.input)  # nor the first of all for the features
-    for clips in (competition.train, competition.test):
+    competition = load_competition(trial.paths.input)
+    for clips in (competition.train, competition.test):  # before the clock starts
         open_features(trial.cfg.features, clips, trial.paths.features)
-    for left in (trial.run, partial_of(trial.run)):  # by a run that was killed: the time would be wrong
+    for left in (trial.run, partial_of(trial.run)):  # of a killed process; continued, the time would be wrong
         shutil.rmtree(left, ignore_errors=True)
     started = time.process_time()
-    train_folds(trial.cfg, [trial.id[2]], trial.paths)
+    train_folds(trial.cfg, [trial.id.fold], trial.paths)
     seconds = time.process_time() - started
     run = read_run(trial.run)
     found = _scores(trial, run, run.oof.probs) | {"seconds": round(seconds, 2)}
@@ -97,7 +99,7 @@ def _train(trial: Trial) -> dict[str, Any]:
 
 
 def _predict(trial: Trial) -> dict[str, Any]:
-    """Its seconds are those of prediction alone, and `ratio` is to the settings that the weights came with."""
+    """seconds: of prediction alone; ratio: of these to the seconds with the settings of the training."""
     import torch
 
     from features.store import open_features
@@ -107,7 +109,7 @@ def _predict(trial: Trial) -> dict[str, Any]:
     from runs.run_folder import read_run, read_trained
 
     assert trial.weights_of is not None
-    folder = trial.paths.run(trial.weights_of, trial.id[2])
+    folder = trial.paths.run(trial.weights_of, trial.id.fold)
     store = open_features(trial.cfg.features, load_competition(trial.paths.input).train, trial.paths.features)
     trained, seconds = read_trained(folder), []
     for cfg in (trained.config, trial.cfg):
@@ -120,7 +122,7 @@ def _predict(trial: Trial) -> dict[str, Any]:
 
 
 def _scores(trial: Trial, run: "Run", probs: "np.ndarray") -> dict[str, Any]:
-    """map3 and accuracy by the true labels of all out-of-fold clips, map3_given by the labels that the run had."""
+    """map3 and accuracy by the true labels of all out-of-fold clips, map3_given by the labels used in training."""
     import numpy as np
 
     from input.competition import load_competition
@@ -135,8 +137,3 @@ def _scores(trial: Trial, run: "Run", probs: "np.ndarray") -> dict[str, Any]:
     truth, given = rows_of(trial.truth), rows_of(trial.paths.input)
     scores = {"map3": map_at_3(probs, truth), "accuracy": accuracy(probs, truth), "map3_given": map_at_3(probs, given)}
     return {**scores, "clips": len(truth), "git_revision": run.manifest.git_revision}
-
-
-def _write(trial: Trial, found: dict[str, Any]) -> None:
-    names = dict(zip(("condition", "recipe", "fold", "seed"), trial.id, strict=True))
-    write(trial.file, json.dumps({"key": trial.key, **names, **found, "config": to_dict(trial.cfg)}, indent=1))

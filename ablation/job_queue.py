@@ -1,4 +1,4 @@
-"""The plan on the data: which runs there are, in which order, and doing those that are missing."""
+"""Plan and data -> the runs in order; make those that are missing."""
 
 import hashlib
 import json
@@ -17,23 +17,26 @@ from configs.processes import worker_processes
 from configs.schema import to_dict
 from console.output import say, warn
 from folds.assign import fold_number
+from metrics.metric import find_metric
 
 NOISE_SEED = 0
 
 
 @dataclass(frozen=True)
 class Data:
-    """A condition's competition. key: hash of its tables, its sound and the true labels."""
+    """The competition of a condition."""
 
     folder: Path
-    key: str
+    key: str  # hash of tables, sound and true labels
 
 
 def open_data(clean: Path, work: Path) -> dict[str, Data]:
-    """The competition of each condition; the noisy one is written at the first call. Raises UserError on bad input."""
+    """The competition of each condition; the noisy one is written if it is missing. Raises UserError on bad input."""
     from input.competition import load_competition
 
     competition = load_competition(clean)
+    if competition.metric != "map@3":
+        say(f"{clean}: the ablation compares MAP@3, not the competition's {find_metric(competition.metric).title}")
     folders = {CONDITIONS[0]: clean, CONDITIONS[1]: work / "noisy-competition"}
     write_noisy(competition, folders[CONDITIONS[1]], NOISE_SEED)
     truth = _data_key(clean)
@@ -41,8 +44,8 @@ def open_data(clean: Path, work: Path) -> dict[str, Data]:
 
 
 def make_trials(plan: Plan, recipes: list[Recipe], data: dict[str, Data], seeds: int, work: Path) -> list[Trial]:
-    """All runs of these recipes (in an order in which they can be run), the first fold of every recipe before the
-    second of any: fold f runs with the seed f, in the next round with f + the number of folds, and so on."""
+    """All runs of these recipes, needed ones first, and the first fold of every recipe before the second of any.
+    Fold f has seed f in the first round, f + the number of folds in the second, and so on."""
     kept = {need for recipe in plan.recipes.values() for need in recipe.needs}
     n_folds = _n_folds(plan)
     found: dict[Id, Trial] = {}
@@ -55,15 +58,15 @@ def make_trials(plan: Plan, recipes: list[Recipe], data: dict[str, Data], seeds:
 
 
 def rounds_found(plan: Plan, work: Path) -> int:
-    """How many seeds of each fold have results, those that do not count any more among them."""
+    """The number of seeds per fold that have results, outdated ones included."""
     found = [fold_number(f.stem.partition("-")[2]) for name in CONDITIONS for f in (work / name).glob("*/*-*.json")]
     return max((seed for seed in found if seed is not None), default=0) // _n_folds(plan) + 1
 
 
 def to_do(trials: list[Trial]) -> list[Trial]:
-    """Those without a result, and those whose run folder one of these needs and does not find."""
+    """The runs without a result, and those whose run folder is missing although one of these needs it."""
     lacking = {trial.id for trial in trials if trial.result() is None}
-    for trial in reversed(trials):  # what is needed comes before what needs it
+    for trial in reversed(trials):  # a needed run comes before those that need it
         needed = any(trial.id in other.needs for other in trials if other.id in lacking)
         if needed and not (trial.run / "manifest.json").exists():
             lacking.add(trial.id)
@@ -71,7 +74,7 @@ def to_do(trials: list[Trial]) -> list[Trial]:
 
 
 def run_all(trials: list[Trial], workers: int) -> list[str]:
-    """Do these, several at a time, one thread each; 'what: why' of each that failed. Ctrl-C leaves what is done."""
+    """Make these runs, several at once, with one thread each. Returns 'run: reason' of each that failed."""
     waiting, running = {trial.id: trial for trial in trials}, dict[Future[str], Trial]()
     failed: dict[Id, str] = {}
     started = time.monotonic()
@@ -83,51 +86,49 @@ def run_all(trials: list[Trial], workers: int) -> list[str]:
                     running[pool.submit(run_trial, waiting.pop(trial.id))] = trial
                 ended = wait(running, return_when=FIRST_COMPLETED).done
                 if broken := any(isinstance(job.exception(), BrokenProcessPool) for job in ended):
-                    ended = wait(running).done  # it takes all that ran with it; the rest goes on in a new one
+                    ended = wait(running).done  # all running jobs are lost; the others run in a new pool
                 for job in ended:
                     trial = running.pop(job)
                     reason = "its process died" if job.exception() else job.result()
-                    _tell(trial, reason, failed)
-                _say_time(len(trials) - len(waiting) - len(running), len(trials), started)
-    return [f"{what[0]} {what[1]} fold {what[2]} seed {what[3]}: {why}" for what, why in failed.items()]
+                    _report(trial, reason, failed)
+                done = len(trials) - len(waiting) - len(running)
+                if done and done % 10 == 0:
+                    left = (time.monotonic() - started) / done * (len(trials) - done)
+                    say(f"{done} of {len(trials)} runs, {left / 60:.0f} min left")
+    return [f"{id}: {reason}" for id, reason in failed.items()]
 
 
 def _ready(waiting: dict[Id, Trial], running: Iterable[Trial], failed: dict[Id, str], free: int) -> list[Trial]:
-    """The first few that can be run; what needs a failed run fails here."""
+    """The next runs, at most `free`; a run that needs a failed one fails here."""
     open_ids = {*waiting, *(trial.id for trial in running)}
     found: list[Trial] = []
     for trial in list(waiting.values()):
         if lost := [need for need in trial.needs if need in failed]:
-            _tell(waiting.pop(trial.id), f"needs {lost[0][1]}, which failed", failed)
+            _report(waiting.pop(trial.id), f"needs {lost[0].recipe}, which failed", failed)
         elif len(found) < free and not open_ids & set(trial.needs):
             found.append(trial)
     return found
 
 
-def _tell(trial: Trial, reason: str, failed: dict[Id, str]) -> None:
+def _report(trial: Trial, reason: str, failed: dict[Id, str]) -> None:
     if reason:
         failed[trial.id] = reason
-        warn(f"{trial.what}: failed: {reason}")
+        warn(f"{trial.id}: failed: {reason}")
     elif found := trial.result():
-        say(f"{trial.what}: MAP@3 {found['map3']:.4f}, {found['seconds']:.0f} s of CPU")
-
-
-def _say_time(done: int, n: int, started: float) -> None:
-    if done and done % 10 == 0:
-        say(f"{done} of {n} runs, {(time.monotonic() - started) / done * (n - done) / 60:.0f} min left")
+        say(f"{trial.id}: MAP@3 {found['map3']:.4f}, {found['seconds']:.0f} s of CPU")
 
 
 def _make(
     recipe: Recipe, condition: str, fold: int, seed: int, data: dict[str, Data], found: dict[Id, Trial], work: Path
 ) -> Trial:
-    needs: dict[str, Id] = {name: (condition, name, fold, seed) for name in recipe.needs}
+    needs = {name: Id(condition, name, fold, seed) for name in recipe.needs}
     voters = {name: found[needs[name]].cfg.name for name in recipe.votes}
     weights_of = found[needs[recipe.predicts_with]].cfg.name if recipe.predicts_with else None
     cfg = config_of(recipe, seed, "any", voters)
-    basis = json.dumps([to_dict(cfg), fold, data[condition].key, weights_of], sort_keys=True)
-    key = hashlib.sha256(basis.encode()).hexdigest()[:12]
+    decisive = json.dumps([to_dict(cfg), fold, data[condition].key, weights_of], sort_keys=True)
+    key = hashlib.sha256(decisive.encode()).hexdigest()[:12]
     return Trial(
-        id=(condition, recipe.name, fold, seed),
+        id=Id(condition, recipe.name, fold, seed),
         needs=tuple(needs.values()),
         cfg=replace(cfg, name=f"{recipe.name}-{key}"),
         paths=Paths(data[condition].folder, work),

@@ -1,7 +1,8 @@
-"""A competition with true labels -> the same sound with labels as noisy as FSDKaggle2018's, the same on every machine.
+"""A competition with true labels -> the same sound with labels as noisy as FSDKaggle2018's, equal on every machine.
 
-There 3,710 of 9,473 labels are verified, so about 60 % are not. Of these, its authors estimate, 65 to 70 % or more are
-right in every class (E. Fonseca et al., "General-purpose tagging of Freesound audio with AudioSet labels", DCASE 2018).
+In FSDKaggle2018 3,710 of 9,473 labels are verified, so about 60 % are not. Its authors estimate that at least 65 to
+70 % of the unverified labels of each class are right (E. Fonseca et al., "General-purpose tagging of Freesound audio
+with AudioSet labels", DCASE 2018).
 """
 
 import hashlib
@@ -24,8 +25,8 @@ WRONG = 0.25  # of the unverified ones
 def noisy_labels(train: "pd.DataFrame", seed: int) -> "pd.DataFrame":
     """The table with other `label` and `verified`: exactly round(0.6 n) clips unverified, a quarter of these wrong.
 
-    A wrong label is never the true one, and each of the others is as likely. Who and what is decided by a hash of seed
-    and fname, so neither the order of the rows nor the machine matters. Other columns stay.
+    A wrong label is drawn evenly from the other classes. The draws are hashes of seed and fname, so neither the order
+    of the rows nor the machine matters. Other columns stay.
     """
     classes = sorted(set(train["label"]))
     truth = dict(zip(train["fname"], train["label"], strict=True))
@@ -39,9 +40,9 @@ def noisy_labels(train: "pd.DataFrame", seed: int) -> "pd.DataFrame":
 
 
 def write_noisy(clean: "Competition", folder: Path, seed: int) -> None:
-    """Kaggle's layout in `folder`: tables of their own, sound linked to that of `clean`, whose labels must all be true.
+    """Kaggle's layout in `folder`: new tables, and links to the sound of `clean`, whose labels must all be true.
 
-    What is there and right is not touched. Raises UserError where a label of `clean` is not verified.
+    Files that are right already are not touched. Raises UserError if a label of `clean` is not verified.
     """
     from input.layout import find_layout
 

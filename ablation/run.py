@@ -34,9 +34,9 @@ examples:
 
 def main() -> None:
     parser = command_parser(__doc__.partition("\n")[0], EXAMPLES, "python -m ablation.run")
-    parser.add_argument("--input", **FOLDER, required=True, help="competition whose labels are true")
+    parser.add_argument("--input", **FOLDER, required=True, help="competition with true labels")
     share(parser, "work", jobs="runs at once, one thread each (%(default)s)")
-    parser.add_argument("--techniques", **FILE, default=HERE / "techniques.yaml", help="what to try")
+    parser.add_argument("--techniques", **FILE, default=HERE / "techniques.yaml", help="the techniques to compare")
     parser.add_argument("--results", **FILE, default=HERE / "RESULTS.md", help="the table")
     parser.add_argument("--only", metavar="NAMES", help="these techniques: mixup,roll (all)")
     parser.add_argument("--conditions", metavar="NAMES", default="clean,noisy", help="of the labels (%(default)s)")
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def ablate(args: argparse.Namespace) -> None:
-    """Do the runs that are missing and write the table. Raises UserError on bad input, and at the end if any failed."""
+    """Make the missing runs and write the table. Raises UserError on bad input, and at the end if a run failed."""
     from ablation.job_queue import make_trials, open_data, rounds_found, run_all, to_do
     from ablation.techniques import CONDITIONS, read_plan
 
@@ -57,14 +57,14 @@ def ablate(args: argparse.Namespace) -> None:
     names = _chosen("--only", args.only, [c.name for c in plan.comparisons])
     conditions = _chosen("--conditions", args.conditions, CONDITIONS)
     busy = f"{work}: another ablation is running there: wait for it, or use another --work"
-    with lock(work, busy):  # two commands on one folder would run everything twice
+    with lock(work, busy):  # else two commands would make every run twice
         data = open_data(args.input, work)
         failed = []
         if not args.report:
             trials = make_trials(plan, plan.needed(names), data, args.seeds, work)
-            trials = [trial for trial in trials if trial.id[0] in conditions]
+            trials = [trial for trial in trials if trial.id.condition in conditions]
             todo = to_do(trials)
-            say(f"{len(trials)} runs, {len(trials) - len(todo)} of them found, {args.jobs} at once")
+            say(f"{len(trials)} runs, {len(trials) - len(todo)} of them finished, {args.jobs} at once")
             failed = run_all(todo, args.jobs)
         every = make_trials(plan, list(plan.recipes.values()), data, rounds_found(plan, work), work)
         report(plan, every, args)
@@ -73,24 +73,20 @@ def ablate(args: argparse.Namespace) -> None:
 
 
 def report(plan: "Plan", trials: "list[Trial]", args: argparse.Namespace) -> None:
-    """Write and print the table of all results there are."""
+    """Write and print the table of all results."""
     from ablation.effects import HEADER, rows_of, write_report
     from ablation.techniques import CONDITIONS, PLAIN
 
     results = {trial.id: found for trial in trials if (found := trial.result())}
-    seconds = sorted(r["seconds"] for (_, recipe, *_), r in results.items() if recipe == PLAIN)
+    seconds = sorted(r["seconds"] for id, r in results.items() if id.recipe == PLAIN)
     clips = {r["clips"] for r in results.values()}
-    about = [f"Made by `python -m ablation.run` from {len(results)} runs on {args.input.name}."]
+    about = f"Made by `python -m ablation.run` from {len(results)} runs on {args.input.name}."
     if seconds:
-        about.append(
-            f"A run of the plain recipe takes {seconds[len(seconds) // 2]:.0f} s of one core and is scored on "
-            f"{min(clips)} to {max(clips)} clips."
-        )
-    about.append(
-        "SE is the standard error of the difference over n pairs of runs. How to read it: README.md beside it."
-    )
+        about += f" A run of the plain recipe takes {seconds[len(seconds) // 2]:.0f} s of one core and is scored on"
+        about += f" {min(clips)} to {max(clips)} clips."
+    about += " SE is the standard error of the difference over n pairs of runs. README.md explains the table."
     tables = {condition: rows_of(plan, condition, results) for condition in CONDITIONS}
-    write_report(args.results, " ".join(about), tables)
+    write_report(args.results, about, tables)
     for condition, rows in tables.items():
         if rows:
             say(f"\n{condition}")

@@ -12,28 +12,28 @@ from console.errors import UserError, list_some
 
 PLAIN, GOOD = "plain", "good"
 CONDITIONS = ("clean", "noisy")
-OURS = ("name", "folds.", "train.seed")  # what pairs the runs; no technique may set it
-ALLOWED = {"set", "conditions", "against", "note"}  # of a technique
+FIXED = ("name", "folds.", "train.seed")  # equal in each pair of runs; no technique may set it
+ALLOWED = {"set", "conditions", "against", "note"}  # keys of a technique
 Settings = dict[str, Any]  # 'train.epochs' -> 15
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is run on each condition, fold and seed. predicts_with: the recipe whose weights predict, where nothing is
-    trained; votes: the recipes whose runs give pseudo-labels."""
+    """What runs on each of its conditions, folds and seeds."""
 
     name: str
     settings: Settings
     conditions: tuple[str, ...]
-    predicts_with: str | None = None
+    predicts_with: str | None = None  # the recipe whose weights predict; None: train
 
     @property
     def votes(self) -> tuple[str, ...]:
+        """The recipes whose runs give pseudo-labels."""
         return tuple(self.settings.get("pseudo.runs", ()))
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Recipes whose run of the same condition, fold and seed must be there first."""
+        """Recipes whose run of the same condition, fold and seed must be finished first."""
         return (self.predicts_with,) if self.predicts_with else self.votes
 
 
@@ -111,11 +111,11 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _parts(about: Any, where: str) -> tuple[Settings, str, tuple[str, ...]]:
-    """What a technique sets, against what, on which conditions."""
+    """The settings of a technique, the recipe it is compared with, and its conditions."""
     if not isinstance(about, dict) or not isinstance(about.get("set"), dict) or set(about) - ALLOWED:
-        raise UserError(f"{where}: a technique has 'set', a mapping, and maybe conditions, against and note")
-    if fixed := [key for key in about["set"] if str(key).startswith(OURS)]:
-        raise UserError(f"{where}: sets {list_some(fixed)}, which pairs the runs: leave it out")
+        raise UserError(f"{where}: expected 'set' (a mapping), and optionally conditions, against and note")
+    if fixed := [key for key in about["set"] if str(key).startswith(FIXED)]:
+        raise UserError(f"{where}: sets {list_some(fixed)}, which must be equal in all runs: remove it")
     return about["set"], about.get("against", PLAIN), _conditions(about, where)
 
 
@@ -130,7 +130,7 @@ def _add_good(plan: Plan, about: Any, techniques: dict[str, Any], file: Path) ->
     where = f"{file}: {GOOD}"
     names = about.get("of", ()) if isinstance(about, dict) else ()
     if not names or (unknown := sorted(set(names) - set(techniques))):
-        raise UserError(f"{where}: 'of' lists techniques; not one is {list_some(unknown if names else ())}")
+        raise UserError(f"{where}: 'of' must list techniques: unknown are {list_some(unknown if names else ())}")
     on = _conditions(about, where)
     plan.add(GOOD, {k: v for name in names for k, v in techniques[name]["set"].items()}, PLAIN, on)
     plan.comparisons.append(Comparison(GOOD, GOOD, PLAIN, on, "all at once: " + ", ".join(names)))
@@ -141,7 +141,7 @@ def _add_good(plan: Plan, about: Any, techniques: dict[str, Any], file: Path) ->
 
 
 def _check(recipe: Recipe, plan: Plan, file: Path) -> None:
-    """Every setting is one of the schema, and what is needed is run on the same conditions."""
+    """Raises UserError if a setting is not in the schema, or a needed recipe lacks one of the conditions."""
     try:
         config_of(recipe, 0, "check", dict.fromkeys(recipe.votes, "voter"))
     except UserError as error:
@@ -149,7 +149,7 @@ def _check(recipe: Recipe, plan: Plan, file: Path) -> None:
     others = {c.off for c in plan.comparisons if c.on == recipe.name} | set(recipe.needs)
     for other in others:
         if lacking := sorted(set(recipe.conditions) - set(plan.recipes[other].conditions)):
-            raise UserError(f"{file}: {recipe.name}: {other} is not run on {list_some(lacking)}: add it there")
+            raise UserError(f"{file}: {recipe.name}: {other} does not run on {list_some(lacking)}: add this condition")
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

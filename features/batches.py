@@ -1,4 +1,4 @@
-"""From the store to the network: crops and windows of many clips at once, gathered on the training device."""
+"""From the store to the network: crops and windows of many clips at once, gathered on the device that trains."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -11,11 +11,9 @@ from features.store import Store
 
 
 class Batches:
-    """The store's frames on a device, or mapped from disk if they do not fit.
+    """The store's frames on a device, or mapped from disk if they do not fit. No call waits for a GPU.
 
-    Nothing here waits for a GPU: the host may run ahead.
-
-    Both calls return (batch, 1, n_mels, n_frames) float32 on `device`. Short clips are padded with the log-mel of
+    `crop` and `at` return (batch, 1, n_mels, n_frames) float32 on `device`. Short clips are padded with the log-mel of
     silence, or with padding "repeat" by repeating the clip on both sides; a clip without frames is always silence.
     """
 

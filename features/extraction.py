@@ -1,4 +1,4 @@
-"""Sound files -> a packed feature store: clips in parts, in several processes, interrupted and resumed."""
+"""Sound files -> a packed feature store: in parts, by several processes; an interrupted extraction continues."""
 
 import gc
 import json
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 Job = tuple[FeatureConfig, list[tuple[str, str | None]], Path, str | None]  # settings, clips (fname, file), part, wave
 Extracted = tuple[np.ndarray, str]  # frames of a clip, and its fault
-COLUMNS = ("length", "fault", "stats", "crc")  # of a part's .npz: three for each clip, and the checksum of its frames
-PART = 64  # clips per part: small enough to lose little, large enough that the pool's overhead does not show
-STAGE, STAGE_FRAMES = 8, 24_000  # clips that are worked on together, and frames of them, 6 MB at 64 bands
-FORMAT = 3  # counts what changes the stored numbers or faults: 3, all of a sound is read and its faults have names
+COLUMNS = ("length", "fault", "stats", "crc")  # of a part's .npz: three per clip, and the checksum of the frames
+PART = 64  # clips per part: an interruption loses little, and the pool's overhead stays small
+STAGE, STAGE_FRAMES = 8, 24_000  # clips processed together, and their most frames, 6 MB at 64 bands
+FORMAT = 3  # to increase when stored numbers or faults change
 
 
-def _make(
+def make_store(
     cfg: FeatureConfig,
     fnames: Sequence[str],
     files: Sequence[str | None],
@@ -42,6 +42,7 @@ def _make(
     workers: int,
     wave: str | None = None,
 ) -> None:
+    """Make the folder of a store, see `features.store.open_features`; <final>.partial keeps finished parts."""
     from features.log_mel import empty_mel_bands
 
     partial = final.with_name(final.name + ".partial")
@@ -52,15 +53,11 @@ def _make(
     jobs = [job for job in jobs if not _is_made(job)]
     n_clips = sum(len(job[1]) for job in jobs)
     at = f" changed by {wave}" if wave else "" if cfg.speed == 1 else f" at speed {cfg.speed:g}"
-    say(
-        f"features: log-mel of {len(clips)} clips{at}"
-        + (f", {len(clips) - n_clips} done before" if n_clips < len(clips) else "")
-    )
-    if deaf := empty_mel_bands(cfg):
-        what = (
-            f"features.n_mels={cfg.n_mels}: {len(deaf)} of the bands lie between two bins of the FFT and hear nothing"
-        )
-        warn(f"{what}: fewer bands or a larger features.n_fft than {cfg.n_fft} would hear more")
+    before = f", {len(clips) - n_clips} done before" if n_clips < len(clips) else ""
+    say(f"features: log-mel of {len(clips)} clips{at}{before}")
+    if empty := empty_mel_bands(cfg):
+        fact = f"features.n_mels={cfg.n_mels}: {len(empty)} mel bands are always empty, as no FFT bin lies in them"
+        warn(f"{fact}: use fewer bands or a larger features.n_fft than {cfg.n_fft}")
     with progress("features", n_clips, "clips") as advance:
         for n in _run(jobs, workers):
             advance(n)
@@ -69,7 +66,7 @@ def _make(
 
 
 def _run(jobs: list[Job], workers: int) -> Iterator[int]:
-    """Do the jobs, in this process where a pool would take longer to start than to work."""
+    """Do the jobs; a single one in this process, because a pool takes longer to start."""
     if workers == 1 or len(jobs) < 2:
         yield from map(_extract_part, jobs)
         return
@@ -80,22 +77,22 @@ def _run(jobs: list[Job], workers: int) -> Iterator[int]:
 
 def _extract_in_worker(job: Job) -> int:
     n = _extract_part(job)
-    gc.freeze()  # joblib collects garbage after a call, once a second: 0.1 s to look at what PyTorch alone holds
+    gc.freeze()  # joblib collects garbage once a second, which takes 0.1 s for PyTorch's objects alone
     return n
 
 
 @cache
 def _blas() -> "ThreadpoolController":
-    """NumPy's, to be told to use one thread: more would wait for each other longer than they multiply."""
+    """NumPy's BLAS, to limit it to one thread: for such small products several threads are slower."""
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController().select(user_api="blas")
 
 
 def _extract_part(job: Job) -> int:
-    """Features of a few clips: their frames in <part>.f16, and then all else in <part>.npz, which says that it is done.
+    """Features of a few clips: the frames in <part>.f16, then the rest in <part>.npz, which marks the part as done.
 
-    An .npz that held the frames too would take five times as long to write and to read.
+    An .npz with the frames would take five times as long to write and to read.
     """
     import torch
 
@@ -120,7 +117,7 @@ def _extract_part(job: Job) -> int:
 
 
 def _in_stages(clips: Iterable[Extracted]) -> Iterator[list[Extracted]]:
-    """STAGE clips at a time, fewer where they are long: the same work on several in a row takes a little less time."""
+    """STAGE clips at a time, fewer if they are long: each step is a little faster for several clips in a row."""
     stage: list[Extracted] = []
     for clip in clips:
         stage.append(clip)
@@ -141,8 +138,8 @@ def _mean_and_square(frames: np.ndarray) -> np.ndarray:
 def _extract_clip(
     log_mel: Any, fname: str, file: str | None, cfg: FeatureConfig, change: "WaveAugmentation | None"
 ) -> Extracted:
-    """Its frames at cfg.speed, (0, n_mels) where nothing can be heard, and its fault, '' where there is none. change:
-    of its sound, before all else."""
+    """The frames at cfg.speed, (0, n_mels) without sound, and the fault, '' without one. change: applied to the wave
+    first."""
     from input.audio import AudioFault, read_wave
     from input.resample import at_speed
 
@@ -152,8 +149,8 @@ def _extract_clip(
             wave, reason = read_wave(file, cfg.sample_rate, keep_int16=cfg.speed == 1 and not change), ""
         except AudioFault as fault:
             wave, reason = fault.wave, str(fault)
-        except OSError as error:  # to be told: a store would remember it when the file can be read again
-            remedy = "make it readable, or remove it and go on with input.skip_unreadable=true"
+        except OSError as error:  # no fault of the clip, so it must not be stored
+            remedy = "make it readable, or remove it and use input.skip_unreadable=true"
             raise UserError(f"{file}: {error.strerror}: {remedy}") from None
     if wave is None:
         return np.zeros((0, cfg.n_mels), dtype=np.float32), reason
@@ -161,7 +158,7 @@ def _extract_clip(
 
 
 def _is_made(job: Job) -> bool:
-    """Whether a part was made before and is still what was written; one that is damaged goes."""
+    """Whether a part is there and intact; a damaged one is removed."""
     cfg, clips, part, _ = job
     if not part.exists():
         return False
@@ -169,13 +166,13 @@ def _is_made(job: Job) -> bool:
         with np.load(part) as data, part.with_suffix(".f16").open("rb") as frames:
             piece = {name: data[name] for name in COLUMNS}
             n_bytes = int(piece["length"].sum()) * cfg.n_mels * 2
-            same = _crc32(frames, n_bytes) == piece["crc"] and not frames.read(1)
+            same = crc32(frames, n_bytes) == piece["crc"] and not frames.read(1)
             if not same or {len(piece[name]) for name in COLUMNS[:-1]} != {len(clips)}:
                 raise ValueError("changed since it was written")
     except MemoryError:
         raise
-    except Exception as error:  # a damaged npz fails as OSError, ValueError, KeyError, BadZipFile and others
-        warn(f"{part}: damaged ({error}): made again")
+    except Exception as error:  # a damaged npz raises OSError, ValueError, KeyError, BadZipFile and others
+        warn(f"{part}: damaged ({error}): making it again")
         part.unlink()
         return False
     return True
@@ -191,7 +188,7 @@ def _assemble(parts: list[Path], clips: list[tuple[str, str | None]], cfg: Featu
                     values.append(np.atleast_1d(piece[name]))
             with part.with_suffix(".f16").open("rb") as frames:
                 shutil.copyfileobj(frames, out, 1 << 20)
-    for left in partial.glob(".*.part"):  # by an extraction that was interrupted
+    for left in partial.glob(".*.part"):  # of an interrupted extraction
         left.unlink()
     length, fault, stats, crc = (np.concatenate(values) for values in found.values())
     fname, (mean, square) = np.array([fname for fname, _ in clips]), stats.swapaxes(0, 1)
@@ -204,8 +201,9 @@ def _assemble(parts: list[Path], clips: list[tuple[str, str | None]], cfg: Featu
         part.with_suffix(".f16").unlink()
 
 
-def _crc32(stream: BinaryIO, n_bytes: int) -> int:
-    """Of the next so many bytes, or of all there are; a little at a time, since a part of long clips is large."""
+def crc32(stream: BinaryIO, n_bytes: int) -> int:
+    """The checksum of the next n_bytes of a stream, or of the rest if it is shorter; in blocks, because a part of long
+    clips is large."""
     crc = 0
     while n_bytes > 0 and (block := stream.read(min(n_bytes, 1 << 20))):
         crc = zlib.crc32(block, crc)

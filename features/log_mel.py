@@ -121,8 +121,8 @@ def _slaney_hz(mel: np.ndarray) -> np.ndarray:
 
 
 def _grouped(filters: np.ndarray) -> list[tuple[slice, slice, np.ndarray]]:
-    """For each group of neighbouring mel bands: its parts of the spectrum, the bands, and the filters (parts, bands). A
-    bin has two parts, real and imaginary, whose squares the product sums too."""
+    """For each group of neighbouring mel bands: a slice of the spectrum's parts, the bands, and filters (parts, bands).
+    A bin has two parts, real and imaginary; the product also sums their squares."""
     groups = []
     for first in range(0, filters.shape[1], GROUP):
         used = np.flatnonzero(filters[:, first : first + GROUP].any(axis=1))

@@ -25,20 +25,20 @@ from configs.schema import FeatureConfig
 from configs.user_code import hashes, source_files
 from console.errors import UserError
 from console.output import say
-from features.extraction import FORMAT, _crc32, _make
+from features.extraction import FORMAT, crc32, make_store
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-# A band that hardly ever changes, below the lowest FFT bin or above a codec's limit, must not turn what augmentation or
-# a test clip moves into it into thousands. In log-mel; a band with sound in it has 2 to 4.
+# Minimum standard deviation in log-mel. Bands with sound have 2 to 4. In a band that is nearly constant (below the
+# lowest FFT bin, above a codec's limit) a smaller one would turn shifted or test sound into values in the thousands.
 LEAST_STD = 0.5
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What of a store's manifest.json is read again."""
+    """The part of a store's manifest.json that is read."""
 
     clips_per_part: int
     crc32: dict[str, int | list[int]]  # of index.npz, and of each part of frames.f16
@@ -46,21 +46,17 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Store:
-    """frames (total, n_mels) float16, mapped from disk; clip i is frames[start[i] : start[i] + length[i]].
+    """The features of some clips; clip i has frames[start[i] : start[i] + length[i]]."""
 
-    mean, mean_square: (clips, n_mels) float32, per clip over its frames. faults: fname -> reason; such a clip may have
-    length 0. silence: the log-mel of digital silence, for padding. key: the hash that names the store.
-    """
-
-    key: str
+    key: str  # the hash that names the store
     fnames: tuple[str, ...]
-    frames: np.ndarray
-    start: np.ndarray
-    length: np.ndarray
-    mean: np.ndarray
-    mean_square: np.ndarray
-    faults: dict[str, str]
-    silence: float
+    frames: np.ndarray  # (total, n_mels) float16, mapped from disk
+    start: np.ndarray  # (clips,)
+    length: np.ndarray  # (clips,) frames
+    mean: np.ndarray  # (clips, n_mels) float32, over the frames of each clip
+    mean_square: np.ndarray  # likewise
+    faults: dict[str, str]  # fname -> reason; such a clip may have length 0
+    silence: float  # log-mel of digital silence, for padding
     frame_rate: float  # frames per second
 
     def rows(self, fnames: Sequence[str]) -> np.ndarray:
@@ -72,7 +68,7 @@ class Store:
 def open_features(
     cfg: FeatureConfig, clips: "pd.DataFrame", folder: Path, workers: int | None = None, wave: str | None = None
 ) -> Store:
-    """The store of these clips, which is made first if needed.
+    """The store of these clips; it is made if it does not exist.
 
     clips: fname and path, None for a missing file. wave: name of a user function that changes the sound. Raises
     UserError if the store is corrupted.
@@ -83,9 +79,9 @@ def open_features(
     final = folder / key
     if not final.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        with lock(final, on_wait=lambda: say(f"features: waiting for another process that makes {final}")):
+        with lock(final, on_wait=lambda: say(f"features: waiting for the process that makes {final}")):
             if not final.exists():  # another process may have made it while this one waited
-                _make(cfg, fnames, files, final, workers or len(os.sched_getaffinity(0)), wave)
+                make_store(cfg, fnames, files, final, workers or len(os.sched_getaffinity(0)), wave)
     return _open(final, cfg)
 
 
@@ -106,15 +102,15 @@ def _open(folder: Path, cfg: FeatureConfig) -> Store:
         raise UserError(f"{folder}: corrupted ({error}): delete this folder, then run the same command") from None
     fnames, length = tuple(index["fname"].tolist()), index["length"]
     shape = (int(length.sum()), cfg.n_mels)
-    mapped: np.ndarray = (
-        np.memmap(folder / "frames.f16", dtype=np.float16, mode="c", shape=shape)  # "c": torch wants it writable
-        if shape[0]
-        else np.zeros(shape, np.float16)
-    )
+    frames = np.zeros(shape, np.float16)
+    if shape[0]:
+        frames = np.memmap(
+            folder / "frames.f16", dtype=np.float16, mode="c", shape=shape
+        )  # "c": torch needs it writable
     return Store(
         key=folder.name,
         fnames=fnames,
-        frames=mapped,
+        frames=frames,
         start=np.cumsum(length) - length,
         length=length,
         mean=index["mean"],
@@ -135,7 +131,7 @@ def _checked_index(folder: Path, n_mels: int) -> dict[str, np.ndarray]:
         index = dict(data)
     per_part = np.add.reduceat(index["length"], np.arange(0, len(index["length"]), max(1, manifest.clips_per_part)))
     with (folder / "frames.f16").open("rb") as frames:
-        found = [_crc32(frames, int(n) * n_mels * 2) for n in per_part]
+        found = [crc32(frames, int(n) * n_mels * 2) for n in per_part]
         if found != manifest.crc32.get("frames.f16") or frames.read(1):
             raise ValueError("frames.f16 changed")
     return index
@@ -144,8 +140,8 @@ def _checked_index(folder: Path, n_mels: int) -> dict[str, np.ndarray]:
 def normalisation(store: Store, rows: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
     """The mean to subtract from the log-mel and the standard deviation to divide by, both (n_mels,) float32.
 
-    'per_mel': mean and standard deviation of each band over these clips, every clip with the same weight; 'global': of
-    all bands together; 'decibel': 0 and ln(10) / 10, which turns the natural logarithm of power into 10 log10.
+    'per_mel': of each band over these clips, every clip with the same weight; 'global': of all bands together;
+    'decibel': 0 and ln(10) / 10, which turns the natural logarithm of power into 10 log10.
     """
     if kind == "decibel":
         n_mels = store.frames.shape[1]

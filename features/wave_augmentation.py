@@ -1,4 +1,4 @@
-"""A user function on the sound of a clip, before its features: it makes copies of training clips."""
+"""A user function on the wave of a clip, before feature extraction: it makes copies of training clips."""
 
 import zlib
 

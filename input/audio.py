@@ -12,7 +12,7 @@ from input.containers import STREAMED, Container, read_container
 Wave = np.ndarray  # (samples,) float32, or int16 on request
 Decoded = tuple[np.ndarray, int, str]  # of a stream: samples, sample rate, fault
 UNKNOWN = 1 << 62  # frames; libsndfile uses an even larger number
-MOST_PER_BYTE = 64  # samples, above every usual codec; memory for a header that declares more grows in steps
+MOST_PER_BYTE = 64  # samples, above every usual codec; if a header declares more, memory is allocated in steps
 BLOCK = 1 << 16  # samples per channel
 TRUNCATED = "truncated"
 CANCELLED = 1e-4  # -40 dB: share of power left in the mean of channels of opposite phase
@@ -37,7 +37,7 @@ def read_wave(path: Path | str, sample_rate: int, keep_int16: bool = False) -> W
     can be decoded is read, even if the header declares another length. Full scale is 1; float files may exceed it.
     Raises AudioFault: 'empty', 'non-finite samples', 'samples beyond any scale', 'unreadable: ...'; and with a wave
     'silent', 'truncated', 'damaged: ...' and 'channels cancel out' (the loudest is kept). Raises OSError if the system
-    does not let the file be read: that is no fault of the clip.
+    cannot read the file, which is no fault of the clip.
     """
     parts, faults = _decode(path)
     waves = [_to_mono(*part, sample_rate, keep_int16 and len(parts) == 1, faults) for part in parts]
@@ -86,7 +86,7 @@ def _decode(path: Path | str) -> tuple[list[tuple[np.ndarray, int]], list[str]]:
                 decoded = [_decode_stream(source, container.least) for source in container.streams]
             parts, faults = _judge(container, decoded)
             if faults or not parts:
-                _check_given(file)
+                _check_readable(file)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
     if not parts:
@@ -131,8 +131,8 @@ def _decode_stream(source: bytes | io.FileIO, expected: int) -> Decoded:
 
 
 def _read_on(file: soundfile.SoundFile, dtype: str, size: int) -> tuple[np.ndarray, str]:
-    """Samples up to the end or a decoder error, and its message; the first block has `size` samples, so that usual
-    files are read in one piece."""
+    """Samples up to the end or a decoder error, and its message. The first block has `size` samples, so that a usual
+    file is read in one piece."""
     shape = (file.channels,) if file.channels > 1 else ()
     blocks, fault, got = [np.empty((0, *shape), dtype)], "", 0
     while got < file.frames and not fault:
@@ -161,8 +161,8 @@ def _words(error: Exception) -> str:
     return " ".join(text.split()).rstrip(".") or type(error).__name__
 
 
-def _check_given(file: io.FileIO) -> None:
-    """Raises OSError if the system cannot read the whole file: libsndfile reports that differently."""
+def _check_readable(file: io.FileIO) -> None:
+    """Raises OSError if the system cannot read the whole file, which libsndfile reports as a fault of the sound."""
     file.seek(0)
     while file.read(1 << 20):
         pass

@@ -1,4 +1,4 @@
-"""Corrected labels, for training only, never for a score."""
+"""Corrected labels: for training, never for a score."""
 
 import hashlib
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Download a competition from Kaggle, or its published copy from Zenodo, into input/<slug>/.
+"""Download a competition from Kaggle, or the copy of FSDKaggle2018 on Zenodo, into input/<slug>/.
 
 python -m input.download
 python -m input.download --zenodo
@@ -75,14 +75,16 @@ def download_competition(slug: str, folder: Path) -> None:
             )
             unpack(folder / f"{slug}.zip", folder)
         if wrong := misfits(folder, sizes):
-            raise UserError(f"{folder}: not the size that Kaggle lists: {list_some(wrong)}: remove them and try again")
+            raise UserError(
+                f"{folder}: not of the size that Kaggle lists: {list_some(wrong)}: remove them and try again"
+            )
         (folder / f"{slug}.zip").unlink(missing_ok=True)  # unpacked and checked: free its space
     find_layout(folder)
     say(f"complete -> {folder}")
 
 
 def _alone(folder: Path) -> AbstractContextManager[None]:
-    return lock(folder / "download", on_wait=lambda: say(f"{folder}: waiting for another process that downloads there"))
+    return lock(folder / "download", on_wait=lambda: say(f"{folder}: waiting for the process that downloads there"))
 
 
 def hints_for(slug: str) -> dict[int, str]:

@@ -1,4 +1,4 @@
-"""The official Kaggle client, imported only here: its pitfalls handled, its failures in one line."""
+"""The official Kaggle client, imported only here, with retries, hidden secrets and errors in one line."""
 
 import contextlib
 import io

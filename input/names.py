@@ -48,7 +48,7 @@ def file_key(name: str) -> str:
 
 
 def _as_utf8(name: str) -> str:
-    """What Python read as ASCII or Latin-1, in a locale of that, as the UTF-8 that it is; every other name as it is."""
+    """A UTF-8 name that Python decoded as ASCII or Latin-1, because of the locale, decoded again; others unchanged."""
     try:
         return os.fsencode(name).decode()
     except UnicodeError:

@@ -1,4 +1,4 @@
-"""Another sample rate or another speed, by torchaudio."""
+"""Change the sample rate or the speed of a wave, by torchaudio."""
 
 from fractions import Fraction
 from functools import lru_cache

@@ -15,7 +15,7 @@ from console.errors import UserError
 from models.cnn14 import Cnn14, front_end_differences
 from models.onednn_workarounds import widen_narrow_inputs
 from models.resnetish import STAGES, ResNetish
-from models.starting_weights import _warn_once, load_weights, read_state
+from models.starting_weights import load_weights, read_state, warn_once
 from models.vggish import AlexNet, VGGish
 
 # Each takes n_classes, in_channels, and any of width, dropout, pooling and n_mels.
@@ -35,14 +35,12 @@ def build_model(cfg: Config, n_classes: int, start: bool = True) -> nn.Module:
     """
     model = cfg.model
     if model.pretrained and not model.name.startswith("timm:"):
-        raise UserError(
-            f"model.pretrained: {model.name} has no weights to download: use a file with model.weights=FILE"
-        )
+        raise UserError(f"model.pretrained: {model.name} has no weights to download: use model.weights=FILE")
     network = _build_network(cfg, n_classes, model.pretrained and start)
     if model.weights and start:
         state = load_weights(network, read_state(Path(model.weights)), model.weights)
         if isinstance(network, Cnn14) and (differences := front_end_differences(cfg, state)):
-            _warn_once(f"{model.weights}: trained with other features, so it helps less: {'; '.join(differences)}")
+            warn_once(f"{model.weights}: trained with other features, so it helps less: {'; '.join(differences)}")
     widen_narrow_inputs(network)
     return network
 
@@ -82,7 +80,7 @@ def _check_options(model: ModelConfig, taken: Collection[str]) -> None:
 
 
 def _check_output(network: Any, cfg: Config, n_classes: int) -> None:
-    """Raises UserError unless the user's code made a network that returns logits for a batch of crops."""
+    """Raises UserError unless the user's network returns logits for a batch of crops."""
     name = cfg.model.name
     if not isinstance(network, nn.Module):
         raise UserError(f"model.name: {name} must return an nn.Module, but returns {type(network).__name__}")

@@ -1,4 +1,4 @@
-"""Which device and precision a network runs on, and what keeps its memory."""
+"""The device and precision of a network, and faster reuse of memory on a CPU."""
 
 import ctypes
 from collections.abc import Iterator
@@ -16,10 +16,10 @@ def memory_kept() -> Iterator[None]:
     """Keep freed memory in the process for the next tensor; return it to the system at the end.
 
     glibc returns each freed block of 32 MB or more at once, and activations are larger: in each step the system would
-    clear gigabytes again, page by page (man 3 mallopt). `make bench` measures the gain in training. The cost is memory,
-    mostly if batches differ in length: they leave holes that the next tensor does not fit. Use it in the main thread
-    before other threads start, because threads with their own heap keep it, and it is too small for large tensors.
-    glibc does not report its settings, so they stay changed. Other C libraries are not affected.
+    clear gigabytes again, page by page (man 3 mallopt). `make bench` measures the gain in training. The process needs
+    more memory, mostly if batches differ in length and leave holes that the next tensor does not fit. Use it in the
+    main thread before other threads start: existing threads keep their own heaps, too small for large tensors. The
+    settings stay changed, because glibc does not report the old ones. Other C libraries are not affected.
     """
     libc = ctypes.CDLL(None)
     mallopt, trim = getattr(libc, "mallopt", None), getattr(libc, "malloc_trim", None)
@@ -42,7 +42,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """'auto' -> the fastest: bf16 on newer GPUs and on CPUs that multiply faster in it, fp16 on older GPUs, else fp32.
+    """'auto' is the fastest: bf16 on newer GPUs and on CPUs that multiply faster in it, fp16 on older GPUs, else fp32.
     Raises UserError on fp16 for a CPU."""
     if name == "fp16" and device.type == "cpu":
         raise UserError("train.precision=fp16 needs a GPU, but the device is a CPU: use train.precision=auto")

@@ -11,16 +11,16 @@ LEAST = 3  # frames
 
 
 class WideEnough(nn.Conv2d):
-    """Pads the input with zeros to LEAST frames, and returns the frames of a Conv2d: same numbers, since its padding
-    is zeros."""
+    """Pads the input with zeros to LEAST frames and returns as many frames as a Conv2d: the same numbers, because its
+    own padding is zeros too."""
 
     def forward(self, x: Tensor) -> Tensor:
         n_frames = x.shape[3]
         reach = self.dilation[1] * (self.kernel_size[1] - 1) + 1
-        given = (n_frames + 2 * int(self.padding[1]) - reach) // self.stride[1] + 1
-        if n_frames >= LEAST or given < 1:  # too few for the kernel: the usual error
+        n_out = (n_frames + 2 * int(self.padding[1]) - reach) // self.stride[1] + 1
+        if n_frames >= LEAST or n_out < 1:  # n_out < 1: the usual error
             return super().forward(x)
-        return super().forward(nn.functional.pad(x, (0, LEAST - n_frames)))[..., :given]
+        return super().forward(nn.functional.pad(x, (0, LEAST - n_frames)))[..., :n_out]
 
 
 def widen_narrow_inputs(network: nn.Module) -> None:

@@ -22,17 +22,8 @@ ARRAYS: list[Any] = [  # allowed, since some checkpoints contain arrays too, e.g
     *((_scalar, "numpy.core.multiarray.scalar"), _scalar),  # a best score, for example
     *(np.ndarray, np.dtype, np.dtypes.Int64DType, np.dtypes.Float32DType, np.dtypes.Float64DType, argparse.Namespace),
 ]
-STATE_KEYS = (
-    "state_dict",
-    "model_state_dict",
-    "model_state",
-    "model",
-    "network",
-    "net",
-    "module",
-    "weights",
-    "checkpoint",
-)
+STATE_KEYS = ("state_dict", "model_state_dict", "model_state", "model")  # of the state dict in a checkpoint
+STATE_KEYS += ("network", "net", "module", "weights", "checkpoint")
 WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}  # PyTorch's, parts of names
 AVERAGED = "n_averaged"  # a counter in torch.optim.swa_utils.AveragedModel
 State = dict[str, torch.Tensor]
@@ -47,25 +38,25 @@ def load_weights(network: nn.Module, state: State, file: str) -> State:
     """
     own = network.state_dict()
     found = _unwrapped(state, own, file)
-    if odd := sorted(k for k, v in found.items() if k in own and not _can_stand_for(v, own[k])):
-        raise UserError(f"{file}: not starting weights: NaN, infinity or no plain numbers in {list_some(odd, 5)}")
-    aside = FRONT_END if isinstance(network, Cnn14) else ()
-    state = {k: v for k, v in found.items() if not k.startswith(aside)}
+    if unusable := sorted(k for k, v in found.items() if k in own and not _is_usable(v, own[k])):
+        raise UserError(f"{file}: not starting weights: NaN, infinity or no plain numbers in {list_some(unusable, 5)}")
+    skipped = FRONT_END if isinstance(network, Cnn14) else ()
+    state = {k: v for k, v in found.items() if not k.startswith(skipped)}
     first = next((k for k, v in own.items() if v.dim() == 4), None)
     if first in state:
         state[first] = _first_layer(state[first], own[first])
     head = tuple(f"{name}." for name in _classifier(network))
     absent = [k for k in own if k not in state and not k.startswith(head) and not k.endswith("num_batches_tracked")]
-    misfit = [k for k, v in state.items() if k in own and own[k].shape != v.shape]
+    reshaped = [k for k, v in state.items() if k in own and own[k].shape != v.shape]
     facts = {
         "unknown": [k for k in state if k not in own and not k.startswith(head)],
         "missing": absent,
-        "of another shape": [k for k in misfit if not k.startswith(head)],
+        "of another shape": [k for k in reshaped if not k.startswith(head)],
     }
     if any(facts.values()):
         text = "; ".join(f"{what} keys {list_some(sorted(keys), 5)}" for what, keys in facts.items() if keys)
         raise UserError(f"{file}: not the weights of this network: {text}")
-    network.load_state_dict({k: v for k, v in state.items() if k in own and k not in misfit}, strict=False)
+    network.load_state_dict({k: v for k, v in state.items() if k in own and k not in reshaped}, strict=False)
     return found
 
 
@@ -92,16 +83,16 @@ def _unwrapped(state: State, own: State, file: str) -> State:
     return {k.removeprefix(best[0]): v for k, v in state.items() if k.startswith(best[0])}
 
 
-def _can_stand_for(there: torch.Tensor, own: torch.Tensor) -> bool:
-    """Whether a tensor has finite numbers of our kind: no indices, no codes of a quantized network."""
+def _is_usable(there: torch.Tensor, own: torch.Tensor) -> bool:
+    """Whether a tensor has plain finite numbers: no indices, no codes of a quantized network."""
     plain = there.layout == torch.strided and there.device.type == "cpu" and not there.is_quantized
     real = not there.is_complex() and (there.is_floating_point() or not own.is_floating_point())
     return plain and real and bool(there.float().isfinite().all())
 
 
 @cache
-def _warn_once(line: str) -> None:
-    """Warn once, although the network is built before feature extraction and again for every fold."""
+def warn_once(line: str) -> None:
+    """Warn once, although a network is built before feature extraction and again for every fold."""
     warn(line)
 
 
@@ -139,7 +130,7 @@ def read_state(file: Path) -> State:
         else:
             with torch.serialization.safe_globals(ARRAYS):
                 state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # each format has its own errors; all are faults of the file
+    except Exception as error:  # each format has its own errors
         text = " ".join(str(error).split())
         if held := re.search(r"Unsupported global: GLOBAL (\S+)", text):
             reason = f"it has objects that may run code ({held[1]}): save only the network's state_dict()"

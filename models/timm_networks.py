@@ -25,7 +25,7 @@ def build_timm(name: str, n_classes: int, dropout: float, pretrained: bool, in_c
         network: nn.Module = timm.create_model(
             name, in_chans=in_channels, num_classes=n_classes, drop_rate=dropout, pretrained=pretrained
         )
-    except Exception as error:  # timm's networks and downloads raise all kinds
+    except Exception as error:  # timm's networks and downloads raise any kind
         fact = " ".join(str(error).split())[:200] or type(error).__name__
         if not pretrained:
             raise UserError(f"model.name: timm cannot build {name} for log-mel input ({fact})") from None

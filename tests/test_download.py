@@ -64,7 +64,7 @@ def test_an_interrupted_download_continues_in_another_run(
 
 def test_a_size_that_differs_from_the_listing_is_an_error(server: KaggleServer, tmp_path: Path) -> None:
     server.listed["train.csv"] = 999
-    with pytest.raises(UserError, match=r"not the size that Kaggle lists: train\.csv"):
+    with pytest.raises(UserError, match=r"not of the size that Kaggle lists: train\.csv"):
         download_competition("tiny", tmp_path / "tiny")
 
 

@@ -1,4 +1,4 @@
-"""The ablation: noise that is exact, differences by hand, runs that go on, and settings that exist."""
+"""The ablation: exact noise, differences by hand, runs that continue, and settings that exist."""
 
 import argparse
 import contextlib
@@ -18,7 +18,7 @@ import pytest
 from ablation import job_queue as trials
 from ablation import run as ablation
 from ablation.effects import effect, rows_of, write_report
-from ablation.job import Trial
+from ablation.job import Id, Trial
 from ablation.job_queue import make_trials, open_data, run_all, to_do
 from ablation.noisy_labels import noisy_labels, write_noisy
 from ablation.techniques import Comparison, Plan, config_of, read_plan
@@ -141,7 +141,7 @@ def test_every_recipe_is_a_config_and_every_technique_changes_what_it_says(name:
 
 
 def test_every_technique_of_the_schema_is_tried() -> None:
-    """A new key of the schema wants a row here, or a reason."""
+    """A new key of the schema needs a technique here, or a place in the list below."""
     tried = {key for recipe in PLAN.recipes.values() for key in recipe.settings}
     no_technique = {
         "name", "input.skip_unreadable", "input.corrections", "augment.extra", "augment.wave", "train.loss",
@@ -171,10 +171,10 @@ def test_the_good_recipe_is_all_and_each_is_left_out_once() -> None:
     ("text", "fact"),
     [
         ("mixup: {set: {augment.mixupalpha: 1}}", r"bad: unknown key 'augment\.mixupalpha', did you mean"),
-        ("mixup: {set: {train.seed: 1}}", r"sets train\.seed, which pairs the runs"),
+        ("mixup: {set: {train.seed: 1}}", r"sets train\.seed, which must be equal in all runs"),
         ("mixup: {set: {train.epochs: 2}, conditions: [loud]}", "expected a list of clean and noisy"),
         ("mixup: {set: {train.epochs: 2}, against: other}", "against 'other', which is not defined above"),
-        ("mixup: {set: {train.epochs: 2}, conditons: [clean]}", "a technique has 'set'"),
+        ("mixup: {set: {train.epochs: 2}, conditons: [clean]}", "expected 'set'"),
         ("mixup: {set: {pseudo.runs: [other]}}", "needs other, which is not defined above"),
     ],
 )
@@ -193,10 +193,10 @@ def result(map3: float, seconds: float, **more: float) -> dict[str, float]:
 def test_a_difference_by_hand() -> None:
     """Differences 0.1, 0.2, 0.3: mean 0.2, deviation 0.1, error 0.1 / sqrt 3; the fourth fold has no partner."""
     results = {
-        **{("clean", "off", k, k): result(score, 10) for k, score in enumerate((0.5, 0.6, 0.4))},
-        **{("clean", "on", k, k): result(score, s) for k, (score, s) in enumerate(((0.6, 11), (0.8, 30), (0.7, 12)))},
-        ("clean", "on", 3, 3): result(0.0, 1000),
-        ("noisy", "on", 0, 0): result(0.0, 1000),
+        **{Id("clean", "off", k, k): result(score, 10) for k, score in enumerate((0.5, 0.6, 0.4))},
+        **{Id("clean", "on", k, k): result(score, s) for k, (score, s) in enumerate(((0.6, 11), (0.8, 30), (0.7, 12)))},
+        Id("clean", "on", 3, 3): result(0.0, 1000),
+        Id("noisy", "on", 0, 0): result(0.0, 1000),
     }
     found = effect(Comparison("t", "on", "off", ("clean",)), "clean", results)
     assert found is not None
@@ -231,7 +231,7 @@ def test_the_table(tmp_path: Path) -> None:
             Comparison("x", "x", "plain", ("clean",)),
         ]
     )
-    results = {("clean", "plain", 0, 0): result(0.5, 10), ("clean", "roll", 0, 0): result(0.52, 2, ratio=1.9)}
+    results = {Id("clean", "plain", 0, 0): result(0.5, 10), Id("clean", "roll", 0, 0): result(0.52, 2, ratio=1.9)}
     rows = rows_of(plan, "clean", results)
     assert rows == [["roll", "0.5000", "+0.0200", "", "1", "1.90 of prediction", "too few runs", "a note"]]
     write_report(tmp_path / "R.md", "About.", {"clean": rows, "noisy": []})
@@ -296,7 +296,7 @@ def test_all_steps_and_continuing(clean: Path, tiny: Path, capsys: pytest.Captur
     assert [trial.id for trial in to_do(found)] == [("clean", "mixup", 0, 0)]
     (tiny.parent / "R.md").unlink()
     ablation.ablate(command(clean, tiny, jobs=1, only="mixup", conditions="clean"))
-    assert "4 runs, 3 of them found" in capsys.readouterr().out
+    assert "4 runs, 3 of them finished" in capsys.readouterr().out
     assert {file: file.stat().st_mtime_ns for file in others} == others
     scores = (trial.result() or {} for trial in found)
     assert [r["map3"] for r in scores] == [r["map3"] for r in results.values()]
@@ -316,7 +316,7 @@ def test_a_changed_technique_alone_is_run_again(clean: Path, tiny: Path) -> None
     tiny.write_text(TINY.replace("mixup_alpha: 0.4", "mixup_alpha: 0.5"))
     assert {trial.id[1] for trial in to_do(all_trials(clean, tiny))} == {"mixup"}
     tiny.write_text(TINY.replace("window_seconds: 0.5", "window_seconds: 0.6"))
-    shutil.rmtree(before[0].run)  # the weights of plain, clean, fold 0 are needed, so it is trained anew
+    shutil.rmtree(before[0].run)  # the weights of plain, clean, fold 0 are needed, so it is trained again
     again = {trial.id for trial in to_do(all_trials(clean, tiny))}
     assert again == {("clean", "short_windows", 0, 0), ("clean", "short_windows", 1, 1), ("clean", "plain", 0, 0)}
 
@@ -364,6 +364,18 @@ class Exit:
 
     def __reduce__(self) -> Any:
         return os._exit, (3,)
+
+
+def test_another_metric_of_the_competition_is_named(
+    clean: Path, tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.parent.joinpath("work").mkdir()
+    open_data(clean, tiny.parent / "work")
+    assert "MAP@3" not in capsys.readouterr().out
+    competition = dataclasses.replace(load_competition(clean), metric="accuracy")
+    monkeypatch.setattr("input.competition.load_competition", lambda *_: competition)
+    open_data(clean, tiny.parent / "work")
+    assert f"{clean}: the ablation compares MAP@3, not the competition's accuracy\n" in capsys.readouterr().out
 
 
 def test_unknown_names_are_errors(clean: Path, tiny: Path) -> None:

@@ -357,7 +357,7 @@ def test_a_damaged_part_is_reported_and_made_again(tmp_path, monkeypatch, capsys
         part.write_bytes({"half": data[: len(data) // 2], "nothing": b"", "junk": b"\x55" * len(data)}[damage])
     capsys.readouterr()
     store = open_features(CFG, clips, tmp_path / "features", workers=1)
-    assert re.search(r"part-00000\.npz: damaged \(.+\): made again", capsys.readouterr().err)
+    assert re.search(r"part-00000\.npz: damaged \(.+\): making it again", capsys.readouterr().err)
     assert same(store, undisturbed)
 
 
@@ -385,7 +385,7 @@ def test_a_part_of_which_a_little_is_damaged_is_made_again(tmp_path, monkeypatch
         file.unlink()
     capsys.readouterr()
     assert same(open_features(CFG, clips, tmp_path / "features", workers=1), undisturbed)
-    assert re.search(rf"{file.stem}\.npz: damaged \(.+\): made again", capsys.readouterr().err)
+    assert re.search(rf"{file.stem}\.npz: damaged \(.+\): making it again", capsys.readouterr().err)
 
 
 def test_two_processes_make_it_once(tmp_path):
