@@ -29,7 +29,7 @@ def measure(quick: bool) -> list[Row]:
     with TemporaryDirectory() as name:
         folder = Path(name)
         files = write_clips(folder / "wav", n)
-        rows, seconds = per_core(files * (1 if quick else 4), folder, rounds)  # what a store costs once counts little
+        rows, seconds = per_core(files * (1 if quick else 4), folder, rounds)  # many, so that fixed costs count little
         rows += two_processes(files * (2 if quick else 8), folder, rounds // 2 + 1)
     hours = f"{HOURS} h are {HOURS * 3600 / SECONDS * seconds / 60:.1f} min on one core"
     rows.append(Row(1, "FSDKaggle2018, training and test sound, projected", hours))
@@ -37,21 +37,21 @@ def measure(quick: bool) -> list[Row]:
 
 
 def per_core(files: Sequence[str], folder: Path, rounds: int) -> tuple[list[Row], float]:
-    """CPU time per clip of the three ways by turns, each in one thread of its own process; also ours in seconds."""
+    """CPU time per clip of the three ways in turn, each in one thread of its own process; and ours in seconds."""
     times = cpu_times({"ours": store_of, "torchaudio": torchaudio_way, "librosa": librosa_way}, rounds, files, folder)
     each = {way: median(times, way) / len(files) for way in times}
     rows = []
     for peer, goal in (("torchaudio", 3.0), ("librosa", 0.0)):
         ratio = quotient(times, peer, "ours")
         what = f"WAV to features, CPU time per 5 s clip; peer: soundfile, {peer}, log, np.save"
-        told = (f"{each['ours'] * 1e3:.2f} ms", f"{each[peer] * 1e3:.2f} ms", f"{ratio:.2f}x")
-        rows.append(Row(1, what, *told, "at least 3x" if goal else "", ratio >= goal if goal else None))
+        cells = (f"{each['ours'] * 1e3:.2f} ms", f"{each[peer] * 1e3:.2f} ms", f"{ratio:.2f}x")
+        rows.append(Row(1, what, *cells, "at least 3x" if goal else "", ratio >= goal if goal else None))
     return rows, each["ours"]
 
 
 def two_processes(files: Sequence[str], folder: Path, rounds: int) -> list[Row]:
-    """Wall time of one process for all files against two for half of them each, both started before; and the same of
-    copying memory, which processes share: what the machine gives at the time."""
+    """Wall time of one process for all files against two for half of them each, both started before; and the same for
+    copying memory, whose bandwidth processes share, as a measure of the machine."""
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
 
         def run(work: Callable[..., None], *parts: Sequence[str]) -> None:
@@ -73,13 +73,13 @@ def two_processes(files: Sequence[str], folder: Path, rounds: int) -> list[Row]:
     ):
         ratio = quotient(times, f"one {name}", f"two {name}")
         here, there = (f"{median(times, f'{n} {name}') / len(files) * 1e3:.2f} ms" for n in ("two", "one"))
-        told = (f"{what}; peer: all in one", here, there, f"{ratio:.2f}x")
-        rows.append(Row(1, *told, f"at least {goal}x" if goal else "", ratio >= goal if goal else None))
+        cells = (f"{what}; peer: all in one", here, there, f"{ratio:.2f}x")
+        rows.append(Row(1, *cells, f"at least {goal}x" if goal else "", ratio >= goal if goal else None))
     return rows
 
 
 def store_of(files: Sequence[str], folder: Path, name: str = "store") -> Store:
-    """The whole way of `train_fold.py`: decode, log-mel, statistics, packed file, checksums, opened. One thread."""
+    """As `train_fold.py` does it: decode, log-mel, statistics, packed file, checksums, open. One thread."""
     torch.set_num_threads(1)
     shutil.rmtree(folder / name, ignore_errors=True)
     with redirect_stdout(io.StringIO()):
@@ -87,12 +87,12 @@ def store_of(files: Sequence[str], folder: Path, name: str = "store") -> Store:
 
 
 def make_store_of(files: Sequence[str], folder: Path, name: str) -> None:
-    """In a worker: what it has made it need not send back."""
+    """In a worker, which returns nothing."""
     store_of(files, folder, name)
 
 
 def copy_memory(files: Sequence[str], folder: Path, name: str) -> None:
-    """In a worker: one copy for each file, more than a cache holds."""
+    """In a worker: one copy per file, larger than a cache."""
     source = np.ones(COPIED, np.uint8)
     target = np.empty_like(source)
     for _ in files:

@@ -29,16 +29,16 @@ def on_device(
     for name in names:
         loop, bare = whole_loop(name, n_frames, batch, steps, rounds, device, "bf16")
         what = f"{name} at {N_MELS} x {n_frames}, batch {batch}, bf16, channels_last"
-        told = (f"{batch / loop:,.0f}/s", f"{batch / bare:,.0f}/s", f"{bare / loop:.1%}")
-        rows.append(Row(4, f"the whole loop, {what}; peer: the bare step", *told, "at least 90%", bare / loop >= 0.9))
+        cells = (f"{batch / loop:,.0f}/s", f"{batch / bare:,.0f}/s", f"{bare / loop:.1%}")
+        rows.append(Row(4, f"the whole loop, {what}; peer: the bare step", *cells, "at least 90%", bare / loop >= 0.9))
         rate = step_flops(name, n_frames, batch, device) / bare
-        told = (f"{rate / 1e12:.3g} TFLOP/s", f"{fastest / 1e12:.3g} TFLOP/s", f"{rate / fastest:.1%}")
-        rows.append(Row(4, f"the bare step of {name}; peer: a bf16 matrix product of {matrix}", *told))
+        cells = (f"{rate / 1e12:.3g} TFLOP/s", f"{fastest / 1e12:.3g} TFLOP/s", f"{rate / fastest:.1%}")
+        rows.append(Row(4, f"the bare step of {name}; peer: a bf16 matrix product of {matrix}", *cells))
     return rows
 
 
 def step_flops(name: str, n_frames: int, batch: int, device: torch.device) -> float:
-    """FLOP of a step, counted: forward and backward."""
+    """Counted FLOP of a step, forward and backward."""
     step = Step(make_tagger(name), n_frames, batch, "bf16", device=device)
     with FlopCounterMode(display=False) as counter:
         step()
@@ -53,7 +53,7 @@ def product_rate(device: torch.device, size: int, dtype: torch.dtype, seconds: f
 
 
 def per_call(work: Callable[[], object], device: torch.device, seconds: float) -> float:
-    """Seconds of one call, over as many as fill `seconds`."""
+    """Seconds per call, over as many calls as take `seconds`."""
     synchronise(device)
     start, calls = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:

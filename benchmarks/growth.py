@@ -1,4 +1,4 @@
-"""Point 8: how time, disk and memory grow with the number of clips. Each size runs in a process of its own."""
+"""Point 8: how time, disk and memory grow with the number of clips. Each size runs in its own process."""
 
 import time
 from pathlib import Path
@@ -27,9 +27,9 @@ def measure(quick: bool) -> list[Row]:
             ("time of a training epoch, ResNetish10 of width 8", epochs, "s", times * 1.25),
         ):
             ratio = values[i] / values[0]
-            told = (f"{values[i]:.4g} {unit}", f"{values[0]:.4g} {unit}", f"{ratio:.2f}x")
+            cells = (f"{values[i]:.4g} {unit}", f"{values[0]:.4g} {unit}", f"{ratio:.2f}x")
             title = f"{times} x {sizes[0]} clips, {what}; peer: {sizes[0]} clips"
-            rows.append(Row(8, title, *told, f"at most {most:g}x", ratio <= most))
+            rows.append(Row(8, title, *cells, f"at most {most:g}x", ratio <= most))
     return rows
 
 
@@ -40,7 +40,7 @@ def make_files(folder: Path) -> None:
 
 
 def extract(folder: Path, n: int) -> tuple[float, int]:
-    """Seconds of extracting n clips (the files over and over) in this process, and bytes of their frames."""
+    """Seconds to extract n clips (the same files repeatedly) in this process, and bytes of their frames."""
     from benchmarks.extraction import store_of
 
     files = sorted(map(str, (folder / "wav").iterdir()))

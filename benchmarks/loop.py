@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 
 
 class Step:
-    """Called, it does a bare training step on a batch that is already on the device."""
+    """A bare training step on a batch that is already on the device; call it to do one."""
 
     def __init__(
         self, tagger: Tagger, n_frames: int, batch: int, precision: str, fused: bool = True, device: torch.device = CPU
@@ -50,7 +50,7 @@ class Step:
 def whole_loop(
     name: str, n_frames: int, batch: int, steps: int, rounds: int, device: torch.device, precision: str
 ) -> tuple[float, float]:
-    """Seconds per step: of the loop of `train_fold.py` (crops, augmentation, Lightning, schedule), of the bare step."""
+    """Seconds per step of the loop of `train_fold.py` (crops, augmentation, Lightning, schedule) and the bare step."""
     tagger = make_tagger(name)
     bare = Step(tagger, n_frames, batch, precision, device=device)
     found: dict[str, list[float]] = {"loop": [], "bare": []}
@@ -70,13 +70,13 @@ def whole_loop(
 def seconds_in_loop(
     tagger: Tagger, n_frames: int, batch: int, steps: int, device: torch.device, precision: str
 ) -> float:
-    """Seconds per step of an epoch, from its second batch to where it has been waited for: when validation begins."""
+    """Seconds per step of an epoch, from its second batch until validation begins, when all steps are finished."""
     began: list[float] = []
     ended: list[float] = []
     augment = Augment(torch.zeros(N_MELS, device=device), mixup_alpha=0.4, time_masks=1, freq_masks=1)
 
     def clocked(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
-        if len(began) == 1:  # the first batch is done when the clock starts; from there on the host may run ahead
+        if len(began) == 1:  # the clock starts after the first batch; from then on the host may run ahead of the device
             synchronise(device)
         began.append(time.perf_counter())
         return augment(*args)
@@ -97,7 +97,7 @@ def seconds_in_loop(
 
 
 def make_tagger(name: str, channels_last: bool = True, width: int = 64) -> Tagger:
-    """An untrained network for N_CLASSES, normalisation as good as none."""
+    """A network with random weights for N_CLASSES, and normalisation by mean 0 and deviation 1."""
     cfg = Config(model=ModelConfig(name=name, width=width), train=TrainConfig(channels_last=channels_last))
     return build_tagger(cfg, np.full(N_CLASSES, 1 / N_CLASSES), np.zeros(N_MELS), np.ones(N_MELS))
 

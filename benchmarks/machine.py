@@ -1,4 +1,4 @@
-"""What a result depends on besides the code: processor, memory, threads, libraries, commit."""
+"""What a result depends on: commit, processor, memory, load, libraries."""
 
 import os
 import platform

@@ -1,6 +1,6 @@
-"""How the benchmark measures: pieces of work by turns, medians over the rounds, memory of a process of its own.
+"""How the benchmark measures: pieces of work in turn, medians over the rounds, memory of separate processes.
 
-Nothing heavy is imported here: the memory of a child process counts from that of its parent.
+Nothing heavy is imported here, because the memory of a child process starts at that of its parent.
 """
 
 import os
@@ -21,22 +21,22 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table. point: which target it belongs to; met: None where nothing is claimed or measured."""
+    """A line of the table."""
 
-    point: int
+    point: int  # the target that it belongs to, see POINTS in benchmarks/run.py
     what: str
     ours: str
     peer: str = ""
     ratio: str = ""
     goal: str = ""
-    met: bool | None = None
+    met: bool | None = None  # None without a goal or a measurement
 
 
 def by_turns(
     pieces: Mapping[str, Work], rounds: int, clock: Callable[[], float] = time.perf_counter, warm_up: bool = True
 ) -> Times:
-    """Seconds of every piece in every round, after one that is not counted. Whatever else the machine does falls on all
-    pieces alike."""
+    """Seconds of every piece in every round, after one that is not counted. Other load on the machine slows all pieces
+    alike."""
     times: Times = {name: [] for name in pieces}
     for i in range(-warm_up, rounds):
         for name, work in pieces.items():
@@ -50,8 +50,8 @@ def by_turns(
 def cpu_times(pieces: Mapping[str, Callable[..., object]], rounds: int, *args: Any) -> Times:
     """CPU seconds of every piece, called with args, in every round, after one that is not counted.
 
-    Each piece runs in a process of its own, whose libraries were told before they were loaded to use one thread: the
-    idle threads of one library would else spin, and count, while another works.
+    Each piece runs in its own process, whose libraries are limited to one thread before they are loaded: otherwise idle
+    threads of one library would spin, and count, while another works.
     """
     times: Times = {name: [] for name in pieces}
     with ExitStack() as stack, _environment(dict.fromkeys(THREADS, "1")):
@@ -66,11 +66,11 @@ def cpu_times(pieces: Mapping[str, Callable[..., object]], rounds: int, *args: A
 
 
 class Apart:
-    """Work in a process of its own: make(*args) there gives what a call does. The process ends with the context."""
+    """Work in a separate process: make(*args), called there, returns the work. The process ends with the context."""
 
     def __init__(self, make: Callable[..., Work], *args: Any) -> None:
         self.pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_make, initargs=(make, args))
-        self.pool.submit(_do, 0).result()  # so that it starts here and now
+        self.pool.submit(_do, 0).result()  # starts the process
 
     def __call__(self) -> None:
         self.pool.submit(_do, 1).result()
@@ -87,12 +87,12 @@ def median(times: Times, name: str) -> float:
 
 
 def quotient(times: Times, over: str, under: str) -> float:
-    """Median over the rounds of the one piece's time divided by the other's."""
+    """Median over the rounds of one piece's time divided by the other's."""
     return statistics.median(a / b for a, b in zip(times[over], times[under], strict=True))
 
 
 def in_child(work: Callable[..., Any], *args: Any) -> tuple[Any, float]:
-    """work(*args) in a fresh process: its result, and the peak memory in MiB of that process or its largest child."""
+    """work(*args) in a new process: its result, and the peak memory in MiB of that process or its largest child."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         result: tuple[Any, float] = pool.submit(_with_peak, work, args).result()
     return result
@@ -119,16 +119,13 @@ def _cpu_seconds(work: Callable[..., object], args: tuple[Any, ...]) -> float:
 @contextmanager
 def _environment(values: Mapping[str, str]) -> Iterator[None]:
     """Environment variables for the processes started within."""
-    before = {name: os.environ.get(name) for name in values}
+    before = dict(os.environ)
     os.environ.update(values)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _with_peak(work: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, float]:

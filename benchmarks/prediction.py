@@ -1,4 +1,4 @@
-"""Point 5: prediction over all windows of many clips, against the bare forward pass on windows that lie ready."""
+"""Point 5: prediction over all windows of many clips, against the bare forward pass on prepared windows."""
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ TEST_CLIPS = 9_400  # of FSDKaggle2018
 
 
 def measure(quick: bool) -> list[Row]:
-    n, rounds = (8, 2) if quick else (16, 15)  # many short rounds: what disturbs one of them leaves the median alone
+    n, rounds = (8, 2) if quick else (16, 15)  # many short rounds: other load in one of them hardly moves the median
     batches = Batches(make_store(n, 500))
     cfg = PredictConfig(window_seconds=N_FRAMES / 100, batch_size=32)
     precision = choose_precision("auto", CPU)

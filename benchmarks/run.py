@@ -1,4 +1,4 @@
-"""Measure the kit against what people use instead; print one table and write it to benchmarks/RESULTS.md.
+"""Measure the kit against usual alternatives; print one table and write it to benchmarks/RESULTS.md.
 
 python -m benchmarks.run
 python -m benchmarks.run --quick
@@ -22,7 +22,7 @@ from console.output import say
 RESULTS = Path(__file__).parent / "RESULTS.md"
 HEADER = ["point", "what", "ours", "peer", "ratio", "goal", "met"]
 POINTS = """Points are the targets: 1 extraction, 2 loading, 3 training on the CPU, 4 training on a GPU, 5 prediction,
-6 scores and blending, 7 starting, 8 growth. Ours and the peer ran by turns in the same run; times are medians."""
+6 scores and blending, 7 starting, 8 growth. Ours and the peer ran in turn in the same run; times are medians."""
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def measure(quick: bool, competition: Path) -> Iterator[Row]:
-    """All rows, each section in a process of its own: what one imports or leaves in memory must not slow another."""
+    """All rows, each section in its own process, so that imports and memory of one do not slow another."""
     sections: list[tuple[str, Callable[[], list[Row]]]] = [
         ("extraction", lambda: section("extraction", quick)),
         ("loading", lambda: section("loading", quick)),

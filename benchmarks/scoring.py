@@ -1,4 +1,4 @@
-"""Point 6: MAP@3 and greedy selection, against a Python loop, a sort, and a blend made anew for each candidate."""
+"""Point 6: MAP@3 and greedy selection, against a Python loop, a sort, and a new blend for each candidate."""
 
 import numpy as np
 
@@ -50,7 +50,7 @@ def greedy(stack: np.ndarray, truth: np.ndarray, quick: bool) -> Row:
     times = by_turns(ways, 1 if quick else 3, warm_up=False)
     ratio = quotient(times, "peer", "ours")
     here, there = (f"{median(times, way):.2f} s" for way in ways)
-    what = f"greedy selection, {MODELS} models x {CLIPS:,} x {CLASSES}, {steps} steps; peer: each blend made anew"
+    what = f"greedy selection, {MODELS} models x {CLIPS:,} x {CLASSES}, {steps} steps; peer: a new blend per candidate"
     return Row(6, what, here, there, f"{ratio:.1f}x", "at least 10x", ratio >= 10)
 
 

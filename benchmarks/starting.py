@@ -1,4 +1,4 @@
-"""Point 7: what a command imports before it can answer."""
+"""Point 7: what a command imports before it answers."""
 
 import subprocess
 import sys
@@ -34,31 +34,19 @@ def measure(quick: bool) -> list[Row]:
     rows = []
     for verb in verbs:
         found = imported(python("-c", HELP, verb))
-        told = (
-            f"{median(times, verb):.2f} s",
-            f"{median(times, 'torch'):.2f} s",
-            f"{quotient(times, 'torch', verb):.0f}x",
-        )
-        what = f"{verb} --help imports {found or 'neither torch nor pandas'}; peer: importing both"
-        rows.append(Row(7, what, *told, "neither torch nor pandas", not found))
+        here, there = (f"{median(times, way):.2f} s" for way in (verb, "torch"))
+        ratio, goal = f"{quotient(times, 'torch', verb):.0f}x", "neither torch nor pandas"
+        what = f"{verb} --help imports {found or goal}; peer: importing both"
+        rows.append(Row(7, what, here, there, ratio, goal, not found))
     for verb in ("ensemble.py", "submit.py"):
         found = imported(python("-c", IMPORTS, verb))
-        rows.append(
-            Row(
-                7,
-                f"all modules that {verb} names, its functions included",
-                found or "neither",
-                "",
-                "",
-                "neither Lightning nor timm",
-                not found,
-            )
-        )
+        what = f"all modules that {verb} imports, also in functions"
+        rows.append(Row(7, what, found or "neither", goal="neither Lightning nor timm", met=not found))
     return rows
 
 
 def python(*args: str) -> str:
-    """Standard output of a Python of its own, in the project's root. Raises CalledProcessError."""
+    """Standard output of a new Python process in the project's root. Raises CalledProcessError."""
     return subprocess.run([sys.executable, *args], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 

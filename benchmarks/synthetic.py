@@ -1,4 +1,4 @@
-"""Sound, feature stores and folds made from random numbers: a benchmark needs sizes, not meaning."""
+"""Sound, feature stores and folds of random numbers, of any size."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +29,7 @@ def write_clips(folder: Path, n: int) -> list[str]:
 
 
 def clip_table(files: Sequence[str]) -> pd.DataFrame:
-    """fname and path of as many clips; a file may stand for several."""
+    """fname and path of len(files) clips; several clips may have the same file."""
     return pd.DataFrame({"fname": [f"{i}.wav" for i in range(len(files))], "path": files})
 
 

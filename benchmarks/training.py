@@ -1,4 +1,4 @@
-"""Point 3, on the CPU: a training step as we set it up against PyTorch's defaults, and the loop around the step."""
+"""Point 3, on the CPU: a training step with our settings against PyTorch's defaults, and the loop around the step."""
 
 import io
 import math
@@ -23,7 +23,7 @@ NAMES = {"resnetish18": "ResNetish18", "vggish": "VGGish"}
 
 
 def measure(quick: bool, competition: Path) -> list[Row]:
-    # frames, batch: train.batch_size is 64 by default; the smaller the batch, the less page faults cost the peer
+    # frames, batch: train.batch_size is 64 by default; with smaller batches page faults cost the peer less
     sizes = [(128, 4)] if quick else [(128, 16), (128, 64), (500, 8), (500, 32)]
     dtype = max((torch.float32, torch.bfloat16), key=lambda dtype: product_rate(CPU, MATRIX, dtype))
     rows = [row for name in NAMES for size in sizes for row in against_default(name, *size, 1 if quick else 4, dtype)]
@@ -35,8 +35,8 @@ def measure(quick: bool, competition: Path) -> list[Row]:
 
 
 def against_default(name: str, n_frames: int, batch: int, rounds: int, dtype: torch.dtype) -> list[Row]:
-    """Clips per second of forward, backward and AdamW's step: PyTorch's defaults and ours, each in its own process.
-    And what the machine allows in the meantime: the rate of a matrix product."""
+    """Clips per second of forward, backward and AdamW's step: PyTorch's defaults and ours, each in its own process; and
+    the rate of a matrix product in the same rounds, as a measure of the machine."""
     precision = choose_precision("auto", CPU)
     with (
         Apart(step_of, name, n_frames, batch, "fp32", False, False) as default,
@@ -55,32 +55,32 @@ def against_default(name: str, n_frames: int, batch: int, rounds: int, dtype: to
     rate = PRODUCTS * 2 * MATRIX**3 / median(times, "product")
     shares = {way: flops / median(times, way) / rate for way in ("default", "ours")}
     what = f"the same in shares of the FLOP rate of a matrix product of {MATRIX}, the better of fp32 and bf16"
-    told = (f"{shares['ours']:.0%}", f"{shares['default']:.0%}", f"at most {1 / shares['default']:.2f}x")
-    return [found, Row(3, what, *told)]
+    cells = (f"{shares['ours']:.0%}", f"{shares['default']:.0%}", f"at most {1 / shares['default']:.2f}x")
+    return [found, Row(3, what, *cells)]
 
 
 def keeping_memory(name: str, n_frames: int, batch: int, rounds: int) -> Row:
-    """What of this comes from the memory that a step leaves to the next."""
+    """The part of this gain that comes from keeping a step's memory for the next."""
     step = (step_of, name, n_frames, batch, choose_precision("auto", CPU), True)
     with Apart(*step, True) as kept, Apart(*step, False) as given_back:
         times = by_turns({"kept": kept, "given back": given_back}, rounds)
     here, there = (f"{batch / median(times, way):.1f}/s" for way in times)
-    what = f"training {NAMES[name]} at {batch} x {N_MELS} x {n_frames}, as we do; peer: the same, memory not kept"
+    what = f"training {NAMES[name]} at {batch} x {N_MELS} x {n_frames}, ours; peer: the same, memory not kept"
     return Row(3, what, here, there, f"{quotient(times, 'given back', 'kept'):.2f}x")
 
 
-def step_of(name: str, n_frames: int, batch: int, precision: str, as_we_do: bool, keep: bool) -> Step:
-    """In a process of its own."""
+def step_of(name: str, n_frames: int, batch: int, precision: str, ours: bool, keep: bool) -> Step:
+    """Run in a separate process."""
     with memory_kept() if keep else nullcontext():  # its settings stay
-        return Step(make_tagger(name, channels_last=as_we_do), n_frames, batch, precision, fused=as_we_do)
+        return Step(make_tagger(name, channels_last=ours), n_frames, batch, precision, fused=ours)
 
 
 def loop_on_cpu(quick: bool) -> Row:
     n_frames, batch, steps, rounds = (64, 4, 4, 1) if quick else (128, 16, 8, 3)
     loop, step = whole_loop("resnetish18", n_frames, batch, steps, rounds, CPU, choose_precision("auto", CPU))
-    told = (f"{loop * 1e3:.0f} ms", f"{step * 1e3:.0f} ms", f"{loop / step - 1:+.1%}")
+    cells = (f"{loop * 1e3:.0f} ms", f"{step * 1e3:.0f} ms", f"{loop / step - 1:+.1%}")
     what = f"a step of the whole loop, ResNetish18 at {N_MELS} x {n_frames}, batch {batch}; peer: the bare step"
-    return Row(3, what, *told, "at most +3%", loop / step <= 1.03)
+    return Row(3, what, *cells, "at most +3%", loop / step <= 1.03)
 
 
 def validation(competition: Path) -> Row:
