@@ -102,11 +102,12 @@ def _open(folder: Path, cfg: FeatureConfig) -> Store:
         raise UserError(f"{folder}: corrupted ({error}): delete this folder, then run the same command") from None
     fnames, length = tuple(index["fname"].tolist()), index["length"]
     shape = (int(length.sum()), cfg.n_mels)
-    frames = np.zeros(shape, np.float16)
     if shape[0]:
-        frames = np.memmap(
-            folder / "frames.f16", dtype=np.float16, mode="c", shape=shape
+        frames: np.ndarray = np.memmap(
+            folder / "frames.f16", np.float16, "c", shape=shape
         )  # "c": torch needs it writable
+    else:
+        frames = np.zeros(shape, np.float16)
     return Store(
         key=folder.name,
         fnames=fnames,

@@ -306,7 +306,7 @@ def test_files_that_are_not_sound(tmp_path, name, data):
 
 
 def test_an_error_of_the_system_is_no_fault_of_the_clip(tmp_path, monkeypatch):
-    """A store that took it for one would keep it when the file can be read again."""
+    """A store would keep the fault when the file can be read again."""
     for path in (tmp_path / "none.wav", tmp_path):
         with pytest.raises(OSError) as found:
             read_wave(path, 16_000)

@@ -1,4 +1,4 @@
-"""Crops and windows: exact slices of the store, silence or the clip again where it ends, and every frame heard."""
+"""Crops and windows: exact slices of the store, silence or the clip again where it ends, and every frame covered."""
 
 from itertools import pairwise
 
@@ -18,7 +18,7 @@ N_MELS = 3
 
 
 def made_store(lengths: list[int]) -> Store:
-    """Frame t of clip c is (100 c + t, its negative, 1): every frame tells whose it is."""
+    """Frame t of clip c is (100 c + t, its negative, 1): a frame names its clip."""
     length = np.array(lengths, dtype=np.int64)
     name = np.concatenate([100 * c + np.arange(n) for c, n in enumerate(lengths)]) if lengths else np.zeros(0)
     frames = np.stack([name, -name, np.ones_like(name)], axis=1).astype(np.float16)
@@ -129,7 +129,7 @@ def test_long_and_short_clips_in_one_batch():
     assert times(x)[2] == [SILENCE] * 5
 
 
-def test_the_generator_decides():
+def test_the_generator_decides_the_crops():
     batches, rows = Batches(made_store([90, 90, 90])), np.array([0, 1, 2])
     one = batches.crop(rows, 8, rng(1))
     torch.manual_seed(123)

@@ -1,4 +1,4 @@
-"""The benchmark's plain ways give what the kit's fast ones give. No time is asserted."""
+"""The benchmark's plain methods give the results of the kit's fast ones. No time is asserted."""
 
 import os
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from metrics.map_at_3 import map_at_3
 from models.inference import predict_clips
 
 
-def test_store_holds_what_the_plain_extraction_writes(tmp_path: Path) -> None:
+def test_the_store_equals_the_plain_extraction(tmp_path: Path) -> None:
     files = write_clips(tmp_path / "wav", 2)
     store = store_of(files, tmp_path)
     torchaudio_way(files, tmp_path)
@@ -37,7 +37,7 @@ def test_store_holds_what_the_plain_extraction_writes(tmp_path: Path) -> None:
         np.testing.assert_allclose(store.mean_square[i], np.square(plain).mean(axis=0), rtol=1e-3)
 
 
-def test_batches_hold_what_the_clip_files_hold(tmp_path: Path) -> None:
+def test_batches_equal_the_clip_files(tmp_path: Path) -> None:
     store = make_store(3, 500)
     write_files(store, tmp_path)
     files = ClipFiles(tmp_path, 3)
@@ -73,7 +73,7 @@ def test_map_at_3_by_counting_equals_the_plain_ways(plain, levels: int) -> None:
     assert map_at_3(probs, truth) == pytest.approx(plain(probs, truth), abs=1e-12)
 
 
-def test_greedy_weights_equal_those_of_blends_made_anew() -> None:
+def test_greedy_weights_equal_those_of_recomputed_blends() -> None:
     rng = np.random.default_rng(0)
     stack, truth = rng.integers(0, 64, (4, 60, 5)) / 64.0, rng.integers(0, 5, 60)  # sums without rounding
     np.testing.assert_allclose(greedy_weights(stack, truth, np.ones(len(truth)), 8), greedy_recomputed(stack, truth, 8))
@@ -122,7 +122,7 @@ def note_process(into: Path) -> Callable[[], None]:
     return lambda: into.open("a").write(f"{os.getpid()}\n") and None
 
 
-def test_work_apart_keeps_its_process(tmp_path: Path) -> None:
+def test_separate_work_keeps_its_process(tmp_path: Path) -> None:
     with Apart(note_process, tmp_path / "seen") as work:
         work()
         work()
@@ -158,10 +158,10 @@ def test_cpu_time_is_taken_in_processes_of_one_thread(tmp_path: Path, monkeypatc
     notes = [line.split() for line in (tmp_path / "notes").read_text().splitlines()]
     assert [line[1:] for line in notes] == [["1", "1"]] * 6
     workers = [line[0] for line in notes]
-    assert workers == workers[:2] * 3 and len({*workers, str(os.getpid())}) == 3, "each its own, by turns"
+    assert workers == workers[:2] * 3 and len({*workers, str(os.getpid())}) == 3, "each its own, in turn"
 
 
-def test_a_child_tells_its_result_and_its_own_memory() -> None:
+def test_a_child_returns_its_result_and_its_peak_memory() -> None:
     code = """
 from benchmarks.measure import in_child
 for n in (1, 300):

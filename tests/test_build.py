@@ -1,4 +1,4 @@
-"""Networks by name, starting weights from files, and what is said where they do not fit."""
+"""Networks by name, starting weights from files, and errors if they do not fit."""
 
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
         build_model(of(name), 3)
 
 
-def test_own_networks_have_no_weights_to_fetch() -> None:
+def test_the_kits_networks_have_no_weights_to_download() -> None:
     with pytest.raises(UserError, match="no weights to download"):
         build_model(of("vggish", pretrained=True), 3)
 
@@ -152,7 +152,7 @@ def test_weights_of_a_wrapped_network_load(tmp_path: Path, keys: tuple[str, ...]
 
 
 def test_a_lightning_checkpoint_loads(tmp_path: Path) -> None:
-    """With settings and a best score beside the weights, a loss of its own and a head of another name among them."""
+    """With settings, a best score, a parameter of the loss, and a head of another name."""
     import argparse
 
     state = {f"model.{k}": v for k, v in state_of(5).items() if not k.startswith("head.")}
@@ -211,7 +211,7 @@ def test_tensors_that_cannot_be_weights_are_errors(tmp_path: Path, odd: torch.Te
 
 
 def test_half_precision_and_wrapped_cnn14_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """And its front-end is seen through the wrapper."""
+    """Its front-end is found inside the wrapper."""
     state = published(5)
     torch.save({"model": {f"module.{k}": v.half() for k, v in state.items()}}, tmp_path / "cnn14.pth")
     found = build_model(cnn14_from(tmp_path / "cnn14.pth"), 5).state_dict()
@@ -251,7 +251,7 @@ def test_a_timm_file_for_three_colours_and_other_classes(tmp_path: Path, deltas:
 
 
 def test_weights_for_one_channel_work_with_more(tmp_path: Path) -> None:
-    """Whatever the further channels hold, the answer at the start is the old one."""
+    """The output at the start does not depend on the other channels."""
     save_file(state_of(5), tmp_path / "one.safetensors")
     cfg = of("resnetish10", weights=str(tmp_path / "one.safetensors"), deltas=2)
     old, new = build_model(of("resnetish10"), 5).eval(), build_model(cfg, 5).eval()
@@ -309,7 +309,7 @@ def test_a_trained_state_needs_no_starting_weights() -> None:
 
 
 def published(n_classes: int = 527, w: int = 8, n_fft: int = 1024) -> dict[str, torch.Tensor]:
-    """Random weights with the names of Cnn14_mAP=0.431.pth, written down here and not asked of our network."""
+    """Random weights with the names of Cnn14_mAP=0.431.pth, written here and not taken from our network."""
     rng = torch.Generator().manual_seed(0)
     shapes: dict[str, tuple[int, ...]] = {
         f"spectrogram_extractor.stft.conv_{part}.weight": (n_fft // 2 + 1, 1, n_fft) for part in ("real", "imag")
@@ -336,7 +336,7 @@ def cnn14_from(file: Path, **values: object) -> Config:
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_published_cnn14_weights_load(tmp_path: Path, capsys: pytest.CaptureFixture[str], zipped: bool) -> None:
-    """In a checkpoint with other things beside them, of old versions of PyTorch too; 527 classes make way for five."""
+    """In a checkpoint with other values, also of old versions of PyTorch; the head of 527 classes is replaced."""
     state, file = published(), tmp_path / "Cnn14_mAP=0.431.pth"
     checkpoint = {"iteration": 600_000, "model": state, "sampler": {"indexes": np.arange(9), "pointer": 3}}
     torch.save(checkpoint, file, _use_new_zipfile_serialization=zipped)

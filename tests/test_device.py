@@ -1,4 +1,4 @@
-"""Memory that was freed serves again."""
+"""Freed memory is reused."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""docs/extending.md, run as it stands: its files train, predict, and go to Kaggle."""
+"""docs/extending.md, run unchanged: its files train, predict and go into the bundle."""
 
 import json
 import os
@@ -80,7 +80,7 @@ def test_each_example_is_about_ten_lines() -> None:
     assert len(lengths) == 4 and max(lengths) <= 12
 
 
-def test_the_run_is_made_of_the_page(trained: Path) -> None:
+def test_the_run_is_made_from_the_page(trained: Path) -> None:
     run = read_run(trained / "work" / "runs" / "my_experiment" / "fold0")
     assert run.manifest.code == {file: sha256((trained / file).read_bytes()).hexdigest() for file in FILES}
     assert run.config.model.name == "my_net:small_net" and run.config.augment.wave == ("my_wave:noisy",)
@@ -162,7 +162,7 @@ def bundle_of(own: Paths) -> Path:
 
 
 def test_a_run_from_elsewhere_cannot_bring_its_code(own: Paths) -> None:
-    """Here its config names a file beside it, and its manifest the sha256 of that file."""
+    """Its config names a file next to it, and its manifest the sha256 of that file."""
     from configs.user_code import hashes
     from runs.provenance import file_sha256
 

@@ -1,4 +1,4 @@
-"""Plain values against the types that are expected of them."""
+"""Values from JSON against expected types."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +78,7 @@ def test_a_file_of_another_form_is_named_with_the_remedy(tmp_path: Path, content
         read_json(tmp_path / "none.json", Outer, "make it again")
 
 
-def test_a_dataclass_and_its_json_are_each_other() -> None:
+def test_to_json_is_the_inverse_of_from_json() -> None:
     values = {"name": "a", "models": {"m": {"weight": 0.5}}, "more": [1, 2]}
     made = Outer("a", {"m": Inner(0.5)}, (1, 2))
     assert from_json(Outer, values | {"of another version": 1}) == made

@@ -99,7 +99,7 @@ def test_the_token_appears_nowhere(blended: Paths, kaggle: KaggleServer, tmp_pat
 
 
 def test_the_bundle_excludes_credentials(blended: Paths, tmp_path: Path) -> None:
-    """Somebody keeps a token in the work folder or beside the code."""
+    """A token lies in the work folder or next to the code."""
     work = tmp_path / "work"
     shutil.copytree(blended.work, work, ignore=shutil.ignore_patterns("features"))
     for place in (work / "kaggle.json", work / "runs" / "demo_vggish" / "fold0" / "access_token"):

@@ -1,4 +1,4 @@
-"""MP3s of variable bitrate, with and without what should say how long they are."""
+"""MP3s of variable bitrate, with and without a Xing frame, which declares their length."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Names as people have them, by hand; tests/test_competition.py has whole competitions."""
+"""Names in other spellings, by hand; tests/test_competition.py has whole competitions."""
 
 import os
 

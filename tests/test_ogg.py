@@ -1,4 +1,4 @@
-"""Chains, ends that lack, and pages that are damaged."""
+"""Chains, missing ends and damaged pages."""
 
 from pathlib import Path
 
@@ -81,7 +81,7 @@ def test_a_last_page_without_its_flag_keeps_all_of_its_sound(tmp_path: Path, sub
 
 @pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
 def test_the_whole_packets_of_a_truncated_last_page_are_read(tmp_path: Path, subtype: str) -> None:
-    """libsndfile alone hears nothing of that page, which holds all sound of a short clip."""
+    """libsndfile alone skips that page, which has all sound of a short clip."""
     data, wave = ogg(tmp_path, subtype, 0.4)
     at = pages(data)[2]
     for size in (at + (len(data) - at) // 3, at + (len(data) - at) * 2 // 3, len(data) - 1):

@@ -1,4 +1,4 @@
-"""Striding convolutions over few frames: the numbers of a plain Conv2d, and no memory that nobody wrote."""
+"""Strided convolutions over few frames: the numbers of a plain Conv2d, and no uninitialised memory."""
 
 import copy
 

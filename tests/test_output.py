@@ -180,7 +180,7 @@ def test_on_a_terminal_a_bar(monkeypatch):
     assert "features" in shown and "4/4" in shown and "between" in shown and "\x1b[" in shown
 
 
-def test_a_note_takes_the_place_of_the_count_in_80_columns(monkeypatch):
+def test_a_note_replaces_the_count_in_80_columns(monkeypatch):
     screen = Terminal()
     monkeypatch.setattr(sys, "stdout", screen)
     monkeypatch.setenv("TERM", "xterm")
@@ -192,7 +192,7 @@ def test_a_note_takes_the_place_of_the_count_in_80_columns(monkeypatch):
     assert "fold 0" in shown and "epoch 13/80 loss 0.12 map3 0.654" in shown and "128/" not in shown
 
 
-def test_what_another_process_has_said_is_not_said_again(capsys):
+def test_muted_output_is_discarded(capsys):
     with muted():
         say("a result")
         warn("a doubt")
@@ -240,7 +240,7 @@ def test_printing_needs_no_heavy_import():
 
 
 def run_python(code: str, shell: str = "", **variables: str) -> "subprocess.CompletedProcess[bytes]":
-    """`code` in a process of its own, with a redirection or a pipe behind it as the shell has it."""
+    """Run `code` in a new process, with a redirection or a pipe of the shell."""
     command = f'"$PYTHON" -c "$CODE" {shell}'
     env = {**os.environ, "PYTHON": sys.executable, "CODE": code, **variables}
     return subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, env=env)

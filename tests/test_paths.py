@@ -1,4 +1,4 @@
-"""Where files lie, and ~ in the paths that people give."""
+"""Where files are, and ~ in paths of the command line."""
 
 import argparse
 import importlib

@@ -52,7 +52,7 @@ def test_any_input_size(network: str, pooling: str, size: tuple[int, int]) -> No
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("pooling", ["grid", "avg_max", "attention"])
 def test_only_a_grid_keeps_the_position_in_time(network: str, pooling: str) -> None:
-    """The last layers answer alike to cells in any order of time, unless the grid gives them places."""
+    """Without a grid, the order of the frames does not change the logits."""
     torch.manual_seed(0)
     built = NETWORKS[network](pooling=pooling).eval()
     for p in built.head.parameters():
@@ -72,7 +72,7 @@ def test_only_a_grid_keeps_the_position_in_time(network: str, pooling: str) -> N
 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("pooling", ["avg_max", "attention"])
-def test_every_parameter_learns_and_the_start_is_sound(network: str, pooling: str) -> None:
+def test_every_parameter_learns_and_the_first_loss_is_plausible(network: str, pooling: str) -> None:
     torch.manual_seed(0)
     built = NETWORKS[network](pooling=pooling).train()
     logits = built(torch.randn(8, 1, 40, 50))

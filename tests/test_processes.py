@@ -1,4 +1,4 @@
-"""Workers are processes of their own that end with this one, and are heard through it. Their work here is nothing."""
+"""Workers are separate processes that end with this one and print through it."""
 
 import contextlib
 import os
@@ -39,7 +39,7 @@ def fail() -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """False also of one that has ended and that nobody has asked for yet."""
+    """False also for a process that ended and was not waited for."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -72,7 +72,7 @@ def test_lines_of_workers_come_out_whole(
     assert sorted(lines) == sorted([*["a" * 200, "b" * 200] * 2000, "a of C code", "b of C code"])
 
 
-def test_what_a_call_raises_comes_here_and_ends_the_others() -> None:
+def test_an_exception_in_a_worker_is_raised_here_and_ends_the_others() -> None:
     began = time.monotonic()
     with pytest.raises(UserError, match=r"^a\.wav: no$"), worker_processes(2, "fails") as pool:
         pids = list(pool._processes)  # type: ignore[attr-defined]
@@ -82,8 +82,8 @@ def test_what_a_call_raises_comes_here_and_ends_the_others() -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_is_told_here_alone_and_ends_the_workers(how: signal.Signals) -> None:
-    """A terminal sends it to the workers too, which must not answer before this process does."""
+def test_only_the_parent_handles_a_signal_and_ends_the_workers(how: signal.Signals) -> None:
+    """A terminal also signals the workers, which must not end before this process ends them."""
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt), worker_processes(2, "sleeps") as pool:
         jobs = [pool.submit(time.sleep, 60) for _ in range(9)]
@@ -123,8 +123,8 @@ MASK = "import signal; from configs.processes import SIGNALS, worker_processes\n
 )
 
 
-def test_the_first_workers_of_a_process_hear_of_no_stop_either() -> None:
-    """What Python starts beside the first of them unblocks signals."""
+def test_signals_are_blocked_in_the_first_workers_too() -> None:
+    """The resource tracker, which Python starts with the first worker, unblocks signals."""
     done = subprocess.run([sys.executable, "-c", MASK], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("True\n", "")
 
@@ -140,13 +140,13 @@ SPEAKS = (
 
 
 def speak(n: int, shell: str, **variables: str) -> "subprocess.CompletedProcess[bytes]":
-    """Two workers that say so many lines, with a redirection or a pipe behind them as the shell has it."""
+    """Two workers that print n lines each, with a redirection or a pipe of the shell."""
     env = {**os.environ, "PYTHON": sys.executable, "CODE": SPEAKS.format(n=n), **variables}
     command = ["bash", "-o", "pipefail", "-c", f'"$PYTHON" -c "$CODE" {shell}']
     return subprocess.run(command, capture_output=True, env=env, timeout=60)
 
 
-def test_a_reader_that_leaves_ends_the_workers_too() -> None:
+def test_a_closed_pipe_ends_the_workers() -> None:
     done = speak(10**9, "| head -n 1", PYTHONIOENCODING="utf-8")
     assert (done.returncode, done.stdout, done.stderr) == (141, "Gänse\n".encode(), b"")
 

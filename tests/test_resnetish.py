@@ -70,7 +70,7 @@ def test_a_strided_pointwise_convolution_gives_the_same_numbers() -> None:
 
 @pytest.mark.parametrize("depth", [10, 50])
 def test_no_narrow_convolution_uses_the_kernel_that_corrupts_memory(depth: int) -> None:
-    """A process that dies would take the other tests with it: so its kind is looked at, and it is not run."""
+    """It would kill the process of all tests, so only the type of the layers is checked."""
     network = ResNetish(depth, n_classes=3, width=8)
     strided = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (1, 1)]
     strided = [m for m in strided if m.stride == (2, 2)]

@@ -43,7 +43,7 @@ techniques:
 
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A demo competition whose labels count as true."""
+    """A demo competition with only verified labels."""
     folder = tmp_path_factory.mktemp("ablation") / "tiny"
     make_demo(folder, train_per_class=4, test_per_class=1)
     for name in ("train.csv", "train_post_competition.csv"):
@@ -82,7 +82,7 @@ def test_noise_is_exact_and_never_the_truth() -> None:
 
 
 def test_noise_is_the_same_everywhere_and_another_with_another_seed() -> None:
-    """Pinned: a machine or version that drew otherwise would make results that cannot be compared."""
+    """Pinned, because results with other draws cannot be compared."""
     train = clips(10)
     noisy = noisy_labels(train, seed=0)
     assert noisy.loc[~noisy["verified"], "fname"].tolist() == ["0.wav", "1.wav", "2.wav", "3.wav", "6.wav", "8.wav"]
@@ -178,7 +178,7 @@ def test_the_good_recipe_is_all_and_each_is_left_out_once() -> None:
         ("mixup: {set: {pseudo.runs: [other]}}", "needs other, which is not defined above"),
     ],
 )
-def test_a_slip_in_the_techniques_names_file_and_technique(tmp_path: Path, text: str, fact: str) -> None:
+def test_an_error_in_the_techniques_names_file_and_technique(tmp_path: Path, text: str, fact: str) -> None:
     file = tmp_path / "t.yaml"
     file.write_text(f"base: {{}}\ntechniques:\n  {text}\n")
     with pytest.raises(UserError, match=fact.replace("bad", "mixup")) as caught:
@@ -242,7 +242,7 @@ def test_the_table(tmp_path: Path) -> None:
 
 
 class Inline:
-    """Stands for the pool: no process to start, and all is done when it is asked for."""
+    """A pool without processes: `submit` does the work at once."""
 
     def submit(self, work: Callable[..., str], *args: Any) -> Future[str]:
         done: Future[str] = Future()
@@ -335,7 +335,7 @@ def test_other_labels_are_other_runs(clean: Path, tiny: Path, tmp_path: Path) ->
 def test_a_failed_run_is_reported_and_the_others_continue(
     clean: Path, tiny: Path, capsys: pytest.CaptureFixture[str], inline: None
 ) -> None:
-    """plain cannot be written, so what predicts with it is not tried; mixup is."""
+    """plain cannot be written, so short_windows, which needs it, fails too; mixup does not."""
     found = [trial for trial in all_trials(clean, tiny) if trial.id[0] == "clean" and trial.id[2] == 0]
     bad = found[0].paths.runs / found[0].cfg.name
     bad.parent.mkdir(parents=True)
@@ -349,7 +349,7 @@ def test_a_failed_run_is_reported_and_the_others_continue(
     assert found[0].file.with_suffix(".log").exists()
 
 
-def test_a_process_that_dies_takes_no_other_run_with_it(tiny: Path, clean: Path) -> None:
+def test_a_killed_process_loses_no_other_run(tiny: Path, clean: Path) -> None:
     found = [trial for trial in all_trials(clean, tiny) if trial.id[:3:2] == ("clean", 0)][:2]
     deadly = dataclasses.replace(found[0], cfg=Exit())  # type: ignore[arg-type]
     failed = run_all([deadly, found[1]], 1)

@@ -1,4 +1,4 @@
-"""The packed store: the right frames in the right rows, made once, resumed, and honest about damage."""
+"""The packed store: the right frames in the right rows, made once and resumed, and damage is an error."""
 
 import contextlib
 import dataclasses
@@ -182,7 +182,7 @@ def test_another_speed_is_another_wave_with_the_same_faults(tmp_path):
         assert np.allclose(frames_of(store, row), expected, atol=0.01)
 
 
-def test_the_speed_of_1_costs_nothing(clips, tmp_path, monkeypatch):
+def test_speed_1_does_no_resampling(clips, tmp_path, monkeypatch):
     def never(ratio):
         raise AssertionError("resampled")
 
@@ -198,7 +198,7 @@ def test_a_store_without_a_single_frame(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["object", "str"])
-def test_a_missing_path_may_be_none_or_what_pandas_makes_of_it(clips, tmp_path, kind):
+def test_a_missing_path_may_be_none_or_nan(clips, tmp_path, kind):
     clips["path"] = clips["path"].where(clips.index != 4).astype(kind)
     assert open_features(CFG, clips, tmp_path / "features").faults == {clips["fname"][4]: "missing"}
 
@@ -347,7 +347,7 @@ def test_interrupted_it_continues(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("damage", ["half", "nothing", "junk"])
 def test_a_damaged_part_is_reported_and_made_again(tmp_path, monkeypatch, capsys, damage):
-    """Whatever lies in the unfinished folder is spoiled, as by a full disk; no call passes it off as features."""
+    """Every file of the unfinished folder is damaged, as by a full disk; no call takes it for features."""
     clips, undisturbed = interrupted(tmp_path, monkeypatch)
     (partial,) = (tmp_path / "features").glob("*.partial")
     parts = [file for file in partial.rglob("*") if file.is_file()]
@@ -457,7 +457,7 @@ def workers_of(pid: int) -> list[int]:
 
 
 def command_of(pid: int) -> bytes:
-    """Nothing for a process that has ended."""
+    """None for a process that has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -553,7 +553,7 @@ def peak_of(clips: pd.DataFrame, folder: Path) -> int:
 
 
 def test_memory_does_not_grow_with_the_competition(tmp_path):
-    """Six times the clips, 8 MB more of frames, and a peak that does not know of them."""
+    """Six times the clips are 8 MB more frames, but not a higher peak."""
     clips = write_clips(tmp_path / "sound", 768, samples=2_000)
     open_features(CFG, clips[:1], tmp_path / "warm", workers=1)  # what is loaded once is not counted
     few, all_ = peak_of(clips[:128], tmp_path / "few"), peak_of(clips, tmp_path / "all")

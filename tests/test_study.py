@@ -1,4 +1,4 @@
-"""The study: counting, going on, sharing, pruning, refusing. The objective is a formula, so nothing is trained."""
+"""The study: counting, continuing, sharing, pruning, errors. The objective is a formula, so nothing is trained."""
 
 import json
 from collections.abc import Callable
@@ -129,7 +129,7 @@ def test_several_processes_run_exactly_the_requested_number(tmp_path: Path, make
 
 
 def test_a_bad_trial_is_pruned_and_costs_few_epochs(tmp_path: Path, make_plan: MakePlan) -> None:
-    """Five whole ones first; epoch 1 of 4 is the quarter that every trial has."""
+    """Five complete trials first; epoch 1 of 4 is the quarter that every trial has."""
     seen: list[int] = []
 
     def objective(cfg: Config, fold: int, report: Report) -> float:

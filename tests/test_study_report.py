@@ -36,7 +36,7 @@ def study_of(
 
 
 def by_dropout(cfg: Config, fold: int, report: Report) -> float:
-    """0.5 to 1, for the sake of dropout alone; a high rate diverges."""
+    """0.5 to 1, by dropout alone; a high rate diverges."""
     if cfg.train.lr > 0.03:
         raise TrialFailed("diverged, in epoch 1")
     report(1, cfg.model.dropout)
@@ -96,7 +96,7 @@ def test_the_pictures_are_pictures(study: tuple[Path, optuna.Study]) -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_pictures_are_drawn_in_silence_and_leave_no_trace(tmp_path: Path) -> None:
+def test_pictures_cause_no_warning_and_change_no_setting(tmp_path: Path) -> None:
     """Of one trial, too, whose settings have one value each."""
     one = study_of(tmp_path, lambda cfg, fold, report: 0.5, 1)
     style = dict(matplotlib.rcParams)
@@ -119,10 +119,10 @@ def test_the_report_says_that_the_best_score_is_biased(
 
 
 def test_without_a_complete_trial_there_is_only_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def hopeless(cfg: Config, fold: int, report: Report) -> float:
+    def failing(cfg: Config, fold: int, report: Report) -> float:
         raise TrialFailed("out of memory")
 
-    write_report(tmp_path / "s", study_of(tmp_path, hopeless, 2))
+    write_report(tmp_path / "s", study_of(tmp_path, failing, 2))
     assert "2 trials finished, none complete" in capsys.readouterr().out
     assert {file.name for file in (tmp_path / "s").glob("*.*")} - {
         "journal.log",
@@ -155,7 +155,7 @@ def test_a_base_config_outside_of_the_space_is_reported_with_its_own_values(tmp_
     assert all((tmp_path / f"s/{name}.png").exists() for name in ("history", "slices", "importances"))
 
 
-def test_a_study_that_was_killed_as_it_was_begun_has_nothing_to_report(tmp_path: Path) -> None:
+def test_a_study_that_was_killed_at_its_start_has_nothing_to_report(tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "journal.log").touch()
     with pytest.raises(UserError, match="has no trials yet"):

@@ -1,4 +1,4 @@
-"""tune.py itself: real trainings on a tiny competition, and the command that people type."""
+"""tune.py: real training on a tiny competition, and its command line."""
 
 import shutil
 from pathlib import Path
@@ -61,7 +61,7 @@ def test_a_trial_has_its_own_copies_at_other_speeds(tmp_path: Path, tiny: Path) 
     assert trials["[]"].value != trials["[1.1]"].value
 
 
-def test_done_is_done(tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_study_runs_no_trial(tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = Paths(tiny, tmp_path / "work")
     tune.tune(plan_of(tmp_path, trials=1), paths, "s")
     capsys.readouterr()
@@ -75,7 +75,7 @@ def test_done_is_done(tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[
 def test_a_training_that_diverges_is_a_bad_trial(
     tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Not so the base config, which is tried first though it is none of the choices."""
+    """The base config is the first trial although it is none of the choices."""
     paths = Paths(tiny, tmp_path / "work")
     tune.tune(plan_of(tmp_path, "train.lr: {choice: [1e25, 1e30]}", trials=2), paths, "s")
     message = (
@@ -88,7 +88,7 @@ def test_a_training_that_diverges_is_a_bad_trial(
 
 
 def test_settings_that_do_not_fit_together_are_a_bad_trial(tmp_path: Path, tiny: Path) -> None:
-    """Each of them does, beside the other's base value."""
+    """Each fits with the base value of the other."""
     paths = Paths(tiny, tmp_path / "work")
     space = "model.name: {choice: [alexnet, cnn14]}\nmodel.pooling: {choice: [attention, avg_max]}"
     tune.tune(plan_of(tmp_path, space, trials=3), paths, "s")
@@ -110,7 +110,7 @@ def test_other_sound_or_another_base_is_an_error(tmp_path: Path, tiny: Path) -> 
 
 
 def test_a_study_is_made_from_the_corrections_too(tmp_path: Path, tiny: Path) -> None:
-    """From what the file says, not from its name alone."""
+    """From the content of the file, not only its name."""
     file, clip = tmp_path / "corrections.csv", next((tiny / "audio_train").iterdir()).name
     cfg, paths = load_config(BASE, [*TINY, f"input.corrections={file}"]), Paths(tiny, tmp_path / "work")
     facts = []

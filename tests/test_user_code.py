@@ -1,4 +1,4 @@
-"""Code that a config names: which files are found, hashed and imported, and the one line where it does not do."""
+"""User code that a config names: its files, hashes and import, and errors in one line."""
 
 import sys
 from dataclasses import replace
@@ -142,7 +142,7 @@ def test_no_file_of_the_user_replaces_one_of_python(here: Path) -> None:
         ("from . import x", "my_net:Net", r"my_net:Net raises ImportError: no package"),
     ],
 )
-def test_what_cannot_be_loaded_is_one_line(here: Path, text: str, name: str, expected: str) -> None:
+def test_an_import_error_is_one_line(here: Path, text: str, name: str, expected: str) -> None:
     Path("my_net.py").write_text(text)
     with pytest.raises(
         UserError, match=rf"^model\.name: .*{expected}" if "model" not in expected else expected
@@ -154,7 +154,7 @@ def test_what_cannot_be_loaded_is_one_line(here: Path, text: str, name: str, exp
 # Networks
 
 
-def test_a_network_is_built_with_what_it_asks_for(here: Path) -> None:
+def test_a_network_gets_the_options_that_it_takes(here: Path) -> None:
     net(more=", width, n_mels=3, pooling='grid'", body="assert self.asked == (16, 8, 'attention')")
     text = (
         Path("my_net.py")
@@ -166,7 +166,7 @@ def test_a_network_is_built_with_what_it_asks_for(here: Path) -> None:
     assert network.training and network(torch.zeros(3, 3, 8, 20)).shape == (3, 5)
 
 
-def test_a_lazy_layer_knows_its_size_before_weights_come(here: Path, tmp_path: Path) -> None:
+def test_a_lazy_layer_has_its_size_before_weights_are_loaded(here: Path, tmp_path: Path) -> None:
     Path("my_net.py").write_text(
         "from torch import nn\n\ndef Net(n_classes, in_channels):\n"
         "    return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.LazyLinear(n_classes))\n"
@@ -227,7 +227,7 @@ def test_a_setting_that_the_network_does_not_take_is_an_error(here: Path, settin
 
 
 def failing(**names: str) -> str:
-    """The line of a config whose named functions in my_file.py do not do."""
+    """The error for a config whose functions in my_file.py are wrong."""
     train = replace(SMALL.train, loss=names.get("loss", "cross_entropy"))
     augment = AugmentConfig(
         extra=(names["extra"],) if "extra" in names else (), wave=(names["wave"],) if "wave" in names else ()
