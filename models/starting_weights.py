@@ -22,8 +22,8 @@ ARRAYS: list[Any] = [  # allowed, since some checkpoints contain arrays too, e.g
     *((_scalar, "numpy.core.multiarray.scalar"), _scalar),  # a best score, for example
     *(np.ndarray, np.dtype, np.dtypes.Int64DType, np.dtypes.Float32DType, np.dtypes.Float64DType, argparse.Namespace),
 ]
-STATE_KEYS = ("state_dict", "model_state_dict", "model_state", "model")  # of the state dict in a checkpoint
-STATE_KEYS += ("network", "net", "module", "weights", "checkpoint")
+STATE_KEYS = ["state_dict", "model_state_dict", "model_state", "model"]  # of the state dict in a checkpoint
+STATE_KEYS += ["network", "net", "module", "weights", "checkpoint"]
 WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}  # PyTorch's, parts of names
 AVERAGED = "n_averaged"  # a counter in torch.optim.swa_utils.AveragedModel
 State = dict[str, torch.Tensor]
