@@ -13,7 +13,6 @@ from optuna.trial import TrialState
 
 from configs.schema import Config, from_dict
 from console.errors import UserError
-from metrics.metric import METRICS, Metric
 from tuning.search_space import load_space
 from tuning.study import (
     Objective,
@@ -248,10 +247,9 @@ def test_another_plan_or_other_data_is_an_error(tmp_path: Path, make_plan: MakeP
 
 
 def test_a_metric_whose_lower_values_are_better_is_minimised(
-    tmp_path: Path, make_plan: MakePlan, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, make_plan: MakePlan, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Five complete trials first; then the pruner stops those above the median."""
-    monkeypatch.setitem(METRICS, "error", Metric("error", "Error", "err", lambda *_: 0.0, higher_is_better=False))
     values = [0.5, 0.3, 0.2, 0.4, 0.6, 0.9, 0.1]
 
     def objective(cfg: Config, fold: int, report: Report) -> float:
@@ -260,16 +258,16 @@ def test_a_metric_whose_lower_values_are_better_is_minimised(
             report(epoch, value)
         return value
 
-    plan = replace(make_plan(trials=7), metric="error")
+    plan = replace(make_plan(trials=7), metric="log_loss")
     study = run(tmp_path / "a", plan, objective)
     best = best_trial(study)
     assert best is not None and (best.number, best.value) == (6, 0.1)
     assert study.trials[5].state == TrialState.PRUNED
-    assert capsys.readouterr().out.startswith("trial 0: Error 0.5000, 0 s; best 0.5000 (trial 0); 1/7 finished")
+    assert capsys.readouterr().out.startswith("trial 0: log loss 0.5000, 0 s; best 0.5000 (trial 0); 1/7 finished")
     write_report(tmp_path / "a", study)
-    assert "trial 6, out-of-fold Error 0.1000\nthis score is biased downwards" in capsys.readouterr().out
-    assert "Error 0.1000 (fold 0, seed 0): biased downwards" in (tmp_path / "a/best.yaml").read_text()
-    assert (tmp_path / "a/trials.csv").read_text().startswith("trial,state,err,fold0,")
+    assert "trial 6, out-of-fold log loss 0.1000\nthis score is biased downwards" in capsys.readouterr().out
+    assert "log loss 0.1000 (fold 0, seed 0): biased downwards" in (tmp_path / "a/best.yaml").read_text()
+    assert (tmp_path / "a/trials.csv").read_text().startswith("trial,state,log_loss,fold0,")
 
 
 def test_a_study_without_a_metric_is_of_map_at_3(tmp_path: Path, make_plan: MakePlan) -> None:

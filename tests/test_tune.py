@@ -1,6 +1,7 @@
 """tune.py: real training on a tiny competition, and its command line."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,10 @@ import pytest
 import tune
 from configs.load import load_config
 from configs.paths import Paths
-from configs.schema import from_dict
+from configs.schema import Config, from_dict
 from console.errors import UserError
 from tests.test_pipeline import imported, refused, run, start, stop_at
-from training.experiment_data import load_data
+from training.experiment_data import Data, load_data
 from training.train import train_folds
 from tuning.search_space import load_space
 from tuning.study import Plan, finished, open_study
@@ -59,6 +60,25 @@ def test_a_trial_has_its_own_copies_at_other_speeds(tmp_path: Path, tiny: Path) 
         cfg = from_dict(trial.user_attrs["config"] | {"name": f"trial{i}"})
         assert train_folds(cfg, [0], paths) == [trial.value]
     assert trials["[]"].value != trials["[1.1]"].value
+
+
+def test_a_trial_scores_by_the_metric_of_the_competition(
+    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(cfg: Config, folds: list[int], paths: Paths) -> Data:
+        data = load_data(cfg, folds, paths)
+        return replace(data, competition=replace(data.competition, metric="accuracy"))
+
+    paths = Paths(tiny, tmp_path / "work")
+    monkeypatch.setattr("training.experiment_data.load_data", load)
+    tune.tune(plan_of(tmp_path, trials=1), paths, "s")
+    (trial,) = finished(open_study(paths.studies / "s"))
+    n_clips = (load_data(load_config(BASE, TINY), [0], paths).folds["fold"] == 0).sum()
+    assert trial.value is not None and (trial.value * n_clips) % 1 == pytest.approx(0)
+    assert f", out-of-fold accuracy {trial.value:.4f} (fold 0" in (paths.studies / "s/best.yaml").read_text()
+    with pytest.raises(UserError, match=r"s was started with another metric: choose another --name"):
+        monkeypatch.undo()
+        tune.tune(plan_of(tmp_path, trials=2), paths, "s")
 
 
 def test_a_finished_study_runs_no_trial(tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
