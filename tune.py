@@ -8,16 +8,17 @@ folds, for a fair score.
 """
 
 import argparse
+from concurrent.futures import as_completed
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from configs.paths import DEFAULT_CONFIG, Paths
+from configs.processes import worker_processes
 from console.command_line import run_command
 from console.errors import UserError, list_some
 from console.options import FILE, command_parser, share
 from console.output import say
-from tuning.objective import Training, check_networks, without_test_clips
-from tuning.workers import side_by_side
+from tuning.objective import Training, check_networks, without_test_clips, work
 
 if TYPE_CHECKING:
     from training.experiment_data import Data
@@ -62,14 +63,10 @@ def main() -> None:
     args = parser.parse_intermixed_args()
 
     paths = Paths(args.input, args.work)
-    if args.report and args.name:
-        report(paths, args.name)
-        return
-    plan, name = make_plan(args)
     if args.report:
-        report(paths, name)
-        return
-    tune(plan, paths, name, args.workers)
+        report(paths, args.name or make_plan(args)[1])
+    else:
+        tune(*make_plan(args), paths, args.workers)
 
 
 def make_plan(args: argparse.Namespace) -> "tuple[Plan, str]":
@@ -97,7 +94,7 @@ def make_plan(args: argparse.Namespace) -> "tuple[Plan, str]":
     return Plan(config, overrides, space, folds, args.trials, args.pruner, args.seed), name
 
 
-def tune(plan: "Plan", paths: Paths, name: str, workers: int = 1) -> None:
+def tune(plan: "Plan", name: str, paths: Paths, workers: int = 1) -> None:
     """Run the missing trials, then report. Raises UserError on bad input, and if the study has another plan or data."""
     from training.experiment_data import load_data, prepare
     from tuning.study import finished, open_study, outside_of_space, search
@@ -116,7 +113,9 @@ def tune(plan: "Plan", paths: Paths, name: str, workers: int = 1) -> None:
         if workers == 1:
             search(folder, study, plan, Training(data, paths, plan.folds))
         else:
-            side_by_side(plan, data, paths, name, workers)
+            with worker_processes(workers, "does trials") as pool:  # an exception in one ends the others
+                for job in as_completed([pool.submit(work, plan, data, paths, name) for _ in range(workers)]):
+                    job.result()
         if (done := len(finished(study))) < plan.trials:
             say(f"{done} of {plan.trials} trials finished: the process that ends last writes the report")
             return

@@ -65,21 +65,13 @@ def cpu_times(pieces: Mapping[str, Callable[..., object]], rounds: int, *args: A
     return times
 
 
-class Apart:
+@contextmanager
+def separate(make: Callable[..., Work], *args: Any) -> Iterator[Work]:
     """Work in a separate process: make(*args), called there, returns the work. The process ends with the context."""
-
-    def __init__(self, make: Callable[..., Work], *args: Any) -> None:
-        self.pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_make, initargs=(make, args))
-        self.pool.submit(_do, 0).result()  # starts the process
-
-    def __call__(self) -> None:
-        self.pool.submit(_do, 1).result()
-
-    def __enter__(self) -> "Apart":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.pool.shutdown()
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn, initializer=_make, initargs=(make, args)) as pool:
+        pool.submit(_do, 0).result()  # starts the process
+        yield lambda: pool.submit(_do, 1).result()
 
 
 def median(times: Times, name: str) -> float:
@@ -98,7 +90,7 @@ def in_child(work: Callable[..., Any], *args: Any) -> tuple[Any, float]:
     return result
 
 
-_made: list[Work] = []  # in the process of an Apart: its work
+_made: list[Work] = []  # in the process of `separate`: its work
 
 
 def _make(make: Callable[..., Work], args: tuple[Any, ...]) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.gpu import product_rate, step_flops
 from benchmarks.loop import CPU, Step, make_tagger, whole_loop
-from benchmarks.measure import Apart, Row, Work, by_turns, median, quotient
+from benchmarks.measure import Row, Work, by_turns, median, quotient, separate
 from benchmarks.synthetic import N_MELS
 from configs.load import load_config
 from configs.paths import Paths
@@ -39,8 +39,8 @@ def against_default(name: str, n_frames: int, batch: int, rounds: int, dtype: to
     the rate of a matrix product in the same rounds, as a measure of the machine."""
     precision = choose_precision("auto", CPU)
     with (
-        Apart(step_of, name, n_frames, batch, "fp32", False, False) as default,
-        Apart(step_of, name, n_frames, batch, precision, True, True) as ours,
+        separate(step_of, name, n_frames, batch, "fp32", False, False) as default,
+        separate(step_of, name, n_frames, batch, precision, True, True) as ours,
     ):
         matrix = torch.randn(MATRIX, MATRIX, dtype=dtype)
         ways: dict[str, Work] = {"default": default, "ours": ours}
@@ -62,7 +62,7 @@ def against_default(name: str, n_frames: int, batch: int, rounds: int, dtype: to
 def keeping_memory(name: str, n_frames: int, batch: int, rounds: int) -> Row:
     """The part of this gain that comes from keeping a step's memory for the next."""
     step = (step_of, name, n_frames, batch, choose_precision("auto", CPU), True)
-    with Apart(*step, True) as kept, Apart(*step, False) as given_back:
+    with separate(*step, True) as kept, separate(*step, False) as given_back:
         times = by_turns({"kept": kept, "given back": given_back}, rounds)
     here, there = (f"{batch / median(times, way):.1f}/s" for way in times)
     what = f"training {NAMES[name]} at {batch} x {N_MELS} x {n_frames}, ours; peer: the same, memory not kept"

@@ -29,11 +29,11 @@ LONGEST_WAIT = 300.0  # seconds; a longer Retry-After is an error instead of a w
 
 
 class KaggleFault(UserError):
-    """A request that failed after all retries. status: the HTTP status, None without an answer."""
+    """A request that failed. status: the HTTP status, None without an answer; retry_after: seconds, if it says so."""
 
-    def __init__(self, text: str, status: int | None) -> None:
+    def __init__(self, text: str, status: int | None, retry_after: float | None = None) -> None:
         super().__init__(text)
-        self.status = status
+        self.status, self.retry_after = status, retry_after
 
     @property
     def temporary(self) -> bool:
@@ -84,10 +84,10 @@ class Kaggle:
             try:
                 with self._quiet(bars):
                     return self._once(what, method, args, kwargs, hints or {})
-            except _Failed as failed:
-                wait = failed.retry_after if failed.retry_after is not None else 2.0**attempt
-                if attempt == tries or not failed.fault.temporary or wait > LONGEST_WAIT:
-                    raise failed.fault from None
+            except KaggleFault as fault:
+                wait = fault.retry_after if fault.retry_after is not None else 2.0**attempt
+                if attempt == tries or not fault.temporary or wait > LONGEST_WAIT:
+                    raise
             time.sleep(wait)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
@@ -101,7 +101,7 @@ class Kaggle:
             remedy = hints.get(status or 0) or REMEDIES.get(status) or (OUTAGE if (status or 0) >= 500 else "")
             answer = _server_text(error)
             text = ": ".join(part for part in (what, f"{status} {answer}" if status else answer, remedy) if part)
-            raise _Failed(KaggleFault(self.redact(text), status), _retry_after(error)) from None
+            raise KaggleFault(self.redact(text), status, _retry_after(error)) from None
         except (ValueError, OSError) as error:
             if isinstance(error, UserError):
                 raise
@@ -132,11 +132,6 @@ class Kaggle:
             return token
 
         self.api._upload_blob = whole
-
-
-class _Failed(Exception):
-    def __init__(self, fault: KaggleFault, retry_after: float | None) -> None:
-        self.fault, self.retry_after = fault, retry_after
 
 
 class _Redacting:

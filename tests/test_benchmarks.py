@@ -12,7 +12,7 @@ from benchmarks import gpu, loop
 from benchmarks.extraction import CFG, store_of, torchaudio_way
 from benchmarks.loading import ClipFiles, write_files
 from benchmarks.loop import CPU, Step, make_tagger, seconds_in_loop
-from benchmarks.measure import Apart, Row, by_turns, cpu_times, quotient
+from benchmarks.measure import Row, by_turns, cpu_times, quotient, separate
 from benchmarks.run import cells_of, write
 from benchmarks.scoring import greedy_recomputed, map_at_3_by_sorting, map_at_3_in_a_loop
 from benchmarks.starting import HELP, imported, python
@@ -123,7 +123,7 @@ def note_process(into: Path) -> Callable[[], None]:
 
 
 def test_separate_work_keeps_its_process(tmp_path: Path) -> None:
-    with Apart(note_process, tmp_path / "seen") as work:
+    with separate(note_process, tmp_path / "seen") as work:
         work()
         work()
     first, second = (tmp_path / "seen").read_text().split()

@@ -39,7 +39,7 @@ def plan_of(tmp_path: Path, space: str = SPACE, trials: int = 2, folds: tuple[in
 def test_a_trial_scores_what_training_it_scores(tmp_path: Path, tiny: Path) -> None:
     """Fold by fold, to the last bit; the search itself reads no test clip and leaves no run."""
     paths = Paths(tiny, tmp_path / "work")
-    tune.tune(plan_of(tmp_path, folds=(0, 1)), paths, "s")
+    tune.tune(plan_of(tmp_path, folds=(0, 1)), "s", paths)
     assert not paths.runs.exists()
     assert len([store for store in paths.features.iterdir() if store.is_dir()]) == 1  # of the training clips
     study = open_study(paths.studies / "s")
@@ -53,7 +53,7 @@ def test_a_trial_scores_what_training_it_scores(tmp_path: Path, tiny: Path) -> N
 def test_a_trial_has_its_own_copies_at_other_speeds(tmp_path: Path, tiny: Path) -> None:
     """Trial by trial the search trains as train_fold.py does, though trials share what they can."""
     paths = Paths(tiny, tmp_path / "work")
-    tune.tune(plan_of(tmp_path, "train.speeds: {choice: [[], [1.1]]}", trials=6), paths, "s")
+    tune.tune(plan_of(tmp_path, "train.speeds: {choice: [[], [1.1]]}", trials=6), "s", paths)
     trials = {trial.params["train.speeds"]: trial for trial in finished(open_study(paths.studies / "s"))}
     assert set(trials) == {"[]", "[1.1]"}
     for i, trial in enumerate(trials.values()):
@@ -71,24 +71,24 @@ def test_a_trial_scores_by_the_metric_of_the_competition(
 
     paths = Paths(tiny, tmp_path / "work")
     monkeypatch.setattr("training.experiment_data.load_data", load)
-    tune.tune(plan_of(tmp_path, trials=1), paths, "s")
+    tune.tune(plan_of(tmp_path, trials=1), "s", paths)
     (trial,) = finished(open_study(paths.studies / "s"))
     n_clips = (load_data(load_config(BASE, TINY), [0], paths).folds["fold"] == 0).sum()
     assert trial.value is not None and (trial.value * n_clips) % 1 == pytest.approx(0)
     assert f", out-of-fold accuracy {trial.value:.4f} (fold 0" in (paths.studies / "s/best.yaml").read_text()
     with pytest.raises(UserError, match=r"s was started with another metric: choose another --name"):
         monkeypatch.undo()
-        tune.tune(plan_of(tmp_path, trials=2), paths, "s")
+        tune.tune(plan_of(tmp_path, trials=2), "s", paths)
 
 
 def test_a_finished_study_runs_no_trial(tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = Paths(tiny, tmp_path / "work")
-    tune.tune(plan_of(tmp_path, trials=1), paths, "s")
+    tune.tune(plan_of(tmp_path, trials=1), "s", paths)
     capsys.readouterr()
-    tune.tune(plan_of(tmp_path, trials=1), paths, "s")
+    tune.tune(plan_of(tmp_path, trials=1), "s", paths)
     said = capsys.readouterr().out
     assert "1 trials finished before: use a larger --trials for more" in said and "trial 1:" not in said
-    tune.tune(plan_of(tmp_path, trials=2), paths, "s")
+    tune.tune(plan_of(tmp_path, trials=2), "s", paths)
     assert "continuing after 1 of 2 trials" in capsys.readouterr().out
 
 
@@ -97,7 +97,7 @@ def test_a_training_that_diverges_is_a_bad_trial(
 ) -> None:
     """The base config is the first trial although it is none of the choices."""
     paths = Paths(tiny, tmp_path / "work")
-    tune.tune(plan_of(tmp_path, "train.lr: {choice: [1e25, 1e30]}", trials=2), paths, "s")
+    tune.tune(plan_of(tmp_path, "train.lr: {choice: [1e25, 1e30]}", trials=2), "s", paths)
     message = (
         'the base config lies outside of the search space, but is still the first trial: train.lr: 0.004, not in {"ch'
     )
@@ -111,21 +111,21 @@ def test_settings_that_do_not_fit_together_are_a_bad_trial(tmp_path: Path, tiny:
     """Each fits with the base value of the other."""
     paths = Paths(tiny, tmp_path / "work")
     space = "model.name: {choice: [alexnet, cnn14]}\nmodel.pooling: {choice: [attention, avg_max]}"
-    tune.tune(plan_of(tmp_path, space, trials=3), paths, "s")
+    tune.tune(plan_of(tmp_path, space, trials=3), "s", paths)
     for trial in finished(open_study(paths.studies / "s"))[1:]:  # after the base config
         assert "has its own pooling" in trial.user_attrs["note"]
 
 
 def test_other_sound_or_another_base_is_an_error(tmp_path: Path, tiny: Path) -> None:
     paths = Paths(Path(shutil.copytree(tiny, tmp_path / "input")), tmp_path / "work")
-    tune.tune(plan_of(tmp_path, trials=1), paths, "s")
+    tune.tune(plan_of(tmp_path, trials=1), "s", paths)
     plan = plan_of(tmp_path)
     with pytest.raises(UserError, match=r"s was started with another base config \(train\.epochs: 2 -> 3\)"):
-        tune.tune(Plan(BASE, (*TINY, "train.epochs=3"), plan.space, (0,), 2), paths, "s")
+        tune.tune(Plan(BASE, (*TINY, "train.epochs=3"), plan.space, (0,), 2), "s", paths)
     clip = min((paths.input / "audio_train").iterdir())
     clip.write_bytes(clip.read_bytes() + b"\0\0")
     with pytest.raises(UserError, match="s was started with other sound files"):
-        tune.tune(plan, paths, "s")
+        tune.tune(plan, "s", paths)
     assert len(open_study(paths.studies / "s").trials) == 1
 
 
@@ -144,7 +144,7 @@ def test_a_network_that_does_not_exist_is_named_before_any_work(tmp_path: Path, 
     paths = Paths(tiny, tmp_path / "work")
     plan = plan_of(tmp_path, "\nmodel.name: {choice: [resnetish10, resnetish19]}")
     with pytest.raises(UserError, match=r"space\.yaml:2: model\.name: no network 'resnetish19'"):
-        tune.tune(plan, paths, "s")
+        tune.tune(plan, "s", paths)
     assert not paths.features.exists() and open_study(paths.studies / "s").trials == []
 
 

@@ -32,6 +32,14 @@ def check_networks(plan: "Plan", n_classes: int) -> None:
                 raise UserError(f"{one.place}: {error}") from None
 
 
+def work(plan: "Plan", data: "Data", paths: Paths, name: str) -> None:
+    """Search, as one of several processes."""
+    from tuning.study import open_study, search
+
+    folder = paths.studies / name
+    search(folder, open_study(folder, plan=plan), plan, Training(data, paths, plan.folds))
+
+
 class Training:
     """The objective of a search: train a fold of a config. Trials with the same features open them once."""
 
