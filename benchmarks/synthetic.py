@@ -57,7 +57,7 @@ def make_fold(n: int) -> FoldData:
     return FoldData(
         train=np.arange(n),
         val=np.arange(0),
-        labels=np.random.default_rng(0).integers(0, N_CLASSES, n),
+        targets=np.eye(N_CLASSES, dtype=np.float32)[np.random.default_rng(0).integers(0, N_CLASSES, n)],
         weights=np.ones(n),
         verified=np.ones(n, bool),
         val_fnames=(),

@@ -103,6 +103,7 @@ class AugmentConfig:
     """Batch augmentation, in training only."""
 
     mixup_alpha: float = 0.0  # lambda ~ Beta(alpha, alpha); 0 turns mixup off
+    mixup_labels: Literal["mean", "max"] = "mean"  # of two mixed clips; max: both keep all labels (multi_label only)
     concat_mix: float = 0.0  # share of clips whose end is replaced by another clip's; labels mixed by length
     resized_crop: float = 0.0  # 0.2: stretch a random 80 to 100 % of mels and frames to the whole
     roll: bool = False  # rotate each crop in time by a random number of frames
@@ -120,7 +121,7 @@ class AugmentConfig:
         for key, value in vars(self).items():
             if key in ("extra", "wave"):
                 _require(all(":" in name for name in value), key, "must name your functions, like my_file:my_function")
-            else:
+            elif key != "mixup_labels":
                 _require(value >= 0, key, "must not be negative")
         _require(len(set(self.wave)) == len(self.wave), "wave", "must not repeat a name")
         for key in ("concat_mix", "erasing"):
@@ -140,9 +141,13 @@ class TrainConfig:
     lr: float = 1e-3  # peak of the one-cycle schedule
     weight_decay: float = 1e-2
     warmup: float = 0.1  # share of the steps before the peak
-    loss: str = "cross_entropy"  # one of LOSSES in training/losses.py, or your own: my_file:my_loss
-    label_smoothing: float = 0.0
+    loss: str = "cross_entropy"  # one of LOSSES in training/losses.py (binary for multi_label), or my_file:my_loss
+    focal_gamma: float = 2.0  # of loss=focal: how strongly easy examples are weighed down
+    label_smoothing: float = 0.0  # share of each label spread over all classes; multi_label: moved towards 1/2
     class_weights: bool = False  # weight classes by the inverse of their count
+    positive_weight: float = (
+        0.0  # multi_label: a present label counts (clips without / with it) ** this; 0: as an absent
+    )
     balanced: bool = False  # draw all classes equally often instead of each clip once per epoch
     unverified_weight: float = 1.0  # loss weight of clips with an unverified label
     unverified_loss: Literal["plain", "bootstrap", "truncate"] = "plain"  # bootstrap: mix labels with predictions
@@ -170,11 +175,11 @@ class TrainConfig:
         valid = all(0.5 <= speed <= 2 and speed != 1 for speed in self.speeds)
         _require(valid, "speeds", "must be between 0.5 and 2, and not 1")
         _require(len(set(self.speeds)) == len(self.speeds), "speeds", "must not repeat a value")
-        for key in ("weight_decay", "finetune_epochs"):
+        for key in ("weight_decay", "finetune_epochs", "focal_gamma"):
             _require(getattr(self, key) >= 0, key, "must not be negative")
         for key in ("warmup", "label_smoothing", "ema"):
             _require(0 <= getattr(self, key) < 1, key, "must be in [0, 1)")
-        for key in ("unverified_weight", "bootstrap", "truncate"):
+        for key in ("unverified_weight", "bootstrap", "truncate", "positive_weight"):
             _require(0 <= getattr(self, key) <= 1, key, "must be in [0, 1]")
         _require(self.average_epochs <= self.epochs, "average_epochs", "must not exceed epochs")
         _require(self.average_epochs == 1 or self.keep == "last", "average_epochs", "needs keep=last")
@@ -203,12 +208,14 @@ class PredictConfig:
 class PseudoConfig:
     """Also train on test clips, with labels predicted by finished experiments, fold by fold."""
 
-    runs: tuple[str, ...] = ()  # experiments whose models of the same fold predict, by geometric mean; empty: off
+    runs: tuple[str, ...] = ()  # experiments whose models of the same fold predict; empty: off
     min_confidence: float = 0.7  # skip clips whose largest mean probability is below this
+    power: float = 1.0  # of the mean probabilities as soft labels: above 1 sharpens, below 1 flattens
     weight: float = 0.5  # loss weight of these clips
 
     def __post_init__(self) -> None:
         _require(0 <= self.min_confidence <= 1, "min_confidence", "must be in [0, 1]")
+        _require(self.power > 0, "power", "must be above 0")
         _require(0 < self.weight <= 1, "weight", "must be in (0, 1]")
 
 

@@ -1,6 +1,7 @@
 """Batch augmentation on the device. Every draw comes from the caller's generator, so that a seed fixes an epoch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from configs.user_code import faults_in_one_line, load_callable
 from console.errors import UserError
 
 Batch = tuple[Tensor, Tensor, Tensor]
+BlendLabels = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]  # y, w, lambda, other -> y, w
 
 
 class Augment:
@@ -20,13 +22,15 @@ class Augment:
     a mixture differ; then mixing; masks come last, since mixing would make them transparent. `fill` (n_mels,) is the
     value inside masks and of shifted-in bands: the training mean, because zero is loud in the log domain. The stretch
     comes before the shift, because it would move fill to other bands. gain: a random offset in log-mel, i.e. a random
-    loudness. extra: names of user functions, applied last.
+    loudness. mixup_labels 'max': a mixture has every label of both clips, in full, instead of a share of each. extra:
+    names of user functions, applied last.
     """
 
     def __init__(
         self,
         fill: Tensor,
         mixup_alpha: float = 0.0,
+        mixup_labels: Literal["mean", "max"] = "mean",
         concat_mix: float = 0.0,
         resized_crop: float = 0.0,
         roll: bool = False,
@@ -42,6 +46,7 @@ class Augment:
         self.fill = fill.view(1, 1, -1, 1)
         self.gain, self.roll, self.resized_crop, self.freq_shift = gain, roll, resized_crop, freq_shift
         self.concat_mix, self.mixup_alpha = concat_mix, mixup_alpha
+        self.blend_labels = _blend_labels if mixup_labels == "mean" else _join_labels
         self.time_masks, self.time_mask_frames = time_masks, time_mask_frames
         self.freq_masks, self.freq_mask_mels = freq_masks, freq_mask_mels
         self.erasing = erasing
@@ -55,9 +60,9 @@ class Augment:
         fill = self.fill = self.fill.to(x)  # a copy in the first call only
         x = self._sound(x, fill, rng)
         if self.concat_mix:
-            x, y, w = concat_mix(x, y, w, self.concat_mix, rng)
+            x, y, w = concat_mix(x, y, w, self.concat_mix, rng, self.blend_labels)
         if self.mixup_alpha:
-            x, y, w = mixup(x, y, w, self.mixup_alpha, rng)
+            x, y, w = mixup(x, y, w, self.mixup_alpha, rng, self.blend_labels)
         for _ in range(self.time_masks):
             x = mask(x, 3, self.time_mask_frames, fill, rng)
         for _ in range(self.freq_masks):
@@ -146,7 +151,28 @@ def freq_shift(x: Tensor, most: int, fill: Tensor, rng: np.random.Generator) -> 
     return torch.where(inside[:, None, :, None], moved, fill)
 
 
-def mixup(x: Tensor, y: Tensor, w: Tensor, alpha: float, rng: np.random.Generator) -> Batch:
+def _blend_labels(y: Tensor, w: Tensor, lam: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Labels and weights: a clip of weight 0 adds its sound but not its label."""
+    mixed = _blend(w, lam, other)
+    share = torch.where(mixed > 0, lam * w / mixed.clamp_min(1e-12), lam)
+    return _blend(y, share, other), mixed
+
+
+def _join_labels(y: Tensor, w: Tensor, lam: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """As `_blend_labels`, but a mixture has the larger of both clips' labels, however little of a clip is in it."""
+    mixed = _blend(w, lam, other)
+    own, added = ((lam > 0) & (w > 0))[:, None], ((lam < 1) & (w[other] > 0))[:, None]
+    return torch.where(own & added, torch.maximum(y, y[other]), torch.where(added, y[other], y)), mixed
+
+
+def mixup(
+    x: Tensor,
+    y: Tensor,
+    w: Tensor,
+    alpha: float,
+    rng: np.random.Generator,
+    blend_labels: BlendLabels = _blend_labels,
+) -> Batch:
     """Each clip mixed with another of the batch by lambda ~ Beta(alpha, alpha); labels are mixed in proportion to
     lambda and weight, so that the loss is the mixture of both weighted losses.
 
@@ -154,10 +180,17 @@ def mixup(x: Tensor, y: Tensor, w: Tensor, alpha: float, rng: np.random.Generato
     """
     lam = _on(x, rng.beta(alpha, alpha, len(x)))
     other = _on(x, rng.permutation(len(x)))
-    return _blend(x, lam, other), *_blend_labels(y, w, lam, other)
+    return _blend(x, lam, other), *blend_labels(y, w, lam, other)
 
 
-def concat_mix(x: Tensor, y: Tensor, w: Tensor, chance: float, rng: np.random.Generator) -> Batch:
+def concat_mix(
+    x: Tensor,
+    y: Tensor,
+    w: Tensor,
+    chance: float,
+    rng: np.random.Generator,
+    blend_labels: BlendLabels = _blend_labels,
+) -> Batch:
     """With this chance, a clip is replaced by another from a random frame on; labels are mixed by share of frames as in
     `mixup`. Clips follow each other in a random circle, so that no clip meets itself in batches above one."""
     n, n_frames = len(x), x.shape[3]
@@ -169,14 +202,7 @@ def concat_mix(x: Tensor, y: Tensor, w: Tensor, chance: float, rng: np.random.Ge
     lam, follows = _on(x, own / n_frames), _on(x, other)
     stays = torch.arange(n_frames, device=x.device) < _on(x, own)[:, None]
     mixed = torch.where(stays[:, None, None, :], x, x[follows])
-    return mixed, *_blend_labels(y, w, lam, follows)
-
-
-def _blend_labels(y: Tensor, w: Tensor, lam: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-    """Labels and weights: a clip of weight 0 adds its sound but not its label."""
-    mixed = _blend(w, lam, other)
-    share = torch.where(mixed > 0, lam * w / mixed.clamp_min(1e-12), lam)
-    return _blend(y, share, other), mixed
+    return mixed, *blend_labels(y, w, lam, follows)
 
 
 def _blend(v: Tensor, lam: Tensor, other: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -64,7 +64,7 @@ def load_competition(folder: Path, skip_missing: bool = False, sound: bool = Tru
     return Competition(folder, classes, train, test, one_hot(train["label"], classes))
 
 
-def one_hot(labels: Sequence[str], classes: tuple[str, ...]) -> np.ndarray:
+def one_hot(labels: Iterable[str], classes: tuple[str, ...]) -> np.ndarray:
     """(clips, classes) float32 with a 1 at the label of each clip."""
     index = {name: i for i, name in enumerate(classes)}
     return np.eye(len(classes), dtype=np.float32)[[index[label] for label in labels]]

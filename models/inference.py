@@ -66,7 +66,7 @@ def _over_windows(
     for i in range(0, len(clip), cfg.batch_size):
         part = slice(i, i + cfg.batch_size)
         x = batches.at(rows[clip[part]], first[part], n_frames)
-        found.append(tagger(x).float().softmax(dim=1))
+        found.append(tagger.probabilities(tagger(x).float()))
         if advance:
             advance(len(x))
     count = np.bincount(clip)

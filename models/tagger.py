@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
+from configs.competition import Task
 from configs.schema import Config
 from console.errors import UserError
 from models.build import build_model
@@ -19,7 +20,7 @@ class Tagger(nn.Module):
 
     mean and std (n_mels,) of the training clips and prior (n_classes,), the prediction for clips without sound, are
     saved with the weights, so that prediction needs no more. deltas and frequency_channel: more input channels of the
-    backbone, computed from the normalised log-mel.
+    backbone, computed from the normalised log-mel. task: what `probabilities` makes of the logits.
     """
 
     mean: Tensor
@@ -35,13 +36,14 @@ class Tagger(nn.Module):
         channels_last: bool = True,
         deltas: int = 0,
         frequency_channel: bool = False,
+        task: Task = "single_label",
     ) -> None:
         super().__init__()
         for name, values in (("mean", mean), ("std", std), ("prior", prior)):
             self.register_buffer(name, values.clone().float())
         self.backbone = backbone
         self.deltas, self.frequency_channel = deltas, frequency_channel
-        self.channels_last = channels_last
+        self.channels_last, self.task = channels_last, task
         if channels_last:
             self.backbone.to(memory_format=torch.channels_last)
 
@@ -52,13 +54,25 @@ class Tagger(nn.Module):
             x = x.contiguous(memory_format=torch.channels_last)
         return self.backbone(x)
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """(batch, n_classes) logits -> probabilities of the same shape: rows that sum to 1 where a clip has one label,
+        one for each class by itself where it may have several."""
+        return logits.softmax(dim=1) if self.task == "single_label" else logits.sigmoid()
 
-def build_tagger(cfg: Config, prior: np.ndarray, mean: np.ndarray, std: np.ndarray, start: bool = True) -> Tagger:
+
+def build_tagger(
+    cfg: Config,
+    prior: np.ndarray,
+    mean: np.ndarray,
+    std: np.ndarray,
+    start: bool = True,
+    task: Task = "single_label",
+) -> Tagger:
     """An untrained tagger for len(prior) classes; start=False skips starting weights, see `build_model`."""
     backbone = build_model(cfg, len(prior), start)
     mean_t, std_t, prior_t = (torch.from_numpy(values) for values in (mean, std, prior))
     deltas, frequency = cfg.model.deltas, cfg.model.frequency_channel
-    return Tagger(backbone, mean_t, std_t, prior_t, cfg.train.channels_last, deltas, frequency)
+    return Tagger(backbone, mean_t, std_t, prior_t, cfg.train.channels_last, deltas, frequency, task)
 
 
 def check_input_size(tagger: Tagger, batch: int, n_frames: int, training: bool, remedy: str) -> None:
@@ -91,12 +105,12 @@ def save_tagger(state: dict[str, Tensor], file: Path) -> None:
     save_file(own, file)  # cloned: it rejects weights that layers share
 
 
-def load_tagger(cfg: Config, file: Path) -> Tagger:
-    """A trained tagger, on the CPU, ready to predict. Raises UserError if the file does not fit the config."""
+def load_tagger(cfg: Config, file: Path, task: Task = "single_label") -> Tagger:
+    """A trained tagger, on the CPU, ready to predict. task: of its run's manifest. Raises UserError if the file does not fit the config."""
     try:
         state = load(file.read_bytes())  # load_file only takes UTF-8 paths
         prior, mean, std = (state[key].numpy() for key in ("prior", "mean", "std"))
-        tagger = build_tagger(cfg, prior, mean, std, start=False)
+        tagger = build_tagger(cfg, prior, mean, std, start=False, task=task)
         tagger.load_state_dict(state)
     except (UserError, MemoryError):
         raise

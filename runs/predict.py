@@ -72,7 +72,7 @@ def predict_store(run: Trained, store: Store, device: torch.device) -> np.ndarra
     suits = choose_precision("auto", device)
     useless = {"bf16"} - {suits} if device.type == "cuda" else {"bf16", "fp16"} - {suits}
     precision = suits if cfg.train.precision in {"auto", *useless} else cfg.train.precision
-    tagger = load_tagger(cfg, run.weights).to(device)
+    tagger = load_tagger(cfg, run.weights, run.manifest.task).to(device)
     rows = np.arange(len(store.fnames))
     return predict_finite(tagger, Batches(store, device, cfg.input.padding), rows, cfg.predict, precision)
 

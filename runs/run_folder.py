@@ -7,7 +7,7 @@ them with their sha256 and says what they were made from. Probabilities are keye
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,8 +18,10 @@ from configs.competition import Task
 from configs.files import lock, read_steady, swap, write
 from configs.forms import from_json, read_json, to_json
 from configs.schema import Config, differences, from_dict, to_dict
+from configs.user_code import is_user_code
 from console.errors import UserError, list_some
 from folds.assign import fold_number
+from metrics.metric import find_metric
 from runs.predictions import Predictions, load_predictions, save_predictions
 from runs.provenance import check_files, file_sha256
 
@@ -49,6 +51,7 @@ class Origin:
     fold_hash: str  # of the table of training clips with their folds
     feature_hash: str | None = None
     sound_hash: SoundHash = SoundHash()
+    targets_hash: str | None = None  # of secondary labels and weights; None where there are none
     corrections_hash: str | None = None  # None where no label is corrected
     pseudo_runs: dict[str, str] | None = None  # experiment -> id of the run that labelled test clips; None without
     code: dict[str, str] = field(default_factory=dict)  # the user's own files -> sha256
@@ -170,15 +173,18 @@ def check_same_settings(file: Path, config: Config, fact: str) -> None:
 
 
 def check_same_data(there: Origin, now: Origin, fact: str) -> None:
-    """Raises UserError where a run learned from other folds, sound files, labels or code than `now` names.
+    """Raises UserError where a run learned for another task, or from other folds, sound files, labels or code than
+    `now` names.
 
     Test sound counts where it was given pseudo-labels; elsewhere it can be predicted again.
     """
     pseudo = there.pseudo_runs is not None or now.pseudo_runs is not None
     heard = [origin.sound_hash if pseudo else origin.sound_hash.train for origin in (there, now)]
     same = {
+        "labels (one, or several a clip)": there.task == now.task,
         "folds": there.fold_hash == now.fold_hash,
         "sound files": heard[0] == heard[1],
+        "secondary labels or weights": there.targets_hash == now.targets_hash,
         "corrections": there.corrections_hash == now.corrections_hash,
         "pseudo-labels (a run that they come from changed)": there.pseudo_runs == now.pseudo_runs,
     }
@@ -246,9 +252,16 @@ def _read_run(folder: Path) -> Run:
             raise UserError(
                 f"{folder / name}.npz: {one.probs.shape[1]} columns, {len(trained.classes)} classes: {RETRAIN}"
             )
-    if "map3" not in scores:
-        raise UserError(f"{folder / 'scores.json'}: lacks map3: {RETRAIN}")
+    if (key := _score_key(trained.manifest, scores)) not in scores:
+        raise UserError(f"{folder / 'scores.json'}: lacks {key or 'a score'}: {RETRAIN}")
     return Run(folder, trained.id, trained.config, trained.classes, oof, test, scores, trained.manifest)
+
+
+def _score_key(manifest: Manifest, scores: Mapping[str, float]) -> str:
+    """The key that scores.json must have. The user's own metric has any: its code does not run to read a folder."""
+    if is_user_code(manifest.metric):
+        return next(iter(scores), "")
+    return find_metric(manifest.metric, manifest.task).key
 
 
 def read_trained(folder: Path) -> Trained:
@@ -266,7 +279,8 @@ def _read_checked(folder: Path, names: Sequence[str]) -> Trained:
         manifest = from_json(Manifest, json.loads(raw))
         check_files(folder, manifest.files, names)
         config = from_dict(_read_json(folder / "config.json"))
-        classes = tuple((folder / "classes.txt").read_text(encoding="utf-8-sig").split())
+        lines = (folder / "classes.txt").read_text(encoding="utf-8-sig").split("\n")
+        classes = tuple(line.strip() for line in lines if line.strip())
         if not 0 <= manifest.fold < manifest.n_folds <= 10_000:
             raise ValueError(f"fold {manifest.fold} of {manifest.n_folds} in its manifest")
     except UserError:

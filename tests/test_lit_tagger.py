@@ -283,7 +283,7 @@ def test_finetuning_is_on_verified_clips_without_mixing(make_store: MakeStore, t
     crop, loss = lit.batches.crop, lit.loss
     lit.batches.crop = lambda rows, n, rng: (seen.append(rows.tolist()), crop(rows, n, rng))[1]  # type: ignore
     lit.loss = lambda z, y, w: (labels.append(y), loss(z, y, w))[1]  # type: ignore
-    lit.loss.beside = loss.beside  # type: ignore
+    lit.loss.with_unverified = loss.with_unverified  # type: ignore
     reported = fit(lit, tmp_path)
     assert [len(rows) for rows in seen] == [5, 5, 4, 6, 5, 6, 5]
     verified = [row for row in lit.parts.train.tolist() if row % 5]
@@ -297,7 +297,7 @@ def test_finetuning_is_on_verified_clips_without_mixing(make_store: MakeStore, t
 
 def test_an_epoch_can_be_balanced(make_store: MakeStore, tmp_path: Path) -> None:
     lit = lit_of(make_store, train_config(balanced=True))
-    lit.parts.labels[:4] = 0
+    lit.parts.targets[:4] = [1, 0, 0]
     rows = np.concatenate(list(lit.train_dataloader()))
     assert len(rows) == 14
     assert sorted(np.bincount(lit.parts.labels[rows])) == [4, 5, 5]

@@ -46,7 +46,7 @@ ONES = torch.ones(3)
 
 
 def found(loss: Loss, unverified: list[float], w: torch.Tensor = ONES, logits: torch.Tensor = THREE) -> float:
-    return float(loss(logits, loss.beside(FIRST, torch.tensor(unverified)), w))
+    return float(loss(logits, loss.with_unverified(FIRST, torch.tensor(unverified)), w))
 
 
 def test_bootstrap_by_hand() -> None:
@@ -61,7 +61,7 @@ def test_the_prediction_in_a_bootstrapped_label_is_a_constant() -> None:
     """Then the gradient is softmax minus label, (.1, .8, .1) - (.775, .2, .025)."""
     logits = THREE[1:2].clone().requires_grad_()
     loss = Loss(unverified="bootstrap", bootstrap=0.25)
-    loss(logits, loss.beside(FIRST[:1], torch.ones(1)), ONES[:1]).backward()
+    loss(logits, loss.with_unverified(FIRST[:1], torch.ones(1)), ONES[:1]).backward()
     torch.testing.assert_close(logits.grad, torch.tensor([[-0.675, 0.6, 0.075]]))
 
 
@@ -83,10 +83,13 @@ def test_verified_rows_are_left_alone(kind: str, smoothing: float) -> None:
     y = torch.nn.functional.one_hot(torch.randint(5, (40,), generator=rng), 5).float()
     w = torch.rand(40, generator=rng)
     loss = Loss(smoothing, kind, truncate=0.3)  # type: ignore[arg-type]
-    verified, plain = loss(logits, loss.beside(y, torch.zeros(40)), w), soft_cross_entropy(logits, y, w, smoothing)
+    verified, plain = (
+        loss(logits, loss.with_unverified(y, torch.zeros(40)), w),
+        soft_cross_entropy(logits, y, w, smoothing),
+    )
     assert torch.equal(verified, plain)
     unverified = (torch.arange(40) % 2).float()
-    wide = loss.beside(y, unverified)
+    wide = loss.with_unverified(y, unverified)
     new_y, new_w = wide[:, :5], w
     if kind == "bootstrap":
         new_y = bootstrapped(logits, *wide.chunk(2, dim=1), 0.3)
@@ -115,5 +118,5 @@ def test_of_a_mixed_row_the_unverified_share_is_dropped() -> None:
 
 
 def test_a_plain_loss_carries_nothing_along() -> None:
-    assert Loss().beside(FIRST, ONES) is FIRST
+    assert Loss().with_unverified(FIRST, ONES) is FIRST
     assert found(Loss(), [1, 1, 1]) == pytest.approx(math.log(200) / 3)

@@ -13,7 +13,7 @@ from training.schedule import build_stages, lr_factor, one_cycle, stage_of
 PARTS = FoldData(
     train=np.array([0, 2, 3, 5, 6]),
     val=np.array([1, 4]),
-    labels=np.array([0, 1, 2, 0, 1, 2, 0]),
+    targets=np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1, 2, 0]],
     weights=np.ones(7),
     verified=np.array([True, True, False, True, True, False, True]),
     val_fnames=("1.wav", "4.wav"),

@@ -266,8 +266,8 @@ def test_what_is_no_better_than_the_class_prior_is_warned_of(
 ) -> None:
     """Two clips, of the first and the second class; the prior puts them first and second: MAP@3 0.75, log loss 0.95."""
     parts = FoldData(
-        train=np.arange(0), val=np.array([2, 0]), labels=np.array([1, -1, 0]), weights=np.ones(3),
-        verified=np.ones(3, bool), val_fnames=("a", "b"), val_verified=np.ones(2, bool),
+        train=np.arange(0), val=np.array([2, 0]), targets=np.float32([[0, 1, 0], [0, 0, 0], [1, 0, 0]]),
+        weights=np.ones(3), verified=np.ones(3, bool), val_fnames=("a", "b"), val_verified=np.ones(2, bool),
         prior=np.array([0.5, 0.3, 0.2]),
     )  # fmt: skip
     warn_where_prior_is_better("x fold 0", np.array(probs), parts)

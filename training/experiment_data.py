@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from configs.competition import Task
 from configs.forms import read_json
 from configs.paths import Paths
 from configs.schema import Config, config_hash
-from configs.user_code import hashes, user_files
+from configs.user_code import hashes, is_user_code, user_files
 from console.errors import UserError, list_faults, list_some
 from console.output import say, warn
 from features.store import Store, open_features
 from folds.assign import fold_hash, load_folds
 from input.competition import Competition, load_competition, sound_hash, sound_sizes
-from input.corrections import correct, corrections_hash, read_corrections
+from input.corrections import correct, corrections_hash, read_corrections, targets_hash
 from runs.network_code import check_no_code_inside
 from runs.predictions import warn_of_faults
 from runs.provenance import file_sha256
@@ -31,17 +32,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Data:
-    """What suffices to know a finished fold again: no features, no torch. folds: fname, label, verified, group, fold of
-    all training clips, as given; corrections: fname -> label to train on; pseudo: of each fold that is asked for, where
-    there are any; origin: what the manifest says of all this, but for what one fold has of its own; test_sizes: bytes
-    of the test files (test clips,), -1 of a missing one, before anything is made of them."""
+    """What is needed to recognise a finished fold: no features, no torch."""
 
     competition: Competition
-    folds: pd.DataFrame
-    corrections: dict[str, str]
-    pseudo: dict[int, PseudoLabels]
-    origin: Origin
-    test_sizes: np.ndarray
+    folds: pd.DataFrame  # fname, label, verified, group, fold of all training clips, as given
+    corrections: dict[str, str]  # fname -> label to train on
+    pseudo: dict[int, PseudoLabels]  # of each fold to train, where there are any
+    origin: Origin  # what the manifest says of all this, without what differs from fold to fold
+    test_sizes: np.ndarray  # (test clips,) bytes of the files before features are made, -1 of a missing one
 
     def origin_of(self, fold: int) -> Origin:
         return replace(self.origin, pseudo_runs=self.pseudo[fold].ids) if fold in self.pseudo else self.origin
@@ -49,35 +47,42 @@ class Data:
 
 @dataclass(frozen=True)
 class Prepared(Data):
-    """What all folds share in training. folds: the clips that can be used; copies: of the training clips, at other
-    speeds or with their sound changed."""
+    """What all folds share in training; `folds` has the clips that can be used."""
 
     train: Store
-    copies: list[Store]
+    copies: list[Store]  # of the training clips, at other speeds or with their sound changed
     test: Store
     device: "torch.device"
     precision: str
 
 
 def load_data(cfg: Config, wanted: list[int], paths: Paths) -> Data:
-    """Competition and folds, which are made where they are not there, corrections, and the pseudo-labels of the wanted
-    folds. Raises UserError on bad input."""
+    """Competition, folds (assigned by the first call), corrections, and the pseudo-labels of the wanted folds.
+
+    Raises UserError on bad input.
+    """
     competition = load_competition(paths.input, cfg.input.skip_unreadable)
     n_train, n_test, n_classes = len(competition.train), len(competition.test), len(competition.classes)
     say(f"{paths.input}: {n_train} training clips, {n_test} test clips, {n_classes} classes")
+    check_task(cfg, competition.task)
     folds = load_folds(cfg.folds, competition.train, paths.folds)
     if code := user_files(cfg):
         check_no_code_inside(code, paths.work)
     corrections, corrected = dict[str, str](), None
     if cfg.input.corrections:
-        corrections = read_corrections(Path(cfg.input.corrections), competition.train, competition.classes)
+        corrections = read_corrections(
+            Path(cfg.input.corrections), competition.train, competition.classes, competition.task
+        )
         corrected = corrections_hash(corrections)
         say(f"{cfg.input.corrections}: corrects {len(corrections)} clips, for training only")
     origin = Origin(
         n_folds=cfg.folds.n_folds,
+        task=competition.task,
+        metric=competition.metric,
         fold_hash=fold_hash(folds),
         feature_hash=config_hash(cfg.features),
         sound_hash=SoundHash(train=sound_hash(competition.train), test=sound_hash(competition.test)),
+        targets_hash=targets_hash(competition),
         corrections_hash=corrected,
         code=hashes(code),
     )
@@ -89,15 +94,17 @@ def read_pseudo(cfg: Config, wanted: list[int], data: Data, paths: Paths) -> dic
     """The pseudo-labels of each wanted fold, from the models of that fold alone. Raises UserError on bad input."""
     of, test_sound = data.competition, data.origin.sound_hash.test
     return {
-        fold: read_pseudo_labels(cfg.pseudo, cfg.name, fold, paths.runs, data.folds, of.classes, test_sound)
+        fold: read_pseudo_labels(cfg.pseudo, cfg.name, fold, paths.runs, data.folds, of.classes, test_sound, of.task)
         for fold in wanted
     }
 
 
 def prepare(cfg: Config, data: Data, paths: Paths, wanted: list[int]) -> Prepared:
-    """Device, precision and features; features are made where they are not there. Raises UserError on bad input, and
-    before features are made on a device, a precision, a network or a finetuning of a wanted fold that cannot be had,
-    and on weights to start from that learned what it is scored on."""
+    """Device, precision and features, which the first call makes.
+
+    Raises UserError on bad input, and before it makes features: on a device, a precision, a network or a second stage
+    that is not possible, and on weights to start from that have learned from clips that a wanted fold is scored on.
+    """
     from models.build import build_model
     from models.device import choose_device, choose_precision
     from training.user_code_check import check_user_code
@@ -111,7 +118,7 @@ def prepare(cfg: Config, data: Data, paths: Paths, wanted: list[int]) -> Prepare
     precision = choose_precision(cfg.train.precision, device)
     of = data.competition
     build_model(cfg, len(of.classes))  # a second at most; it may refuse its name or weights
-    check_user_code(cfg, len(of.classes))
+    check_user_code(cfg, len(of.classes), of.task)
     train = open_features(cfg.features, of.train, paths.features)
     check_training_clips(train, cfg.input.skip_unreadable)
     folds = usable_clips(data.folds, train.faults)
@@ -123,6 +130,19 @@ def prepare(cfg: Config, data: Data, paths: Paths, wanted: list[int]) -> Prepare
     origin = replace(data.origin, fold_hash=fold_hash(folds), skipped=train.faults, test_faults=test.faults)
     known = (of, folds, data.corrections, data.pseudo, origin, data.test_sizes)
     return Prepared(*known, train, copies, test, device, precision)
+
+
+def check_task(cfg: Config, task: Task) -> None:
+    """Raises UserError on a setting that only the other task has."""
+    t = cfg.train
+    if task == "single_label":
+        if t.positive_weight:
+            raise UserError(f"train.positive_weight={t.positive_weight:g}: for several labels a clip: use 0")
+        if cfg.augment.mixup_labels == "max":
+            raise UserError("augment.mixup_labels=max: for several labels a clip: use mean")
+    elif is_user_code(t.loss) and (t.positive_weight or t.class_weights):
+        key = "positive_weight" if t.positive_weight else "class_weights"
+        raise UserError(f"train.{key}: not with a loss of your own ({t.loss}) for several labels: turn it off")
 
 
 def runs_with(weights: Path, runs: Path) -> Iterator[Manifest]:

@@ -13,7 +13,7 @@ from configs.schema import Config, TrainConfig
 from console.errors import UserError
 from features.batches import Batches, Sources, draw_length
 from features.store import Store, normalisation
-from metrics.scores import scores
+from metrics.metric import find_metric
 from models.inference import predict_clips
 from models.tagger import Tagger, build_tagger, check_input_size
 from training.fold_data import FoldData, RowBatches, balanced
@@ -37,7 +37,7 @@ class LitTagger(pl.LightningModule):
     Batches are row numbers of `sources`, whose first part holds the labelled clips; crops are gathered and augmented on
     the device. `validate` scores the tagger after every epoch, or raises FloatingPointError where a probability is not
     finite. What is validated and in the end `kept` are the averaged weights where the config asks for an average; the
-    raw ones go on training. With keep=best those of the epoch with the highest map3 are kept in `best`. The scores of
+    raw ones go on training. With keep=best those of the epoch with the best score are kept in `best`. The scores of
     all epochs are in `history`. All of this travels in the checkpoint. `seed` fixes order, crops, augmentation and
     dropout of every epoch.
     """
@@ -57,7 +57,7 @@ class LitTagger(pl.LightningModule):
         self.batches = sources.parts[0][0]  # of the labelled clips, as they are
         self.stages, self.validate, self.seed = stages, validate, seed
         self.epochs = sum(stage.epochs for stage in stages)
-        self.loss = build_loss(cfg)
+        self.loss, self.metric = build_loss(cfg, parts.task, parts), find_metric(parts.metric, parts.task)
         self._network = (torch.compile(tagger) if cfg.compile else tagger,)  # a tuple hides it: one copy in the state
         self.labels, self.weights = torch.from_numpy(parts.targets), torch.from_numpy(parts.weights).float()
         shortest = cfg.crop_seconds_min or cfg.crop_seconds
@@ -75,11 +75,14 @@ class LitTagger(pl.LightningModule):
         return stage_of(self.stages, self.current_epoch)
 
     def train_dataloader(self) -> RowBatches:
-        """The rows of this epoch, shuffled. Lightning asks anew every epoch."""
+        """The rows of this epoch, shuffled. Lightning asks again every epoch."""
         self.rng = np.random.default_rng([*self.seed, self.current_epoch])
         torch.manual_seed(int(self.rng.integers(2**63)))  # dropout
         rows = self.stage.rows
-        drawn = balanced(rows, self.parts.labels[rows], self.rng) if self.cfg.balanced else self.rng.permutation(rows)
+        if self.cfg.balanced:
+            drawn = balanced(*self.parts.memberships(rows), self.rng, len(rows))
+        else:
+            drawn = self.rng.permutation(rows)
         return RowBatches(drawn, self.stage.steps)
 
     def training_step(self, rows: np.ndarray, batch_idx: int) -> Tensor:
@@ -91,8 +94,8 @@ class LitTagger(pl.LightningModule):
         return loss
 
     def targets(self, rows: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Labels as the loss wants them, and weights (batch,)."""
-        y, w = self.loss.beside(self.labels[rows], self.unverified[rows]), self.weights[rows]
+        """Labels as the loss takes them, and weights (batch,)."""
+        y, w = self.loss.with_unverified(self.labels[rows], self.unverified[rows]), self.weights[rows]
         return y.to(device, non_blocking=True), w.to(device, non_blocking=True)
 
     def on_train_batch_end(self, *_: Any) -> None:
@@ -124,11 +127,16 @@ class LitTagger(pl.LightningModule):
             ) from None
         lr = float(self.lr_schedulers().get_last_lr()[0])  # type: ignore[union-attr]
         self.history.append({"epoch": self.current_epoch + 1, "loss": loss, "lr": lr, **found})
-        if self.cfg.keep == "best" and (self.best_epoch < 0 or found["map3"] > self.history[self.best_epoch]["map3"]):
+        if self.cfg.keep == "best" and (self.best_epoch < 0 or self.gain(-1) > self.gain(self.best_epoch)):
             self.best_epoch = self.current_epoch
             self.best = {k: v.detach().clone() for k, v in self.judged.state_dict().items()}
         step = self.current_epoch + 1.0  # on TensorBoard's axis
         self.log_dict({**self.history[-1], "step": step}, batch_size=1)
+
+    def gain(self, epoch: int) -> float:
+        """The score of an epoch of the history, negated where lower is better."""
+        score = self.history[epoch][self.metric.key]
+        return score if self.metric.higher_is_better else -score
 
     @property
     def judged(self) -> Tagger:
@@ -181,14 +189,13 @@ def build_lit_tagger(
     torch.manual_seed(1000 * cfg.train.seed + fold)  # initial weights
     labelled = parts.train[parts.train < len(store.fnames)]
     mean, std = normalisation(store, labelled, cfg.train.normalise)
-    tagger = build_tagger(cfg, parts.prior, mean, std)
+    tagger = build_tagger(cfg, parts.prior, mean, std, task=parts.task)
     batches = Batches(store, device, cfg.input.padding)
     versions = [batches, *(Batches(copy, device, cfg.input.padding) for copy in copies)]
     sources = Sources([versions] if test is None else [versions, [Batches(test, device, cfg.input.padding)]])
 
     def validate(tagger: Tagger) -> Scores:
-        probs = predict_clips(tagger, batches, parts.val, cfg.predict, precision)
-        return scores(probs, parts.labels[parts.val], parts.val_verified)
+        return parts.scores(predict_clips(tagger, batches, parts.val, cfg.predict, precision))
 
     # decibels have no mean of their own, and 0 dB would be a loud mask
     fill = normalisation(store, labelled, "per_mel")[0] if cfg.train.normalise == "decibel" else mean

@@ -1,4 +1,4 @@
-"""The loss, and what it makes of labels that nobody verified."""
+"""The losses by name; the one of a single label a clip, and what it makes of labels that nobody verified."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -6,21 +6,29 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from configs.competition import Task
 from configs.schema import TrainConfig
 from configs.user_code import faults_in_one_line, is_user_code, load_callable
 from console.errors import UserError
+from training.fold_data import FoldData
+from training.multi_label_loss import MultiLabelLoss
 
 LossFunction = Callable[[Tensor, Tensor, Tensor], Tensor]  # logits, soft labels, weights -> scalar
 
-LOSSES: dict[str, LossFunction | None] = {"cross_entropy": None}  # by short name; None: `soft_cross_entropy`
+# By short name; None: the task's own cross-entropy. A function of yours has one line here for each task that it serves.
+LOSSES: dict[Task, dict[str, LossFunction | None]] = {
+    "single_label": {"cross_entropy": None, "focal": None},
+    "multi_label": {"cross_entropy": None, "binary_cross_entropy": None, "focal": None},
+}
 
 
 class Loss:
     """Call it with logits (batch, classes), soft labels y and weights w (batch,); a weighted mean of cross-entropies,
     or what another `function` makes of these, once y is smoothed and its unverified part dealt with.
 
-    unverified other than 'plain' wants the part of the labels that nobody verified beside them: y (batch, 2 * classes)
-    from `beside`. Mixing is linear, so that of a mixed row this half is the share that came from unverified clips.
+    unverified other than 'plain' needs the unverified part of the labels as further columns: y (batch, 2 * classes)
+    from `with_unverified`. Mixing is linear, so that of a mixed row this half is the share of unverified clips. gamma:
+    of the focal loss, as in `MultiLabelLoss`, 0 for plain cross-entropy.
 
     bootstrap: that part gives a share of itself to the prediction, taken as a constant: the soft form of S. Reed et
     al., "Training Deep Neural Networks on Noisy Labels with Bootstrapping", 2015. truncate: in rows whose loss is above
@@ -35,38 +43,48 @@ class Loss:
         bootstrap: float = 0.3,
         truncate: float = 0.8,
         function: LossFunction | None = None,
+        gamma: float = 0.0,
     ) -> None:
-        self.function = function
+        self.function, self.gamma = function, gamma
         self.smoothing, self.unverified = smoothing, unverified
         self.bootstrap, self.truncate = bootstrap, truncate
 
     @property
-    def doubts(self) -> bool:
-        """Whether it wants to know which part of the labels is unverified."""
+    def needs_unverified(self) -> bool:
+        """Whether it needs the part of the labels that is unverified."""
         return self.unverified != "plain"
 
-    def beside(self, y: Tensor, unverified: Tensor) -> Tensor:
-        """y (batch, classes) as the call wants it. unverified (batch,): 1 where nobody verified the label, else 0."""
-        return torch.cat([y, y * unverified[:, None]], dim=1) if self.doubts else y
+    def with_unverified(self, y: Tensor, unverified: Tensor) -> Tensor:
+        """y (batch, classes) as the call takes it. unverified (batch,): 1 where nobody verified the label, else 0."""
+        return torch.cat([y, y * unverified[:, None]], dim=1) if self.needs_unverified else y
 
     def __call__(self, logits: Tensor, y: Tensor, w: Tensor) -> Tensor:
-        if self.doubts:
+        if self.needs_unverified:
             y, doubtful = y.chunk(2, dim=1)
         if self.unverified == "bootstrap":
             y = bootstrapped(logits, y, doubtful, self.bootstrap)
         elif self.unverified == "truncate":
-            y, w = truncated(logits, y, doubtful, w, self.truncate, self.smoothing)
+            y, w = truncated(logits, y, doubtful, w, self.truncate, self.smoothing, self.gamma)
         if self.function:
             return self.function(logits, smooth(y, self.smoothing), w)
-        return soft_cross_entropy(logits, y, w, self.smoothing)
+        return soft_cross_entropy(logits, y, w, self.smoothing, self.gamma)
 
 
-def build_loss(cfg: TrainConfig) -> Loss:
-    """The loss that a config names. Raises UserError where there is none of that name."""
-    if not is_user_code(cfg.loss) and cfg.loss not in LOSSES:
-        raise UserError(f"train.loss: no loss {cfg.loss!r}; known are {', '.join(LOSSES)}, or yours: my_file:my_loss")
-    function = UserLoss(cfg.loss) if is_user_code(cfg.loss) else LOSSES[cfg.loss]
-    return Loss(cfg.label_smoothing, cfg.unverified_loss, cfg.bootstrap, cfg.truncate, function)
+def build_loss(cfg: TrainConfig, task: Task = "single_label", parts: FoldData | None = None) -> Loss | MultiLabelLoss:
+    """The loss that a config names, for that task. parts: where the weights of classes and labels come from, if any.
+
+    Raises UserError where there is none of that name.
+    """
+    known = LOSSES[task]
+    if not is_user_code(cfg.loss) and cfg.loss not in known:
+        others = f"{', '.join(known)}, or yours: my_file:my_loss"
+        raise UserError(f"train.loss: no loss {cfg.loss!r} for a {task} competition: use {others}")
+    function = UserLoss(cfg.loss) if is_user_code(cfg.loss) else known[cfg.loss]
+    gamma = cfg.focal_gamma if cfg.loss == "focal" else 0.0
+    common = (cfg.label_smoothing, cfg.unverified_loss, cfg.bootstrap, cfg.truncate, function, gamma)
+    if task == "single_label":
+        return Loss(*common)
+    return MultiLabelLoss(*common, *((parts.positive_weight, parts.class_weight) if parts else ()))
 
 
 class UserLoss:
@@ -90,19 +108,21 @@ class UserLoss:
         return found
 
 
-def soft_cross_entropy(logits: Tensor, y: Tensor, w: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Weighted mean of the cross-entropy with soft labels.
+def soft_cross_entropy(logits: Tensor, y: Tensor, w: Tensor, smoothing: float = 0.0, gamma: float = 0.0) -> Tensor:
+    """Weighted mean of the cross-entropy with soft labels, or of the focal loss.
 
     logits, y (batch, classes), w (batch,). smoothing moves that share of each label to all classes alike (C. Szegedy
     et al., "Rethinking the Inception Architecture", 2016).
     """
-    loss = cross_entropies(logits, y, smoothing)
+    loss = cross_entropies(logits, y, smoothing, gamma)
     return (loss * w).sum() / w.sum().clamp_min(1e-12)  # a batch of weight 0 has loss 0
 
 
-def cross_entropies(logits: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
+def cross_entropies(logits: Tensor, y: Tensor, smoothing: float = 0.0, gamma: float = 0.0) -> Tensor:
     """The loss of every row, (batch,)."""
-    return -(smooth(y, smoothing) * logits.log_softmax(dim=1)).sum(dim=1)
+    log_p = logits.log_softmax(dim=1)
+    y = smooth(y, smoothing)
+    return -((y * (1 - log_p.exp()) ** gamma if gamma else y) * log_p).sum(dim=1)
 
 
 def smooth(y: Tensor, smoothing: float) -> Tensor:
@@ -116,13 +136,13 @@ def bootstrapped(logits: Tensor, y: Tensor, doubtful: Tensor, share: float) -> T
 
 
 def truncated(
-    logits: Tensor, y: Tensor, doubtful: Tensor, w: Tensor, limit: float, smoothing: float
+    logits: Tensor, y: Tensor, doubtful: Tensor, w: Tensor, limit: float, smoothing: float, gamma: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """y and w without the unverified part of the rows whose loss is above `limit` times the largest of the batch.
 
     What is left of a mixed row sums to 1 again and weighs as much less; a row of which nothing is left weighs 0.
     """
-    loss = cross_entropies(logits.detach(), y, smoothing)
+    loss = cross_entropies(logits.detach(), y, smoothing, gamma)
     dropped = doubtful * (loss > limit * loss.max())[:, None]
     left = (1 - dropped.sum(dim=1)).clamp_min(0)
     return (y - dropped) / left.clamp_min(1e-6)[:, None], w * left

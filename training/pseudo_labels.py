@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from configs.competition import Task
 from configs.files import recover
 from configs.schema import PseudoConfig
 from console.errors import UserError, list_some
@@ -26,11 +27,11 @@ from training.fold_data import FoldData
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """probs (clips, classes) float32 for fnames, all of them confident; ids: experiment -> id of the run that voted."""
+    """Of the test clips that the models are sure of."""
 
     fnames: tuple[str, ...]
-    probs: np.ndarray
-    ids: dict[str, str]
+    probs: np.ndarray  # (clips, classes) float32, the soft labels
+    ids: dict[str, str]  # experiment -> id of the run that predicted
 
 
 def read_pseudo_labels(
@@ -41,12 +42,13 @@ def read_pseudo_labels(
     folds: pd.DataFrame,
     classes: tuple[str, ...],
     test_sound: str | None,
+    task: Task = "single_label",
 ) -> PseudoLabels:
     """What the models of this one fold in the experiments cfg.runs say of the test clips.
 
     name: the experiment that is to be trained. folds: fname, label, verified, fold of all training clips. test_sound:
     hash of the test clips. Raises UserError where an experiment is this one or appears twice, or its fold is not
-    finished or was made from other folds, classes or test sound, and where no clip is confident.
+    finished or was made from other folds, classes or test sound, and where no test clip is there, or confident.
     """
     if len(set(cfg.runs)) < len(cfg.runs):
         raise UserError(f"pseudo.runs: an experiment appears twice in {', '.join(cfg.runs)}: name each once")
@@ -54,10 +56,12 @@ def read_pseudo_labels(
         raise UserError(f"pseudo.runs: {name} cannot learn from itself: give this experiment another name=NEW")
     voters = [_read_voter(runs / voter / f"fold{fold}") for voter in cfg.runs]
     for run in voters:
-        _check_voter(run, fold, folds, classes, test_sound)
+        _check_voter(run, fold, folds, classes, test_sound, task)
     fnames = voters[0].test.fnames
+    if not fnames:
+        raise UserError("pseudo.runs: the competition has no test clips to learn from: remove pseudo.runs")
     stack = np.stack([run.test.of(fnames, str(run.folder)) for run in voters])
-    probs = geometric(stack, np.full(len(voters), 1 / len(voters))).astype(np.float32)
+    probs = _mean(stack, task)
     sure = probs.max(axis=1) >= cfg.min_confidence
     if not sure.any():
         raise UserError(
@@ -65,7 +69,21 @@ def read_pseudo_labels(
             f"{len(fnames)} test clips in fold {fold} (at most {probs.max():.3f}): lower it"
         )
     ids = {voter: run.id for voter, run in zip(cfg.runs, voters, strict=True)}
-    return PseudoLabels(tuple(np.array(fnames)[sure].tolist()), probs[sure], ids)
+    return PseudoLabels(tuple(np.array(fnames)[sure].tolist()), _sharpened(probs[sure], cfg.power, task), ids)
+
+
+def _mean(stack: np.ndarray, task: Task) -> np.ndarray:
+    """(clips, classes) float32 from (experiments, clips, classes): the geometric mean where a clip has one label, the
+    arithmetic one, class by class, where it may have several."""
+    n = len(stack)
+    return (geometric(stack, np.full(n, 1 / n)) if task == "single_label" else stack.mean(axis=0)).astype(np.float32)
+
+
+def _sharpened(probs: np.ndarray, power: float, task: Task) -> np.ndarray:
+    """probs (clips, classes) to that power; of a single label scaled to sum 1 again, as with temperature 1 / power."""
+    if power == 1:
+        return probs
+    return (geometric(probs[None], np.array([power])) if task == "single_label" else probs**power).astype(np.float32)
 
 
 def add_pseudo_labels(parts: FoldData, pseudo: PseudoLabels, weight: float, test: Store) -> FoldData:
@@ -77,18 +95,15 @@ def add_pseudo_labels(parts: FoldData, pseudo: PseudoLabels, weight: float, test
     """
     heard = np.array([fname not in test.faults for fname in pseudo.fnames], dtype=bool)
     row, probs = test.rows(np.array(pseudo.fnames)[heard].tolist()), pseudo.probs[heard]
-    soft = np.zeros((len(test.fnames), probs.shape[1]), dtype=np.float32)
-    soft[row] = probs
-    labels, weights = np.full(len(soft), -1), np.zeros(len(soft))
-    labels[row] = probs.argmax(axis=1)
-    weights[row] = weight if parts.class_weight is None else weight * (probs @ parts.class_weight)
+    soft, weights = np.zeros((len(test.fnames), probs.shape[1]), dtype=np.float32), np.zeros(len(test.fnames))
+    by_class = parts.task == "single_label" and parts.class_weight is not None
+    soft[row], weights[row] = probs, weight * (probs @ parts.class_weight) if by_class else weight
     return replace(
         parts,
-        train=np.concatenate([parts.train, len(parts.labels) + row]),
-        labels=np.concatenate([parts.labels, labels]),
+        train=np.concatenate([parts.train, len(parts.targets) + row]),
+        targets=np.concatenate([parts.targets, soft]),
         weights=np.concatenate([parts.weights, weights]),
         verified=np.concatenate([parts.verified, np.zeros(len(soft), dtype=bool)]),
-        soft=soft,
     )
 
 
@@ -104,11 +119,15 @@ def _read_voter(folder: Path) -> Run:
     return read_run(folder)
 
 
-def _check_voter(run: Run, fold: int, folds: pd.DataFrame, classes: Sequence[str], test_sound: str | None) -> None:
+def _check_voter(
+    run: Run, fold: int, folds: pd.DataFrame, classes: Sequence[str], test_sound: str | None, task: Task
+) -> None:
     used = folds[~folds["fname"].isin(run.manifest.skipped)]
     other = None
     if run.classes != tuple(classes):
         other = "classes"
+    elif run.manifest.task != task:
+        other = "labels (one, or several a clip)"
     elif run.fold != fold or run.manifest.fold_hash != fold_hash(used):  # else it may know this fold
         other = "folds"
     elif run.manifest.sound_hash.test != test_sound:

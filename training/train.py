@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING
 
 from configs.paths import Paths
 from configs.schema import Config, config_hash
+from console.errors import UserError
 from console.output import muted, say, warn
 from folds.assign import fold_hash
+from metrics.metric import Metric, find_metric
 from runs.predictions import Predictions
 from runs.provenance import git_revision, library_versions
 from runs.run_folder import (
+    RENAME_OR_RETRAIN,
     Manifest,
+    Run,
     check_same_data,
     check_same_settings,
     finish_run,
@@ -35,7 +39,7 @@ CODE = Path(__file__).parents[1]
 
 
 def train_folds(cfg: Config, folds: list[int], paths: Paths, force: bool = False, preamble: bool = True) -> list[float]:
-    """Train what is not finished; the out-of-fold MAP@3 of each fold. Raises UserError on bad input.
+    """Train what is not finished; the out-of-fold score of each fold. Raises UserError on bad input.
 
     preamble: say what the competition and the folds are, and warn of their faults.
     """
@@ -58,22 +62,24 @@ def train_folds(cfg: Config, folds: list[int], paths: Paths, force: bool = False
 
 
 def say_all_folds(cfg: Config, folds: list[int], data: Data, paths: Paths) -> None:
-    """The score of several finished folds in one line: the mean over their clips, and its standard error."""
+    """The score of several finished folds in one line: over all of their clips at once, with its standard error."""
     import numpy as np
 
-    from metrics.map_at_3 import average_precision_at_3
-    from metrics.resampling import standard_error
+    from input.corrections import targets_of
+    from metrics.resampling import standard_error_of
 
     runs = [read_run(paths.run(cfg.name, fold)) for fold in folds]
-    table = data.folds.set_index("fname").loc[[fname for run in runs for fname in run.oof.fnames]]
-    truth = np.array([runs[0].classes.index(label) for label in table["label"]])
-    gains = average_precision_at_3(np.concatenate([run.oof.probs for run in runs]), truth)
-    error = standard_error(gains, table["group"].to_numpy())
+    table = data.folds.set_index("fname", drop=False).loc[[fname for run in runs for fname in run.oof.fnames]]
+    truth = targets_of(table, data.competition) == 1
+    probs = np.concatenate([run.oof.probs for run in runs])
+    metric = find_metric(data.competition.metric, data.competition.task)
+    score, error = metric.score(probs, truth), standard_error_of(metric, probs, truth, table["group"].to_numpy())
     every = list(range(folds[0], folds[-1] + 1)) == folds
     which = f"{folds[0]}..{folds[-1]}" if every else ",".join(map(str, folds))
+    over = "mean over" if metric.per_clip else "over"
     say(
-        f"{cfg.name} folds {which}: out-of-fold MAP@3 {gains.mean():.4f}, standard error {error:.4f} "
-        f"(mean over the {len(gains)} clips of these folds)"
+        f"{cfg.name} folds {which}: out-of-fold {metric.title} {score:.4f}, standard error {error:.4f} "
+        f"({over} the {len(probs)} clips of these folds)"
     )
 
 
@@ -83,10 +89,25 @@ def reuse_finished_fold(cfg: Config, fold: int, data: Data, final: Path) -> floa
     run = read_run(final)
     used = data.folds[~data.folds["fname"].isin(run.manifest.skipped)]
     check_same_data(run.manifest, replace(data.origin_of(fold), fold_hash=fold_hash(used)), f"{final} was made")
-    say(f"{final}: found, out-of-fold MAP@3 {run.scores['map3']:.4f}; --force trains it again")
+    metric = find_metric(data.competition.metric, data.competition.task)
+    if run.manifest.metric != metric.name and cfg.train.keep == "best":
+        raise UserError(
+            f"{final} was made with the epoch that is best by {run.manifest.metric}, not {metric.name}: "
+            f"{RENAME_OR_RETRAIN}"
+        )
+    score = run.scores[metric.key] if metric.key in run.scores else _score(run, data, metric)
+    say(f"{final}: found, out-of-fold {metric.title} {score:.4f}; --force trains it again")
     if run.manifest.sound_hash.test != data.origin.sound_hash.test:
         say(f"{final}: test clips changed since: submit.py predicts those of another size or name")
-    return run.scores["map3"]
+    return score
+
+
+def _score(run: Run, data: Data, metric: Metric) -> float:
+    """Of a run that was scored by another metric."""
+    from input.corrections import targets_of
+
+    table = data.folds.set_index("fname", drop=False).loc[list(run.oof.fnames)]
+    return metric.score(run.oof.probs, targets_of(table, data.competition) == 1)
 
 
 def train_fold(cfg: Config, fold: int, data: Prepared, final: Path, restart: bool) -> float:
@@ -123,37 +144,39 @@ def train_fold(cfg: Config, fold: int, data: Prepared, final: Path, restart: boo
             versions=library_versions(),
         )
         finish_run(partial, final, cfg, classes, oof, test, found, manifest)
-    say(f"{cfg.name} fold {fold}: out-of-fold MAP@3 {found['map3']:.4f} (epoch {lit.kept_epoch}) -> {final}")
-    return found["map3"]
+    score = found[lit.metric.key]
+    say(f"{cfg.name} fold {fold}: out-of-fold {lit.metric.title} {score:.4f} (epoch {lit.kept_epoch}) -> {final}")
+    return score
 
 
-def warn_where_prior_is_better(what: str, probs: "np.ndarray", parts: "FoldData") -> None:
-    """A training that went wrong ends with a score all the same: say so where it is none, or the probabilities (clips
-    that validate, classes) are worse than the share of each class among the training clips."""
+def warn_where_prior_is_better(label: str, probs: "np.ndarray", parts: "FoldData") -> None:
+    """Training that went wrong still ends with a score: warn where the score or the log loss of the probabilities
+    (validation clips, classes) is no better than that of the share of each class among the training clips."""
     import numpy as np
 
-    from metrics.log_loss import log_loss
-    from metrics.map_at_3 import map_at_3
-
-    truth = parts.labels[parts.val]
-    prior = np.broadcast_to(parts.prior, probs.shape)
-    score, bar = map_at_3(probs, truth), map_at_3(np.ascontiguousarray(prior), truth)
-    loss, loss_bar = log_loss(probs, truth), log_loss(prior, truth)
-    if score <= bar or loss >= loss_bar:
+    metric, log_loss = find_metric(parts.metric, parts.task), find_metric("log_loss", parts.task)
+    truth, prior = parts.truth, np.tile(parts.prior, (len(probs), 1))
+    score, bar = metric.score(probs, truth), metric.score(prior, truth)
+    loss, loss_bar = log_loss.score(probs, truth), log_loss.score(prior, truth)
+    if not (score > bar if metric.higher_is_better else score < bar) or loss >= loss_bar:
         warn(
-            f"{what}: no better than the class prior: out-of-fold MAP@3 {score:.4f} and log loss {loss:.3f}, the prior "
-            f"has {bar:.4f} and {loss_bar:.3f}: try another train.lr (a lower one, as a rule) or more train.epochs"
+            f"{label}: no better than the class prior: out-of-fold {metric.title} {score:.4f} and log loss {loss:.3f}, "
+            f"the prior has {bar:.4f} and {loss_bar:.3f}: try another train.lr (a lower one, as a rule) or more "
+            "train.epochs"
         )
 
 
 def training_data(cfg: Config, fold: int, data: Prepared) -> "FoldData":
     """The rows of the fold, its training labels corrected and its pseudo-labels among them."""
-    from input.corrections import correct
+    from input.corrections import correct, targets_of
     from training.fold_data import split
     from training.pseudo_labels import add_pseudo_labels
 
-    table = correct(data.folds, data.corrections, fold)
-    parts = split(cfg.train, table, data.train, data.competition.classes, fold)
+    of, table = data.competition, correct(data.folds, data.corrections, fold)
+    targets = targets_of(table, of)
+    if "weight" in of.train:
+        table = table.assign(weight=of.train.set_index("fname")["weight"].loc[table["fname"]].to_numpy())
+    parts = split(cfg.train, table, data.train, of.classes, fold, targets, of.task, of.metric)
     if fold in data.pseudo:
         n_labelled = len(parts.train)
         parts = add_pseudo_labels(parts, data.pseudo[fold], cfg.pseudo.weight, data.test)
@@ -172,10 +195,9 @@ def build_module(cfg: Config, fold: int, data: Prepared) -> "LitTagger":
 
 def out_of_fold(cfg: Config, lit: "LitTagger", data: Prepared) -> tuple[Predictions, dict[str, float]]:
     """Predictions of the validation clips by the weights that are kept, which lit.tagger then has, and their scores."""
-    from metrics.scores import scores
     from models.inference import predict_finite
 
     tagger, parts = lit.tagger.to(data.device), lit.parts  # Lightning leaves it on the CPU
     tagger.load_state_dict(lit.kept)
     probs = predict_finite(tagger, lit.batches, parts.val, cfg.predict, data.precision)
-    return Predictions(parts.val_fnames, probs), scores(probs, parts.labels[parts.val], parts.val_verified)
+    return Predictions(parts.val_fnames, probs), parts.scores(probs)

@@ -139,7 +139,8 @@ class RunKeeper(EpochReporter):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
         assert isinstance(lit, LitTagger)
-        known = "".join(f" loss {last['loss']:.2g} map3 {last['map3']:.3f}" for last in lit.history[-1:])
+        key = lit.metric.key
+        known = "".join(f" loss {last['loss']:.2g} {key} {last[key]:.3f}" for last in lit.history[-1:])
         self.note = f"epoch {trainer.current_epoch + 1}/{lit.epochs}{known}"
 
     def on_train_batch_end(self, trainer: pl.Trainer, lit: pl.LightningModule, out: Any, batch: Any, i: int) -> None:

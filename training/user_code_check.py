@@ -5,13 +5,14 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from configs.competition import Task
 from configs.schema import AugmentConfig, Config
 from features.augment import Augment
 from features.wave_augmentation import WaveAugmentation
 from training.losses import build_loss
 
 
-def check_user_code(cfg: Config, n_classes: int) -> None:
+def check_user_code(cfg: Config, n_classes: int, task: Task = "single_label") -> None:
     """Raises UserError where a loss or an augmentation that the config names fails, as it would in training."""
     rng, n_mels = np.random.default_rng(0), cfg.features.n_mels
     for name in cfg.augment.wave:
@@ -19,8 +20,8 @@ def check_user_code(cfg: Config, n_classes: int) -> None:
         WaveAugmentation(name, cfg.features.sample_rate)("one made of noise", second)
     n_frames = round(cfg.train.crop_seconds * cfg.features.sample_rate / cfg.features.hop_length)
     x = torch.from_numpy(rng.normal(size=(4, 1, n_mels, n_frames)).astype(np.float32))
-    loss, y = build_loss(cfg.train), torch.eye(n_classes)[torch.arange(4) % n_classes]
-    y, w, logits = loss.beside(y, torch.zeros(4)), torch.ones(4), torch.zeros(4, n_classes, requires_grad=True)
+    loss, y = build_loss(cfg.train, task), torch.eye(n_classes)[torch.arange(4) % n_classes]
+    y, w, logits = loss.with_unverified(y, torch.zeros(4)), torch.ones(4), torch.zeros(4, n_classes, requires_grad=True)
     own = replace(AugmentConfig(), extra=cfg.augment.extra)
     _, y, w = Augment.from_config(own, torch.zeros(n_mels))(x, y, w, rng)
     loss(logits, y, w)
