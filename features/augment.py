@@ -46,6 +46,7 @@ class Augment:
         self.fill = fill.view(1, 1, -1, 1)
         self.gain, self.roll, self.resized_crop, self.freq_shift = gain, roll, resized_crop, freq_shift
         self.concat_mix, self.mixup_alpha = concat_mix, mixup_alpha
+        self.mixup_labels = mixup_labels
         self.blend_labels = _blend_labels if mixup_labels == "mean" else _join_labels
         self.time_masks, self.time_mask_frames = time_masks, time_mask_frames
         self.freq_masks, self.freq_mask_mels = freq_masks, freq_mask_mels

@@ -12,7 +12,6 @@ from console.errors import UserError, list_some
 from input.competition import Competition, read_names
 from input.names import respell
 
-
 OTHER_SEPARATORS = (",", ";", " ")  # that a table may have instead of ours
 
 

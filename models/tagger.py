@@ -106,7 +106,10 @@ def save_tagger(state: dict[str, Tensor], file: Path) -> None:
 
 
 def load_tagger(cfg: Config, file: Path, task: Task = "single_label") -> Tagger:
-    """A trained tagger, on the CPU, ready to predict. task: of its run's manifest. Raises UserError if the file does not fit the config."""
+    """A trained tagger, on the CPU, ready to predict. task: of its run's manifest.
+
+    Raises UserError if the file does not fit the config.
+    """
     try:
         state = load(file.read_bytes())  # load_file only takes UTF-8 paths
         prior, mean, std = (state[key].numpy() for key in ("prior", "mean", "std"))

@@ -60,14 +60,14 @@ def test_class_weights_by_hand(make_store: MakeStore) -> None:
     np.testing.assert_allclose(found.weights, [0.25, 0.5, 0.5, 0, 1, 0.5])
 
 
-def test_a_side_without_clips_is_told(make_store: MakeStore) -> None:
-    with pytest.raises(UserError, match=r"fold 2 has no clips to validate on: 5 clips want fewer folds\.n_folds"):
+def test_a_side_without_clips_is_refused(make_store: MakeStore) -> None:
+    with pytest.raises(UserError, match=r"fold 2 has no clips to validate on: 5 clips need fewer folds\.n_folds"):
         parts(make_store, fold=2)
     with pytest.raises(UserError, match="fold 0 has no clips to train on"):
         parts(make_store, fold=0, folds=FOLDS.assign(fold=0))
 
 
-def test_finetuning_wants_a_verified_training_clip(make_store: MakeStore) -> None:
+def test_finetuning_needs_a_verified_training_clip(make_store: MakeStore) -> None:
     """1.wav alone is verified outside of fold 0."""
     none = FOLDS.assign(verified=FOLDS["fold"] == 0)
     assert parts(make_store, finetune_epochs=2).train.tolist() == [0, 1, 5]

@@ -14,7 +14,7 @@ from features.batches import Batches
 from models.inference import predict_clips, predict_finite
 from models.tagger import Tagger, build_tagger, save_tagger
 from runs.predict import predict_store
-from runs.run_folder import Trained
+from runs.run_folder import Manifest, Trained
 from tests.conftest import MakeStore
 
 
@@ -75,13 +75,13 @@ def test_a_finished_run_predicts_with_its_own_padding(make_store: MakeStore, tmp
     """As validation did: the kernel and predictions of test clips take it from the run's config."""
     store = make_store([np.random.default_rng(0).normal(size=(5, 4)), np.zeros((10, 4))])
     cfg = Config(model=ModelConfig("resnetish10", width=8), predict=SECOND, train=TrainConfig(precision="fp32"))
-    found = {}
+    found, manifest = {}, Manifest(experiment="a", fold=0, n_folds=2, fold_hash="f")
     for padding in ("silence", "repeat"):
         cfg = replace(cfg, input=InputConfig(padding=padding))
         torch.manual_seed(0)
         tagger = build_tagger(cfg, np.full(3, 1 / 3, np.float32), np.zeros(4, np.float32), np.ones(4, np.float32))
         save_tagger(tagger.state_dict(), tmp_path / "model.safetensors")
-        run = Trained(tmp_path, "id", cfg, ("a", "b", "c"), {})
+        run = Trained(tmp_path, "id", cfg, ("a", "b", "c"), manifest)
         found[padding] = predict_store(run, store, torch.device("cpu"))
         by_hand = predict_clips(tagger, Batches(store, padding=padding), np.arange(2), SECOND, "fp32")
         np.testing.assert_allclose(found[padding], by_hand, atol=1e-5)

@@ -15,6 +15,7 @@ from configs.schema import (
     FoldConfig,
     ModelConfig,
     PredictConfig,
+    PseudoConfig,
     TrainConfig,
     config_hash,
     differences,
@@ -22,7 +23,7 @@ from configs.schema import (
     to_dict,
 )
 
-AUGMENTATIONS = [f.name for f in dataclasses.fields(AugmentConfig) if f.name not in ("extra", "wave")]  # of the kit
+AUGMENTATIONS = [f.name for f in dataclasses.fields(AugmentConfig) if f.name not in ("mixup_labels", "extra", "wave")]
 
 
 @pytest.mark.parametrize(
@@ -58,6 +59,9 @@ AUGMENTATIONS = [f.name for f in dataclasses.fields(AugmentConfig) if f.name not
         (TrainConfig, {"weight_decay": -0.1}, "weight_decay must not be negative"),
         (TrainConfig, {"warmup": 1.0}, "warmup must be in"),
         (TrainConfig, {"label_smoothing": 1.0}, "label_smoothing must be in"),
+        (TrainConfig, {"focal_gamma": -1.0}, "focal_gamma must not be negative"),
+        (TrainConfig, {"positive_weight": 1.1}, "positive_weight must be in"),
+        (PseudoConfig, {"power": 0.0}, "power must be above 0"),
         (TrainConfig, {"unverified_weight": 1.1}, "unverified_weight must be in"),
         (TrainConfig, {"seed": -1}, "seed must be between 0 and"),
         (PredictConfig, {"window_seconds": 0.0}, "window_seconds must be above 0"),

@@ -127,16 +127,20 @@ class LitTagger(pl.LightningModule):
             ) from None
         lr = float(self.lr_schedulers().get_last_lr()[0])  # type: ignore[union-attr]
         self.history.append({"epoch": self.current_epoch + 1, "loss": loss, "lr": lr, **found})
-        if self.cfg.keep == "best" and (self.best_epoch < 0 or self.gain(-1) > self.gain(self.best_epoch)):
+        if self.cfg.keep == "best" and (self.best_epoch < 0 or self.gain(self.history[-1]) > self.best_gain):
             self.best_epoch = self.current_epoch
             self.best = {k: v.detach().clone() for k, v in self.judged.state_dict().items()}
         step = self.current_epoch + 1.0  # on TensorBoard's axis
         self.log_dict({**self.history[-1], "step": step}, batch_size=1)
 
-    def gain(self, epoch: int) -> float:
-        """The score of an epoch of the history, negated where lower is better."""
-        score = self.history[epoch][self.metric.key]
+    def gain(self, found: Scores) -> float:
+        """Of these scores the competition's, negated where lower is better."""
+        score = found[self.metric.key]
         return score if self.metric.higher_is_better else -score
+
+    @property
+    def best_gain(self) -> float:
+        return self.gain(self.history[self.best_epoch])
 
     @property
     def judged(self) -> Tagger:
