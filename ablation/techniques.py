@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from configs.load import load_config, read_yaml
+from configs.load import load_config
 from configs.schema import Config
+from configs.strict_yaml import read_yaml
 from console.errors import UserError, list_some
 
 PLAIN, GOOD = "plain", "good"

@@ -1,30 +1,33 @@
 """YAML file + key=value overrides -> Config. A typo fails here and names the file, the line and the key."""
 
 import copy
-import difflib
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-
-from configs import schema
 from configs.schema import Config
-from configs.text import read_text
+from configs.strict_yaml import Places, YamlFault, build, parse_yaml, place_of, read_yaml
 from console.errors import UserError
 from console.options import expand_home
 
-STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-MOST_VALUES = 10_000  # in a YAML file, every alias counted: a few lines with aliases can expand to billions of values
 FILE_KEYS = (("input", "corrections"), ("model", "weights"))  # keys whose value is a path
-Places = dict[tuple[str, ...], str]  # where a key was given: 'file.yaml:3' or 'command line'
-
-
-class YamlFault(Exception):
-    """Why settings cannot be read from a YAML text."""
+USUAL_NAMES = {  # of our keys in other tools, where spelling alone does not find ours
+    "train.lr": ("learning_rate", "learningrate", "max_lr"),
+    "train.batch_size": ("bs", "batch", "train_batch_size"),
+    "train.epochs": ("num_epochs", "n_epochs", "max_epochs", "nepochs", "epoch"),
+    "train.weight_decay": ("wd", "l2", "decay"),
+    "train.precision": ("amp", "fp16", "bf16", "mixed_precision"),
+    "features.sample_rate": ("sr", "samplerate", "sampling_rate"),
+    "features.hop_length": ("hop", "hop_size"),
+    "features.n_mels": ("mels", "num_mels", "mel_bins", "num_mel_bins", "nmels"),
+    "features.f_min": ("fmin",),
+    "features.f_max": ("fmax",),
+    "folds.n_folds": ("num_folds", "n_splits", "kfold", "nfolds"),
+    "model.name": ("arch", "architecture", "backbone", "encoder", "network"),
+    "augment.mixup_alpha": ("mixup",),
+}
 
 
 class Setting(NamedTuple):
@@ -93,13 +96,7 @@ def _merged(values: Any, changes: Any) -> Any:
 def _build(values: dict[str, Any], changes: Sequence[Setting], places: Places, path: Path | None) -> Config:
     for setting in changes:
         _set(values, places, setting)
-    try:
-        # pydantic takes no config for a dataclass itself, but passes it down from a tuple
-        (cfg,) = TypeAdapter(tuple[Config], config=STRICT).validate_python((values,))
-    except ValidationError as error:
-        raise UserError(_explain(error, places, path)) from None
-    _check_no_booleans(values, cfg, (), places, path)
-    return _with_home(cfg, places, path)
+    return _with_home(build(Config, values, places, path, USUAL_NAMES), places, path)
 
 
 def _with_home(cfg: Config, places: Places, path: Path | None) -> Config:
@@ -110,64 +107,9 @@ def _with_home(cfg: Config, places: Places, path: Path | None) -> Config:
             try:
                 part = replace(part, **{key: str(expand_home(value))})
             except UserError as error:
-                raise UserError(f"{_place((section, key), places, path)}: {section}.{key}: {error}") from None
+                raise UserError(f"{place_of((section, key), places, path)}: {section}.{key}: {error}") from None
             cfg = replace(cfg, **{section: part})
     return cfg
-
-
-def read_yaml(path: Path, what: str = "config", example: str = "train: {epochs: 3}") -> tuple[dict[str, Any], Places]:
-    """The mapping in a YAML file, and the places of its keys. Raises UserError if it cannot be read, is no mapping, or
-    has a key twice."""
-    try:
-        tree, values = _parse_yaml(read_text(path, what))
-    except YamlFault as error:
-        raise UserError(f"{path}: invalid YAML: {error}") from None
-    if values is None:  # comments only
-        values = {}
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: a {what} must be a mapping of keys to values, like '{example}'")
-    places: Places = {}
-    _collect_places(tree, (), path, places)
-    return values, places
-
-
-def _parse_yaml(text: str) -> tuple[Any, Any]:
-    """The tree of nodes and the value. Raises YamlFault, also if aliases expand to too many values."""
-    try:
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        waiting, seen = [tree], 0
-        while waiting:
-            node = waiting.pop()
-            seen += 1
-            if seen > MOST_VALUES:
-                raise YamlFault(f"more than {MOST_VALUES:,} values, or an alias that contains itself")
-            if isinstance(node, yaml.CollectionNode):  # of a mapping, pairs
-                waiting += [part for item in node.value for part in (item if isinstance(item, tuple) else (item,))]
-        return tree, yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: an impossible date
-        raise YamlFault(" ".join(str(error).split())) from None
-
-
-def _collect_places(node: Any, at: tuple[str, ...], path: Path, places: Places) -> None:
-    if not isinstance(node, yaml.MappingNode) or len(at) > 4:  # our keys are less deep
-        return
-    merged: list[Any] = []  # by <<: the mapping's own keys take precedence
-    for key, value in node.value:
-        where = f"{path}:{key.start_mark.line + 1}"
-        if key.tag == "tag:yaml.org,2002:merge":
-            merged += value.value if isinstance(value, yaml.SequenceNode) else [value]
-            continue
-        if key.tag != "tag:yaml.org,2002:str":
-            raise UserError(f"{where}: key {key.value!r} is not text in YAML: put it in quotes")
-        here = (*at, key.value)
-        if here in places:
-            raise UserError(f"{where}: key '{'.'.join(here)}' appears twice: remove one")
-        places[here] = where
-        _collect_places(value, here, path, places)
-    for inner in merged:
-        beneath: Places = {}
-        _collect_places(inner, at, path, beneath)
-        places.update({here: where for here, where in beneath.items() if here not in places})
 
 
 def _parse(override: str) -> Setting:
@@ -175,7 +117,7 @@ def _parse(override: str) -> Setting:
     if not equals or not all(key.split(".")):
         raise UserError(f"command line: {override!r}: expected key=value, like train.epochs=3")
     try:
-        return Setting(key, _parse_yaml(text)[1], "command line")
+        return Setting(key, parse_yaml(text)[1], "command line")
     except YamlFault:
         raise UserError(f"command line: {override!r}: the value is invalid YAML") from None
 
@@ -192,73 +134,3 @@ def _set(values: dict[str, Any], places: Places, setting: Setting) -> None:
         node = node[parent]
     node[last] = copy.deepcopy(setting.value)  # several experiments may share the object
     places[at] = setting.place
-
-
-USUAL_NAMES = {  # of our keys in other tools, where spelling alone does not find ours
-    "train.lr": ("learning_rate", "learningrate", "max_lr"),
-    "train.batch_size": ("bs", "batch", "train_batch_size"),
-    "train.epochs": ("num_epochs", "n_epochs", "max_epochs", "nepochs", "epoch"),
-    "train.weight_decay": ("wd", "l2", "decay"),
-    "train.precision": ("amp", "fp16", "bf16", "mixed_precision"),
-    "features.sample_rate": ("sr", "samplerate", "sampling_rate"),
-    "features.hop_length": ("hop", "hop_size"),
-    "features.n_mels": ("mels", "num_mels", "mel_bins", "num_mel_bins", "nmels"),
-    "features.f_min": ("fmin",),
-    "features.f_max": ("fmax",),
-    "folds.n_folds": ("num_folds", "n_splits", "kfold", "nfolds"),
-    "model.name": ("arch", "architecture", "backbone", "encoder", "network"),
-    "augment.mixup_alpha": ("mixup",),
-}
-
-
-def _explain(error: ValidationError, places: Places, path: Path | None) -> str:
-    first = error.errors()[0]
-    loc = tuple(str(part) for part in first["loc"][1:])  # without the index in the tuple
-    fact = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "value_error":  # raised by the schema: it starts with the key within its section
-        loc, fact = (*loc, *fact.partition(" ")[0].split(".")), fact.partition(" ")[2]
-    key = ".".join(loc)
-    where = _place(loc, places, path)
-    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        known = _known_keys()
-        near = [name for name in known if len(loc) == 1 and name.rpartition(".")[2] == key]  # lr without its section
-        near = near or [name for name, others in USUAL_NAMES.items() if loc[-1].lower() in others]
-        near = near or difflib.get_close_matches(key.lower(), known, n=1)
-        near = near or difflib.get_close_matches(loc[-1], known, n=1)
-        hint = f", did you mean '{near[0]}'?" if near else f"; known keys: {', '.join(known)}"
-        return f"{where}: unknown key '{key}'{hint}"
-    if first["type"] == "tuple_type":  # YAML and the command line have lists
-        return f"{where}: '{key}' is {first['input']!r}: expected a list in [brackets]"
-    if first["type"] == "value_error":
-        return f"{where}: {key} {fact}"
-    return f"{where}: '{key}' is {first['input']!r}: {fact[0].lower()}{fact[1:]}"
-
-
-def _place(loc: tuple[str, ...], places: Places, path: Path | None) -> str:
-    """Where the key was given, else its list, else a key inside it, else one of its section: f_min may fail because of
-    f_max."""
-    inside = [where for at, where in places.items() if at[: len(loc)] == loc]
-    section = [where for at, where in places.items() if len(loc) > 1 and at[:1] == loc[:1]]
-    found = [places.get(loc), *inside[:1], places.get(loc[:-1]), *section[:1], str(path or "command line")]
-    return next(where for where in found if where)
-
-
-def _check_no_booleans(
-    given: dict[str, Any], part: Any, at: tuple[str, ...], places: Places, path: Path | None
-) -> None:
-    """pydantic reads true as 1, but `epochs: yes` is a mistake."""
-    for key, value in given.items():
-        here, got = (*at, key), getattr(part, key)
-        if isinstance(value, dict):
-            _check_no_booleans(value, got, here, places, path)
-        elif not isinstance(got, bool) and any(
-            isinstance(v, bool) for v in (value if type(value) is list else [value])
-        ):
-            raise UserError(f"{_place(here, places, path)}: '{'.'.join(here)}' is {value!r}: expected a number")
-
-
-def _known_keys() -> list[str]:
-    keys = []
-    for key, value in schema.to_dict(Config()).items():
-        keys += [key, *(f"{key}.{inner}" for inner in value)] if isinstance(value, dict) else [key]
-    return keys

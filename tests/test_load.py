@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from configs.load import USUAL_NAMES, _known_keys, load_config, load_configs
+from configs.load import USUAL_NAMES, load_config, load_configs
 from configs.schema import Config
+from configs.strict_yaml import known_keys
 from console.errors import UserError
 
 BILLIONS = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
@@ -51,7 +52,7 @@ def test_the_names_of_other_tools_suggest_ours(key: str, meant: str) -> None:
 
 
 def test_names_of_other_tools_are_not_ours() -> None:
-    keys = _known_keys()
+    keys = known_keys(Config)
     assert set(USUAL_NAMES) <= set(keys)
     assert not {name for others in USUAL_NAMES.values() for name in others} & {key.rpartition(".")[2] for key in keys}
 

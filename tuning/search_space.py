@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from configs.load import Setting, load_config, read_yaml
+from configs.load import Setting, load_config
 from configs.schema import Config, to_dict
+from configs.strict_yaml import read_yaml
 from console.errors import UserError
 
 EXAMPLE = "train.lr: {log: [1.0e-4, 1.0e-2]}"
