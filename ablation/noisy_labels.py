@@ -51,7 +51,7 @@ def write_noisy(clean: "Competition", folder: Path, seed: int) -> None:
         raise UserError(f"{clean.folder}: {n} labels are not verified: use a competition with true labels only")
     layout = find_layout(clean.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, sound in (("audio_train", layout.train_audio), ("audio_test", layout.test_audio)):
+    for name, sound in (("audio_train", layout.train_audio[0]), ("audio_test", layout.test_audio)):
         link = folder / name
         if not link.is_symlink() or link.readlink() != sound.resolve():
             link.unlink(missing_ok=True)

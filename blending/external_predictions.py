@@ -19,8 +19,8 @@ from configs.text import read_text
 from console.errors import UserError, list_some
 from folds.assign import fold_number, group_numbers
 from input.competition import read_names, read_sample
-from input.layout import is_dropping
 from input.names import nfc, respell
+from input.zips import is_dropping
 
 TABLES = ("classes.txt", "train.csv", "sample_submission.csv")
 GROUP = "freesound_id"
@@ -37,7 +37,11 @@ def candidates_from_predictions(folder: Path, names: Sequence[str] = ()) -> Cand
         raise UserError(f"{folder}: lacks {list_some(lacking)}: give a folder of predictions")
     columns = _read_classes(folder / "classes.txt")
     train = _read_train(folder / "train.csv", columns)
-    test_fnames = tuple(read_sample(folder / TABLES[2])["fname"])
+    sample = read_sample(folder / TABLES[2])
+    if sample.form.kind == "probabilities":
+        n = len(sample.form.columns)
+        raise UserError(f"{folder / TABLES[2]}: expects a number for each of {n} classes, which this cannot blend yet")
+    test_fnames = tuple(sample.fnames)
     files = _files(folder, names)
     order = np.argsort(columns)
     axes = {"oof": tuple(train["fname"]), "test": test_fnames, "classes": tuple(columns)}

@@ -35,7 +35,7 @@ def build(
     except ValidationError as error:
         raise UserError(_explain(error, places, path, known_keys(kind), usual)) from None
     _check_no_booleans(values, built, (), places, path)
-    return built  # type: ignore[no-any-return]
+    return built
 
 
 def read_yaml(path: Path, what: str = "config", example: str = "train: {epochs: 3}") -> tuple[dict[str, Any], Places]:

@@ -2,29 +2,43 @@
 
 import hashlib
 import os
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from configs.competition import SubmissionForm, Task
-from configs.text import UTF16, is_utf16
+from configs.competition import ColumnNames, SubmissionForm, Task
 from console.errors import UserError, list_some
 from console.output import say, warn
-from input.layout import find_layout, is_dropping, is_file
-from input.names import likely_files, match_files, nfc, respell
+from input.guesses import LABELS, NAMES
+from input.labels import (
+    NOTHING,
+    find_label_separator,
+    join_text,
+    label_matrix,
+    one_hot,
+    spell,
+    split_cell,
+    split_text,
+    targets_of,
+)
+from input.layout import Layout, find_layout
+from input.names import nfc, respell
+from input.sample import Sample, check_sample, form_without_sample, read_sample
+from input.sound_files import check_files, fill_pattern, list_sounds, locate
+from input.tables import check_names, read_names, read_table
+from input.training_table import find_classes, group_column, read_training_table
 
-SUBMISSION = ["fname", "label"]  # the columns that we write
-UNSCORED = "None"  # published label of test clips that are not scored
+__all__ = ["Competition", "label_matrix", "load_competition", "one_hot", "read_names", "read_sample", "read_table"]
 
 
 @dataclass(frozen=True)
 class Competition:
-    """classes: sorted labels. train: fname, label, verified, path and the optional columns. test: fname, path,
-    in the order of the submission. `path` is None for a clip whose file is missing."""
+    """classes: sorted labels. train: fname, label, verified, path and the optional columns weight (0 to 1), fold (from
+    0) and any group columns; label is text, of several labels joined by '|'. test: fname, path, in the order of the
+    submission, empty without a test set. `path` is None for a clip whose file is missing."""
 
     folder: Path
     classes: tuple[str, ...]
@@ -34,230 +48,191 @@ class Competition:
     task: Task = "single_label"
     metric: str = "map@3"
     form: SubmissionForm = field(default_factory=SubmissionForm)
+    group_column: str | None = None  # of train: its clips stay in one fold; None: as folds.group_column says
+    test_pattern: str = "audio_test/{fname}"  # where the sound of a test clip lies, within the folder
 
 
-def load_competition(folder: Path, skip_missing: bool = False, sound: bool = True) -> Competition:
-    """Read and check the tables and the presence of every file.
+def load_competition(
+    folder: Path, skip_missing: bool = False, sound: bool = True, described_by: str | None = None
+) -> Competition:
+    """Read and check the tables and the presence of every file; say in one line what was understood.
 
-    sound=False skips the audio (every path is None): blending only needs the tables. skip_missing keeps clips whose
-    file is missing (path None) instead of raising. Raises UserError that lists all cases of the first fault found:
-    another submission format, missing columns, empty, duplicate or path-like fnames, bad labels, fewer than three
-    classes, missing files.
+    described_by: a ready description or a file, as --as names it. sound=False skips the audio (every path is None):
+    blending only needs the tables. skip_missing keeps clips whose file is missing (path None) instead of raising.
+    Raises UserError that lists all cases of the first fault found: a bad description, missing columns, empty, duplicate
+    or path-like names, bad labels, too few classes, classes and submission that differ, missing files.
     """
-    layout = find_layout(folder, sound)
-    test_list = layout.sample_submission or layout.test_table
-    assert test_list is not None  # find_layout checks it
-    listed = read_sample(test_list) if layout.sample_submission else read_names(test_list)
-    train = _read_train(layout.train_csv, layout.train_details)
-    test = listed[["fname"]].copy()
-    classes = tuple(sorted(set(train["label"])))
-    if len(classes) < 3:
-        raise UserError(f"{layout.train_csv}: has {len(classes)} classes, but a submission needs three per clip")
-    train["path"] = _locate(train["fname"], layout.train_audio) if sound else None
-    test["path"] = _locate(test["fname"], layout.test_audio) if sound else None
+    layout = find_layout(folder, sound, described_by)
+    cfg = layout.config
+    found, sample = read_training_table(layout), _read_test(layout)
+    columns = sample.form.columns if sample else ()
+    classes = find_classes(found, cfg, columns)
+    form = _form(layout, sample, classes)
+    labels, secondary = spell(found.labels, classes), spell(found.secondary, classes)
+    _say_unknown(found.place, secondary, classes)
+    train = _in_order(found.table.assign(label=[join_text(some) for some in labels]))
+    test = _test_table(layout, sample)
+    pattern = cfg.audio.test.replace(f"{{{cfg.columns.name}}}", "{name}").replace("{fname}", "{name}")
+    files = _fill(layout, pattern, test)
+    train["path"] = locate(found.table["file"], folder) if sound else None
+    test["path"] = locate(files, folder) if sound else None
     if sound:
-        _check_files([(layout.train_audio, train), (layout.test_audio, test)], skip_missing, layout.unpack_fault)
+        check_files(
+            folder, [(found.table["file"], train["path"]), (files, test["path"])], skip_missing, layout.unpack_fault
+        )
     if layout.unpack_fault:
         warn(f"skipped: {layout.unpack_fault}")
-    if layout.sample_submission and "label" in listed:
-        _compare_labels(layout.sample_submission, listed["label"], classes)
-    return Competition(folder, classes, train, test, one_hot(train["label"], classes))
+    assert cfg.task is not None and cfg.metric is not None  # `complete` fills them
+    competition = Competition(
+        folder,
+        classes,
+        train,
+        test,
+        targets_of(labels, classes, secondary, cfg.secondary_weight),
+        cfg.task,
+        cfg.metric,
+        form,
+        group_column(cfg),
+        pattern,
+    )
+    say(summary(layout, competition))
+    return competition
 
 
-def one_hot(labels: Iterable[str], classes: tuple[str, ...]) -> np.ndarray:
-    """(clips, classes) float32 with a 1 at the label of each clip."""
-    index = {name: i for i, name in enumerate(classes)}
-    return np.eye(len(classes), dtype=np.float32)[[index[label] for label in labels]]
+def _in_order(table: pd.DataFrame) -> pd.DataFrame:
+    """fname, label first; without the column of files."""
+    others = [name for name in table if name not in ("fname", "label", "file", "verified")]
+    return table[["fname", "label", "verified", *others]].copy()
+
+
+def _read_test(layout: Layout) -> Sample | None:
+    cfg = layout.config
+    if (table := cfg.sample_submission) is None:
+        return None
+    path, with_folder = layout.folder / table.file, cfg.audio.names_with_folder
+    return read_sample(path, cfg.submission, table.separator, table.encoding, with_folder)
+
+
+def _form(layout: Layout, sample: Sample | None, classes: tuple[str, ...]) -> SubmissionForm:
+    table = layout.config.sample_submission
+    if sample is None or table is None:
+        return form_without_sample(layout.config)
+    return check_sample(layout.folder / table.file, sample, classes)
+
+
+def _test_table(layout: Layout, sample: Sample | None) -> pd.DataFrame:
+    """fname of the test clips: of the sample submission, of the test table, or all sounds of the test folder."""
+    cfg, folder = layout.config, layout.folder
+    if sample is not None:
+        return pd.DataFrame({"fname": sample.fnames})
+    if cfg.test is not None:
+        table = read_table(folder / cfg.test.file, (cfg.columns.name,), cfg.test.separator, cfg.test.encoding)
+        check_names(folder / cfg.test.file, table[cfg.columns.name], cfg.audio.names_with_folder)
+        return pd.DataFrame({"fname": table[cfg.columns.name]})
+    audio = layout.test_audio
+    return pd.DataFrame({"fname": list_sounds(audio) if audio and audio.is_dir() else []}, dtype=object)
+
+
+def _fill(layout: Layout, pattern: str, test: pd.DataFrame) -> pd.Series:
+    try:
+        return fill_pattern(pattern, test.assign(name=test["fname"]))
+    except KeyError as error:
+        raise UserError(
+            f"{layout.folder}: the pattern of the test sounds, {pattern}, needs {error}, but only the name is known: "
+            f"in competition.yaml: audio: {{test: 'folder/{{name}}'}}"
+        ) from None
+
+
+def _say_unknown(place: Path, secondary: Sequence[tuple[str, ...]], classes: tuple[str, ...]) -> None:
+    known = set(classes)
+    if unknown := {name for some in secondary for name in some} - known:
+        say(f"{place}: secondary labels that are no class, left out: {list_some(sorted(unknown), 3)}")
+
+
+def summary(layout: Layout, of: Competition) -> str:
+    """One line: which competition this is, and what of it is a guess that matters."""
+    facts = [
+        of.task,
+        of.metric,
+        f"{len(of.train)} training clips",
+        f"{len(of.test)} test clips",
+        f"{len(of.classes)} classes",
+    ]
+    facts += [f"{of.train['fold'].nunique()} folds of its own"] if "fold" in of.train else []
+    facts += [f"grouped by {of.group_column}"] if of.group_column else []
+    facts += [] if len(of.test) else ["no test set: the result is the cross-validated score"]
+    matter = ("task", "metric", "label_separator", "columns.group", "columns.fold")
+    guessed = [key for key in matter if key in layout.guesses and _has_value(layout, key)]
+    note = f"; guessed: {', '.join(guessed)} (python -m input.describe {of.folder})" if guessed else ""
+    return f"{of.folder}: {layout.source}: {', '.join(facts)}{note}"
+
+
+def _has_value(layout: Layout, key: str) -> bool:
+    section, _, name = key.rpartition(".")
+    return getattr(getattr(layout.config, section) if section else layout.config, name) is not None
 
 
 def locate_test(competition: Competition) -> Competition:
     """The competition, loaded without sound, with the paths of the existing test files; nothing is unpacked."""
-    audio = find_layout(competition.folder, sound=False).test_audio
-    if not audio.is_dir():
-        return competition
-    return replace(competition, test=competition.test.assign(path=_locate(competition.test["fname"], audio)))
+    test = competition.test
+    files = fill_pattern(competition.test_pattern, test.assign(name=test["fname"]))
+    return replace(competition, test=test.assign(path=locate(files, competition.folder)))
 
 
-def read_test_clips(table: Path, audio: Path, skip_missing: bool = False) -> pd.DataFrame:
+def read_test_clips(table: Path, audio: Path, skip_missing: bool = False, pattern: str = "{name}") -> pd.DataFrame:
     """The clips to predict, fname and path, in the order of a sample submission. The Kaggle kernel needs no more.
 
-    With skip_missing the path of a missing file is None. Raises UserError as `load_competition`.
+    pattern: of a file within `audio`, from the name in the table. With skip_missing the path of a missing file is None.
+    Raises UserError as `load_competition`.
     """
-    test = read_sample(table)[["fname"]].copy()
-    test["path"] = _locate(test["fname"], audio)
-    _check_files([(audio, test)], skip_missing)
+    test = pd.DataFrame({"fname": read_sample(table, with_folder=True).fnames})
+    files = fill_pattern(pattern, test.assign(name=test["fname"]))
+    in_parent = files.map(lambda file: f"{audio.name}/{file}")  # as errors name it
+    test["path"] = locate(in_parent, audio.parent)
+    check_files(audio.parent, [(in_parent, test["path"])], skip_missing)
     return test
 
 
-def read_truth(path: Path, classes: tuple[str, ...], fnames: Sequence[str] = ()) -> pd.DataFrame:
-    """Published test labels: fname, label, usage ('Public', 'Private', or 'scored' where the table has no usage).
+def read_truth(
+    path: Path, classes: tuple[str, ...], fnames: Sequence[str] = (), columns: ColumnNames | None = None
+) -> pd.DataFrame:
+    """Published test labels: fname, label (of several, joined by '|' as in `Competition.train`), usage ('Public',
+    'Private', or 'scored' where the table has no usage). `label_matrix` makes a matrix of the labels.
 
-    fnames: of the test clips; names and labels get the Unicode form of fnames and `classes`. Unscored clips (label
-    None or usage Ignored) are dropped. Raises UserError on an unreadable table, on labels that no training clip has,
-    and if no clip is scored.
+    fnames: of the test clips; names and labels get the Unicode form of fnames and `classes`. columns: headers of name
+    and label where they are not fname and label or labels. Unscored clips (label None or usage Ignored) are dropped.
+    Raises UserError on an unreadable table, on labels that no training clip has, and if no clip is scored.
     """
-    table = read_names(path, ("label",))
-    table = table.assign(fname=respell(table["fname"], fnames), label=respell(table["label"], classes))
-    if "usage" not in table:
-        table["usage"] = "scored"
-    table = table[(table["label"] != UNSCORED) & (table["usage"] != "Ignored")]
-    if unknown := sorted(set(table["label"]) - set(classes)):
+    table = read_table(path, (), None)
+    name, label = truth_columns(path, table, columns)
+    check_names(path, table[name], with_folder=True)
+    cells = table[label]
+    usage = table["usage"] if "usage" in table else pd.Series("scored", index=table.index)
+    scored = (cells != NOTHING) & (usage != "Ignored")
+    separator = find_label_separator(cells[scored], classes)
+    whole = {nfc(one) for one in classes}
+    labels = [(cell,) if nfc(cell) in whole else split_cell(cell, separator) for cell in cells]
+    labels = spell(labels, classes)
+    table = pd.DataFrame({"fname": respell(table[name], fnames), "label": list(map(join_text, labels)), "usage": usage})
+    table = table[scored]
+    if unknown := sorted({one for text in table["label"] for one in split_text(text)} - set(classes)):
         raise UserError(f"{path}: labels that no training clip has: {list_some(unknown)}")
     if table.empty:
-        raise UserError(f"{path}: no clip is scored: every label is {UNSCORED} or every usage Ignored")
-    return table[["fname", "label", "usage"]].reset_index(drop=True)
+        raise UserError(f"{path}: no clip is scored: every label is {NOTHING} or every usage Ignored")
+    return table.reset_index(drop=True)
 
 
-def read_table(path: Path, needed: tuple[str, ...]) -> pd.DataFrame:
-    """A CSV with every value as text ('None' stays a word). Raises UserError if a needed column is missing."""
-    try:
-        with path.open("rb") as file:
-            if is_utf16(file.read(2)):
-                raise ValueError(UTF16)
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
-    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
-        remedy = ": save it as UTF-8" if isinstance(error, UnicodeError) else ""
-        raise UserError(f"{path}: cannot read the table: {' '.join(str(error).split())}{remedy}") from None
-    if not isinstance(table.index, pd.RangeIndex):  # pandas makes an index of fields without a header
-        raise UserError(f"{path}: rows have more fields than the header {', '.join(map(str, table.columns))}")
-    if double := [column for column in needed if f"{column}.1" in table]:  # pandas' name for the second
-        raise UserError(f"{path}: the header has {list_some(double)} twice: keep one column of that name")
-    if missing := [column for column in needed if column not in table]:
-        raise UserError(f"{path}: missing column {list_some(missing)}; it has {', '.join(map(str, table.columns))}")
-    return table
-
-
-def read_names(path: Path, needed: tuple[str, ...] = ()) -> pd.DataFrame:
-    """A table with one row per clip, keyed by a bare file name, every value as text.
-
-    Raises UserError if a needed column is missing, there are no rows, or an fname appears twice or is a path.
-    """
-    return _check_names(path, read_table(path, ("fname", *needed)))
-
-
-def read_sample(path: Path) -> pd.DataFrame:
-    """A sample submission: fname of the test clips in their order, maybe a label.
-
-    Raises UserError as `read_names`, and if the competition expects another format than we write.
-    """
-    table = read_table(path, ())
-    columns = list(map(str, table.columns))
-    if columns not in (SUBMISSION, SUBMISSION[:1]):
-        others = [column for column in columns if column != "fname"]
-        scores = "fname" in columns and "label" not in columns and len(others) > 1
-        expected = f"a number for each of {len(others)} classes" if scores else "other columns"
-        raise UserError(
-            f"{path}: the competition expects {expected} ({list_some(columns, 4)}), but this version only writes "
-            f"{','.join(SUBMISSION)} with three labels per clip"
-        )
-    return _check_names(path, table)
-
-
-def _check_names(path: Path, table: pd.DataFrame) -> pd.DataFrame:
-    names = table["fname"]
-    if table.empty:
-        raise UserError(f"{path}: has no rows")
-    if strange := [n for n in names if n in ("", ".", "..") or "/" in n or "\\" in n]:
-        raise UserError(f"{path}: fname must be a file name without a path: {list_some(map(repr, strange))}")
-    if duplicate := sorted(set(names[names.duplicated()])):
-        raise UserError(f"{path}: fname appears more than once: {list_some(duplicate)}")
-    composed = names.map(nfc)
-    if duplicate := sorted(set(composed[composed.duplicated()])):
-        raise UserError(f"{path}: fname appears more than once, in two Unicode forms: {list_some(duplicate)}")
-    return table
-
-
-def _read_train(path: Path, details: Path | None) -> pd.DataFrame:
-    train = read_names(path, ("label",))
-    bare = train["label"].str.strip()
-    several = bare.str.contains(r"[\s,;|]", regex=True)
-    nothing = bare.isin(["", UNSCORED]) | (bare != train["label"])
-    for bad, fact in (
-        (several, "several labels in one cell, but this version trains on one label per clip"),
-        (nothing, "a label must be one word"),
-    ):
-        if bad.any():
-            clips = [f"{fname} ({label!r})" for fname, label in train.loc[bad, SUBMISSION].itertuples(index=False)]
-            raise UserError(f"{path}: {fact}: {list_some(clips)}")
-    train["label"] = _in_one_form(path, train["label"])
-    if "manually_verified" not in train:
-        say(f"{path.name}: no column manually_verified, so all labels count as verified")
-        train["manually_verified"] = "1"
-    flags = train["manually_verified"]
-    if strange := sorted(set(flags) - {"0", "1"}):
-        raise UserError(f"{path}: manually_verified must be 0 or 1, found {list_some(map(repr, strange))}")
-    train["verified"] = flags == "1"
-    train = train.drop(columns="manually_verified")
-    train = train if details is None else _add_details(train, details)
-    others = [column for column in train if column not in (*SUBMISSION, "verified")]
-    return train.assign(**{str(column): train[column].map(nfc) for column in others})  # one spelling for each group
-
-
-def _in_one_form(path: Path, labels: pd.Series) -> pd.Series:
-    """Merge labels that only differ in their Unicode form into one class."""
-    composed = {label: nfc(label) for label in set(labels)}
-    forms = Counter(composed.values())
-    if double := sorted(label for label, n in forms.items() if n > 1):
-        warn(f"{path}: labels in two Unicode forms count as one class: {list_some(double)}")
-    return labels.map({label: one if forms[one] > 1 else label for label, one in composed.items()})
-
-
-def _add_details(train: pd.DataFrame, details: Path) -> pd.DataFrame:
-    """Add the columns of the table published later, joined by fname."""
-    extra = read_names(details)
-    extra["fname"] = respell(extra["fname"], train["fname"])
-    columns = ["fname", *(c for c in extra if c not in train and c not in ("manually_verified", "path"))]
-    merged = train.merge(extra[columns], on="fname", how="left", validate="one_to_one")
-    if lacking := sorted(set(train["fname"]) - set(extra["fname"])):
-        warn(f"{details.name}: no row for {list_some(lacking)}")
-    return merged.fillna(dict.fromkeys(columns, ""))
-
-
-def _locate(names: pd.Series, folder: Path) -> pd.Series:
-    """The path of every clip, None if its file is missing; one directory listing instead of a look-up per clip."""
-    found = match_files(set(names), _list_files(folder))
-    if others := [f"{file} for {name}" for name, file in sorted(found.items()) if name != file]:
-        say(f"{folder}: matched despite another Unicode form or extension case: {list_some(others, 3)}")
-    paths = [str(folder / found[name]) if name in found else None for name in names]
-    return pd.Series(paths, index=names.index, dtype=object)  # as text, None would become NaN
-
-
-def _list_files(folder: Path) -> set[str]:
-    try:
-        return {entry.name for entry in os.scandir(folder) if is_file(entry) and not is_dropping(entry.name)}
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be listed: {error.strerror}") from None
-
-
-def _check_files(parts: Sequence[tuple[Path, pd.DataFrame]], skip: bool, unpack_fault: str = "") -> None:
-    """Raises UserError if files are missing, unless skipped. Files of a similar name are always reported, because the
-    clip exists under another name."""
-    missing, misnamed = [], []
-    for folder, clips in parts:
-        lost = clips["fname"][clips["path"].isna()]
-        unused = _list_files(folder) - {Path(path).name for path in clips["path"].dropna()} if len(lost) else set()
-        likely = likely_files(lost, unused)
-        missing += [f"{folder.name}/{fname}" for fname in lost]
-        misnamed += [f"{folder.name}/{fname} (found {list_some(files)})" for fname, files in likely.items()]
-    message = f"{parts[0][0].parent}: missing files: {list_some(misnamed or missing)}"
-    if misnamed:
-        message += "; use the exact file name as fname, with its extension, or rename the file"
-    if unpack_fault:
-        message += f"; {unpack_fault}"
-    elif not misnamed:
-        message += "; complete the download, or skip them with input.skip_unreadable=true"
-    if missing and (unpack_fault or not skip):  # the broken zip may contain them
-        raise UserError(message)
-    if misnamed:
-        warn(message)
-
-
-def _compare_labels(sample: Path, labels: pd.Series, classes: tuple[str, ...]) -> None:
-    """Labels in the sample submission are placeholders, but an unknown one suggests a wrong folder."""
-    known = {nfc(c).lower() for c in classes}  # the real one spells Hi-Hat where the classes say Hi-hat
-    words = {word for text in set(labels) for word in str(text).split()}
-    if strange := sorted(w for w in words if nfc(w).lower() not in known):
-        warn(f"{sample}: labels that no training clip has: {list_some(strange)}")
+def truth_columns(path: Path, table: pd.DataFrame, columns: ColumnNames | None) -> tuple[str, str]:
+    """Headers of the names and labels. Raises UserError where there are none."""
+    names = [columns.name] if columns else list(NAMES)
+    labels = [columns.label] if columns and columns.label else list(LABELS)
+    name = next((one for one in names if one in table), None)
+    label = next((one for one in labels if one in table), None)
+    for found, wanted in ((name, names[0]), (label, labels[0])):
+        if found is None:
+            raise UserError(f"{path}: missing column {wanted}; it has {', '.join(map(str, table.columns))}")
+    assert name is not None and label is not None
+    return name, label
 
 
 def sound_hash(clips: "pd.DataFrame") -> str:

@@ -22,8 +22,9 @@ from console.errors import UserError, list_some
 from console.options import FOLDER, command_parser
 from console.output import progress, say, warn
 from input.kaggle_client import Kaggle
-from input.layout import BROKEN, find_layout, unpack_zips
+from input.layout import find_layout
 from input.names import nfc
+from input.zips import BROKEN, unpack_zips
 
 ZENODO_RECORD = "https://zenodo.org/api/records/2552860"  # FSDKaggle2018
 PAGE = 200  # files

@@ -1,46 +1,67 @@
-"""Find the parts of a competition's folder: Kaggle's layout, its zips, or Zenodo's release of FSDKaggle2018."""
+"""Find the parts of a competition's folder: as competition.yaml or --as describes it, by its shape, or by guesses."""
 
-import contextlib
-import lzma
-import os
-import shutil
-import stat
-import struct
-import zipfile
-import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
+from typing import Any
 
-from configs.files import atomic
+from configs.competition import AudioFiles, CompetitionConfig, TableFile
+from configs.description import FILE_NAME, Given, complete, find_description, read_description, ready_descriptions
 from console.errors import UserError, list_some
-from console.output import progress, say
+from input.guesses import guess
 from input.names import likely_files
+from input.recognise import recognise
+from input.sound_files import sound_folder
+from input.zips import is_file, unpack_zips
 
-ZENODO = "FSDKaggle2018"
-UTF8 = 0x800  # flag of zip members with a UTF-8 name
-BROKEN = (zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, struct.error, RuntimeError, ValueError, IndexError)
+NO_DESCRIPTION = Given({}, {}, Path(FILE_NAME))
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Paths of the parts of a competition. Missing optional parts are None."""
+    """A competition's folder and what it is understood as."""
 
-    train_csv: Path
-    train_audio: Path
-    test_audio: Path
-    sample_submission: Path | None = None  # has the test clips in their order
-    test_table: Path | None = None  # has the test clips if there is no sample submission
-    train_details: Path | None = None  # adds columns such as freesound_id
+    folder: Path
+    config: CompetitionConfig  # complete; names only tables that are there, and those that are missing but needed
+    source: str  # who says so: 'esc50', 'competition.yaml', 'guessed from its files'
+    guesses: dict[str, str]  # key such as columns.group -> why
     unpack_fault: str = ""  # why a zip could not be unpacked; it matters only if files are missing
 
+    @property
+    def train_audio(self) -> list[Path]:
+        """The folders that the training sounds lie in."""
+        audio = self.config.audio
+        if audio.class_folders:
+            return [self.folder / audio.class_folders]
+        patterns = dict.fromkeys(one.audio or audio.train for one in self.config.train)
+        return [self.folder / sound_folder(pattern) for pattern in patterns]
+
+    @property
+    def test_audio(self) -> Path | None:
+        """The folder of the test sounds; None without a test set."""
+        return self.folder / sound_folder(self.config.audio.test) if self.has_test else None
+
+    @property
+    def has_test(self) -> bool:
+        table = self.config.sample_submission or self.config.test
+        return table is not None or lists_test_folder(self.folder, self.config)
+
     def missing(self, sound: bool) -> list[str]:
-        """Names of needed parts that do not exist."""
-        tables = [t for t in (self.train_csv, self.sample_submission, self.test_table) if t is not None]
-        folders = [self.train_audio, self.test_audio] if sound else []
-        return [t.name for t in tables if not is_file(t)] + [f.name for f in folders if not f.is_dir()]
+        """Needed parts that do not exist, relative to the folder."""
+        cfg = self.config
+        tables = [*cfg.train, *(one for one in (cfg.sample_submission, cfg.test) if one is not None), *cfg.details]
+        lost = [table.file for table in tables if not is_file(self.folder / table.file)]
+        places = [*self.train_audio, *([self.test_audio] if self.test_audio else [])] if sound else []
+        return lost + [str(place.relative_to(self.folder)) for place in dict.fromkeys(places) if not place.is_dir()]
 
 
-def find_layout(folder: Path, sound: bool = True) -> Layout:
+def lists_test_folder(folder: Path, cfg: CompetitionConfig) -> bool:
+    """Whether the test clips are the sounds of a folder, which no table names."""
+    given = cfg.audio.test != AudioFiles.test and cfg.sample_submission is None and cfg.test is None
+    return given and cfg.audio.test.partition("{")[2].partition("}")[0] == "name"
+
+
+def find_layout(folder: Path, sound: bool = True, described_by: str | None = None) -> Layout:
     """The layout of a competition's folder, after unpacking its zips.
 
     sound=False needs no audio, and does not unpack if the tables exist. Raises UserError if the folder does not exist,
@@ -49,137 +70,95 @@ def find_layout(folder: Path, sound: bool = True) -> Layout:
     if not folder.is_dir():
         remedy = "set the competition's folder with --input DIR, or run python -m input.download"
         raise UserError(f"{folder}: no such folder: {remedy}")
-    fault = ""
-    if sound or _name_parts(folder).missing(sound):
+    if not sound:
         try:
-            unpack_zips(folder)
-        except UserError as error:
-            fault = str(error)
-    layout = _name_parts(folder)
+            layout = understand(folder, described_by)
+        except UserError:
+            pass  # perhaps the tables are in a zip
+        else:
+            if not layout.missing(sound):
+                return layout
+    fault = ""
+    try:
+        unpack_zips(folder)
+    except UserError as error:
+        fault = str(error)
+    start = f"{fault}{'; ' if fault else ''}"
+    try:
+        layout = understand(folder, described_by)
+    except UserError as error:
+        raise UserError(f"{start}{error}") from None
     if missing := layout.missing(sound):
-        likely = likely_files(missing, [entry.name for entry in folder.iterdir()])
-        names = [f"{name} (found {list_some(likely[name])})" if name in likely else name for name in missing]
-        raise UserError(
-            f"{fault}{'; ' if fault else ''}{folder}: missing {list_some(names)}; Kaggle's layout is train.csv, "
-            f"audio_train/, audio_test/, sample_submission.csv, "
-            f"Zenodo's {ZENODO}.meta/, {ZENODO}.audio_train/, {ZENODO}.audio_test/"
-        )
+        raise UserError(f"{start}{folder}: missing {_with_likely(folder, missing)}; {_remedy(layout)}")
     return replace(layout, unpack_fault=fault)
 
 
-def is_file(entry: "Path | os.DirEntry[str]") -> bool:
-    """False also on errors: a link to itself, or into a folder without read permission."""
-    try:
-        return entry.is_file()
-    except OSError:
-        return False
+def _with_likely(folder: Path, missing: list[str]) -> str:
+    likely = likely_files(missing, [entry.name for entry in folder.iterdir()])
+    return list_some(f"{name} (found {list_some(likely[name])})" if name in likely else name for name in missing)
 
 
-def _name_parts(folder: Path) -> Layout:
-    """Kaggle's layout if there is a train.csv, maybe with Zenodo's additional table."""
-    meta = folder / f"{ZENODO}.meta"
-    if meta.is_dir() and not is_file(folder / "train.csv"):
-        return Layout(
-            train_csv=meta / "train_post_competition.csv",
-            train_audio=folder / f"{ZENODO}.audio_train",
-            test_audio=folder / f"{ZENODO}.audio_test",
-            test_table=meta / "test_post_competition_scoring_clips.csv",
+def _remedy(layout: Layout) -> str:
+    if layout.source in ("fsdkaggle2018", "fsdkaggle2018_zenodo"):
+        return (
+            "Kaggle's layout is train.csv, audio_train/, audio_test/, sample_submission.csv, Zenodo's "
+            "FSDKaggle2018.meta/, FSDKaggle2018.audio_train/, FSDKaggle2018.audio_test/; another competition: "
+            "python -m input.describe DIR"
         )
-    details = [place / "train_post_competition.csv" for place in (folder, meta)]
-    return Layout(
-        train_csv=folder / "train.csv",
-        train_audio=folder / "audio_train",
-        test_audio=folder / "audio_test",
-        sample_submission=folder / "sample_submission.csv",
-        train_details=next((table for table in details if is_file(table)), None),
-    )
+    return f"understood by {layout.source}: complete the download, or describe it: python -m input.describe DIR"
 
 
-def unpack_zips(folder: Path) -> None:
-    """Unpack every zip in the folder, also zips inside zips; existing files are kept.
-
-    At the end raises UserError that names each broken zip with the reason, and each zip with a member whose path leaves
-    the folder; nothing of the latter is unpacked.
-    """
-    done: set[Path] = set()
-    faults: list[str] = []
-    while todo := sorted(set(_zips(folder)) - done):
-        for archive in todo:
-            done.add(archive)
-            try:
-                _unpack(archive, folder)
-            except UserError as error:
-                faults.append(str(error))
-    if faults:
-        raise UserError("; ".join(faults))
+def understand(folder: Path, described_by: str | None = None) -> Layout:
+    """What the folder is, as described or recognised; parts may be missing. Raises UserError on a bad description, and
+    where nothing shows which are the training clips."""
+    given, source = _given(folder, described_by)
+    given = _with_files(folder, given)
+    bare = Layout(folder, complete(given, {}), source, {})
+    if bare.missing(sound=False):
+        return bare
+    guessed = guess(folder, given.values)
+    return Layout(folder, complete(given, guessed.found), source, guessed.why)
 
 
-def _zips(folder: Path) -> list[Path]:
-    """Also broken links, so that they are reported, but no folders."""
-    there = [f for f in folder.iterdir() if f.suffix.lower() == ".zip" and not is_dropping(f.name)]
-    return [f for f in there if is_file(f) or f.is_symlink()]
+def _given(folder: Path, described_by: str | None) -> tuple[Given, str]:
+    if described_by is not None:
+        several = [read_description(file) for file in find_description(described_by, folder)]
+        fit = [one for one in several if not _lacks_train(folder, one)]
+        chosen = (fit or several)[0]
+        return chosen, chosen.path.stem if chosen.path in ready_descriptions().values() else str(chosen.path)
+    if is_file(folder / FILE_NAME):
+        return read_description(folder / FILE_NAME), FILE_NAME
+    if (name := recognise(folder)) is not None:
+        return read_description(ready_descriptions()[name]), name
+    return NO_DESCRIPTION, "its files"
 
 
-def is_dropping(name: str) -> bool:
-    """Whether macOS created this extra file (._a.wav, .DS_Store)."""
-    return name.startswith("._") or name == ".DS_Store"
+def _lacks_train(folder: Path, given: Given) -> bool:
+    tables = [TableFile(**one) for one in given.values.get("train", [])]
+    return any(not one.optional and not list(folder.glob(one.file)) for one in tables)
 
 
-def _unpack(archive: Path, folder: Path) -> None:
-    try:
-        with zipfile.ZipFile(archive) as source:
-            members = [(member, _name_of(member)) for member in source.infolist()]
-            members = [(member, name) for member, name in members if name and not name.endswith("/")]
-            members = [(m, name) for m, name in members if "__MACOSX" not in name and not is_dropping(_last(name))]
-            prefix = _missing_prefix(archive, [name for _, name in members])
-            targets = [(member, _safe_target(archive, folder, prefix, name, member)) for member, name in members]
-            todo = [(member, target) for member, target in targets if not target.exists()]
-            if not todo:
-                return
-            say(f"unpacking {archive.name}: {len(todo)} files")
-            with progress(f"unpacking {archive.name}", len(todo), "files") as advance:
-                for member, target in todo:
-                    _extract(source, member, target)
-                    advance(1)
-    except UserError:
-        raise
-    except BROKEN as error:  # RuntimeError: encrypted, or deflate64; ValueError: an invalid name
-        fact = " ".join(str(error).split())
-        remedy = "download it again, unpack it by hand, or remove it"
-        raise UserError(f"{archive}: cannot be unpacked ({fact}): {remedy}") from None
-    except OSError as error:
-        raise UserError(f"{archive}: cannot be unpacked into its folder: {error}") from None
+def _with_files(folder: Path, given: Given) -> Given:
+    """The files that patterns like meta/esc*.csv stand for; without optional tables that are not there."""
+    values = dict(given.values)
+    others: set[str] = set()
+    for key in ("test", "sample_submission", "details", "train"):  # train last: meta/esc*.csv is not a test table
+        if value := values.get(key):
+            tables = _found(folder, value if isinstance(value, list) else [value], others)
+            others |= {table["file"] for table in tables}
+            values[key] = tables if isinstance(value, list) else next(iter(tables), None)
+    return replace(given, values=values)
 
 
-def _name_of(member: zipfile.ZipInfo) -> str:
-    """Its path with slashes. The macOS Finder writes UTF-8 without its flag, which zipfile reads as code page 437; some
-    Windows tools write backslashes."""
-    name = member.filename
-    if not member.flag_bits & UTF8:
-        with contextlib.suppress(UnicodeError):
-            name = name.encode("cp437").decode()
-    return name.replace("\\", "/")
-
-
-def _last(name: str) -> str:
-    return name.rpartition("/")[2]
-
-
-def _missing_prefix(archive: Path, names: list[str]) -> PurePosixPath:
-    """If audio_train.zip has its clips without a folder, they go to audio_train/."""
-    bare = all("/" not in name for name in names)
-    return PurePosixPath(archive.stem if bare and archive.stem.split(".")[-1].startswith("audio_") else "")
-
-
-def _safe_target(archive: Path, folder: Path, prefix: PurePosixPath, name: str, member: zipfile.ZipInfo) -> Path:
-    path = prefix / name
-    is_link = stat.S_ISLNK(member.external_attr >> 16)
-    if path.is_absolute() or PureWindowsPath(name).drive or ".." in path.parts or is_link:
-        raise UserError(f"{archive}: member {member.filename!r} would be outside of the folder: nothing was unpacked")
-    return folder / path
-
-
-def _extract(source: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
-    """Write a file completely or not at all, even if two processes unpack the same zip."""
-    with source.open(member) as packed, atomic(target) as part, part.open("wb") as plain:
-        shutil.copyfileobj(packed, plain, 1 << 20)
+def _found(folder: Path, tables: list[dict[str, Any]], others: Iterable[str]) -> list[dict[str, Any]]:
+    found = []
+    for table in tables:
+        files = [table["file"]]
+        if "*" in table["file"]:
+            files = sorted({str(file.relative_to(folder)) for file in folder.glob(table["file"])} - set(others))
+            if len(files) > 1:
+                raise UserError(f"{folder}: {table['file']} stands for {list_some(files)}: name one in {FILE_NAME}")
+            files = files or [table["file"]]
+        if not table.get("optional") or is_file(folder / files[0]):
+            found.append(table | {"file": files[0]})
+    return found

@@ -6,10 +6,17 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 from pathlib import PurePath
 
+SOUND = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64"}
+
 
 def nfc(name: str) -> str:
     """The composed Unicode form. macOS writes é as e and an accent (NFD), which looks the same."""
     return unicodedata.normalize("NFC", name)
+
+
+def is_sound(name: str) -> bool:
+    """Whether the extension is that of a sound file."""
+    return PurePath(name).suffix.lower() in SOUND
 
 
 def respell(names: Iterable[str], known: Iterable[str]) -> list[str]:

@@ -100,10 +100,10 @@ def find_sample(inputs: Path, slug: str) -> Path:
 def find_audio(sample: Path, scratch: Path) -> Path:
     """The folder with the test clips, unpacked into `scratch` where the competition comes as zips."""
     from input.competition import read_sample
-    from input.layout import unpack_zips
     from input.names import likely_files, match_files
+    from input.zips import unpack_zips
 
-    names, roots = set(read_sample(sample)["fname"]), [sample.parent]
+    names, roots = set(read_sample(sample, with_folder=True).fnames), [sample.parent]
     if folder := _fullest(sample.parent, names, match_files):
         return folder
     if zips := sorted(f for f in sample.parent.rglob("*") if re.search(r"test.*\.zip$", f.name, re.IGNORECASE)):

@@ -23,8 +23,8 @@ from configs.schema import Config
 from console.errors import UserError
 from input.competition import load_competition
 from input.corrections import read_corrections
-from input.layout import unpack_zips
 from input.names import nfc
+from input.zips import unpack_zips
 from tuning.search_space import Range, load_space
 
 LIMIT = 20  # seconds: what takes longer hangs

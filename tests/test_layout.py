@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from console.errors import UserError
-from input.layout import find_layout, unpack_zips
+from input.layout import find_layout
+from input.zips import unpack_zips
 
 KAGGLE = {
     "train.csv": b"fname,label\na.wav,Bark\n",
@@ -56,10 +57,11 @@ def under(prefix: str, files: dict[str, bytes]) -> dict[str, bytes]:
 
 def test_kaggles_layout(tmp_path):
     layout = find_layout(put(tmp_path, KAGGLE))
-    assert layout.train_csv == tmp_path / "train.csv"
-    assert (layout.train_audio, layout.test_audio) == (tmp_path / "audio_train", tmp_path / "audio_test")
-    assert layout.sample_submission == tmp_path / "sample_submission.csv"
-    assert layout.train_details is None and layout.test_table is None
+    cfg = layout.config
+    assert [table.file for table in cfg.train] == ["train.csv"] and layout.source == "fsdkaggle2018"
+    assert (layout.train_audio, layout.test_audio) == ([tmp_path / "audio_train"], tmp_path / "audio_test")
+    assert cfg.sample_submission is not None and cfg.sample_submission.file == "sample_submission.csv"
+    assert cfg.details == () and cfg.test is None
     assert contents(tmp_path) == KAGGLE, "an unpacked competition is only read"
 
 
@@ -67,18 +69,18 @@ def test_kaggles_layout(tmp_path):
 def test_the_table_published_later_is_found(tmp_path, place):
     put(tmp_path, KAGGLE | {f"{place}train_post_competition.csv": b"fname,freesound_id\na.wav,1\n"})
     layout = find_layout(tmp_path)
-    assert layout.train_csv == tmp_path / "train.csv"
-    assert layout.train_details == tmp_path / f"{place}train_post_competition.csv"
+    assert [table.file for table in layout.config.train] == ["train.csv"]
+    assert [table.file for table in layout.config.details] == [f"{place}train_post_competition.csv"]
 
 
 def test_zenodos_layout(tmp_path):
     layout = find_layout(put(tmp_path, ZENODO))
-    meta = tmp_path / "FSDKaggle2018.meta"
-    assert layout.train_csv == meta / "train_post_competition.csv"
-    assert layout.train_audio == tmp_path / "FSDKaggle2018.audio_train"
+    cfg, meta = layout.config, "FSDKaggle2018.meta"
+    assert [table.file for table in cfg.train] == [f"{meta}/train_post_competition.csv"]
+    assert layout.train_audio == [tmp_path / "FSDKaggle2018.audio_train"]
     assert layout.test_audio == tmp_path / "FSDKaggle2018.audio_test"
-    assert layout.test_table == meta / "test_post_competition_scoring_clips.csv"
-    assert layout.sample_submission is None and layout.train_details is None
+    assert cfg.test is not None and cfg.test.file == f"{meta}/test_post_competition_scoring_clips.csv"
+    assert cfg.sample_submission is None and cfg.details == ()
 
 
 @pytest.mark.parametrize("files", [KAGGLE, ZENODO], ids=["kaggle", "zenodo"])
@@ -118,7 +120,8 @@ def test_without_sound_the_tables_suffice(tmp_path):
 
 def test_without_sound_tables_in_a_zip_are_still_found(tmp_path):
     pack(tmp_path / "freesound-audio-tagging.zip", KAGGLE)
-    assert find_layout(tmp_path, sound=False).train_csv.read_bytes() == KAGGLE["train.csv"]
+    find_layout(tmp_path, sound=False)
+    assert (tmp_path / "train.csv").read_bytes() == KAGGLE["train.csv"]
 
 
 @pytest.mark.parametrize("folders", [False, True], ids=["files only", "with folder entries"])

@@ -1,0 +1,83 @@
+"""Tables as they come: text with any separator and encoding, keyed by the names of the clips."""
+
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from configs.text import UTF16, is_utf16
+from console.errors import UserError, list_some
+from input.names import nfc
+
+SEPARATORS = (",", ";", "\t")
+
+
+def read_table(
+    path: Path, needed: tuple[str, ...], separator: str | None = ",", encoding: str = "utf-8"
+) -> pd.DataFrame:
+    """A CSV with every value as text ('None' stays a word). separator: None takes the one that the header has.
+
+    Raises UserError if it cannot be read or a needed column is missing.
+    """
+    try:
+        with path.open("rb") as file:
+            if encoding == "utf-8" and is_utf16(file.read(2)):
+                raise ValueError(UTF16)
+        separator = separator or find_separator(path, encoding)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding=encoding, sep=separator)
+    except (OSError, ValueError, LookupError) as error:  # pandas' parser errors are ValueErrors
+        name = "latin-1" if encoding == "utf-8" else "utf-8"
+        remedy = (
+            f": give its encoding in competition.yaml: {{file: {path.name}, encoding: {name}}}, or save it as UTF-8"
+        )
+        remedy = remedy if isinstance(error, UnicodeError | LookupError) else ""
+        raise UserError(f"{path}: cannot read the table: {' '.join(str(error).split())}{remedy}") from None
+    if not isinstance(table.index, pd.RangeIndex):  # pandas makes an index of fields without a header
+        raise UserError(f"{path}: rows have more fields than the header {', '.join(map(str, table.columns))}")
+    table.columns = table.columns.astype(str).str.strip()
+    if double := [column for column in needed if f"{column}.1" in table]:  # pandas' name for the second
+        raise UserError(f"{path}: the header has {list_some(double)} twice: keep one column of that name")
+    if missing := [column for column in needed if column not in table]:
+        raise UserError(f"{path}: missing column {list_some(missing)}; it has {', '.join(map(str, table.columns))}")
+    return table
+
+
+def find_separator(path: Path, encoding: str = "utf-8") -> str:
+    """The separator that the header has most often, a comma where it has none."""
+    with path.open(encoding=encoding, errors="replace") as lines:
+        header = lines.readline()
+    return max(SEPARATORS, key=header.count)
+
+
+def read_names(path: Path, needed: tuple[str, ...] = ()) -> pd.DataFrame:
+    """A table with one row per clip, keyed by a bare file name, every value as text.
+
+    Raises UserError if a needed column is missing, there are no rows, or an fname appears twice or is a path.
+    """
+    table = read_table(path, ("fname", *needed))
+    check_names(path, table["fname"])
+    return table
+
+
+def check_names(path: Path, names: pd.Series, with_folder: bool = False) -> None:
+    """Raises UserError unless these are the names of different clips. with_folder: a name may be folder/file."""
+    column = names.name
+    if names.empty:
+        raise UserError(f"{path}: has no rows")
+    if strange := [name for name in names if not is_name(name, with_folder)]:
+        inside = any(is_name(name, True) for name in strange)
+        remedy = "; in competition.yaml: audio: {names_with_folder: true}" if inside else ""
+        what = "a path inside the folder of sounds" if with_folder else "a file name without a path"
+        raise UserError(f"{path}: {column} must be {what}: {list_some(map(repr, strange))}{remedy}")
+    if duplicate := sorted(set(names[names.duplicated()])):
+        raise UserError(f"{path}: {column} appears more than once: {list_some(duplicate)}")
+    composed = names.map(nfc)
+    if duplicate := sorted(set(composed[composed.duplicated()])):
+        raise UserError(f"{path}: {column} appears more than once, in two Unicode forms: {list_some(duplicate)}")
+
+
+def is_name(name: str, with_folder: bool = False) -> bool:
+    """Whether it names a file and leaves no folder."""
+    parts = PurePosixPath(name).parts
+    if "\\" in name or not parts or name.startswith("/") or {".", ".."} & {*parts, name}:
+        return False
+    return with_folder or "/" not in name
