@@ -50,6 +50,8 @@ def write_noisy(clean: "Competition", folder: Path, seed: int) -> None:
         n = int((~clean.train["verified"]).sum())
         raise UserError(f"{clean.folder}: {n} labels are not verified: use a competition with true labels only")
     layout = find_layout(clean.folder)
+    if layout.test_audio is None or len(layout.train_audio) != 1:
+        raise UserError(f"{clean.folder}: expected one folder of training clips and one of test clips")
     folder.mkdir(parents=True, exist_ok=True)
     for name, sound in (("audio_train", layout.train_audio[0]), ("audio_test", layout.test_audio)):
         link = folder / name

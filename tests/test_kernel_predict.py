@@ -217,12 +217,6 @@ def test_a_broken_zip_beside_a_whole_one_is_told_only(tmp_path: Path, capsys: py
     assert "audio_test_old.zip: cannot be unpacked" in capsys.readouterr().err
 
 
-def test_another_submission_than_ours_is_not_predicted(tmp_path: Path) -> None:
-    sample = competition_of(tmp_path, "fname,Bark,Cello\na.wav,0,0\n", ["sounds/a.wav"])
-    with pytest.raises(UserError, match="expects a number for each of 2 classes"):
-        find_audio(sample, tmp_path / "scratch")
-
-
 def test_wheels_are_installed_without_an_index(tmp_path: Path) -> None:
     from kaggle_server import archive_of
 
