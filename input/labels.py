@@ -26,14 +26,14 @@ def one_hot(labels: Iterable[str], classes: Labels) -> np.ndarray:
 def targets_of(
     labels: Sequence[Labels], classes: Labels, secondary: Sequence[Labels] = (), weight: float | None = 0.5
 ) -> np.ndarray:
-    """(clips, classes) float32: 1 a label, `weight` a secondary label (None: NaN, not known), 0 none. Labels that are
-    no class are left out."""
+    """(clips, classes) float32: 1 a label, `weight` a secondary label (None: NaN, not known), 0 none. Secondary
+    labels that are no class are left out. Raises KeyError of another label that is none."""
     index = {name: i for i, name in enumerate(classes)}
     targets = np.zeros((len(labels), len(classes)), dtype=np.float32)
     for row, names in enumerate(secondary):
         targets[row, [index[name] for name in names if name in index]] = np.nan if weight is None else weight
     for row, names in enumerate(labels):
-        targets[row, [index[name] for name in names if name in index]] = 1
+        targets[row, [index[name] for name in names]] = 1
     return targets
 
 
