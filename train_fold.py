@@ -23,14 +23,19 @@ def main() -> None:
     args = parser.parse_intermixed_args()
 
     from configs.load import load_configs
-    from folds.assign import parse_folds
+    from console.output import muted
+    from folds.assign import folds_of, parse_folds
+    from input.competition import load_competition
     from training.train import train_folds
 
     experiments = load_configs(args.config or DEFAULT_CONFIG, args.overrides)
     experiments = experiments if args.only is None else chosen(experiments, args.only)
-    folds = [parse_folds(args.fold, cfg.folds.n_folds) for cfg in experiments]
+    parse_folds(args.fold, None)
     if args.jobs < 1:
         raise UserError(f"--jobs {args.jobs}: must be at least 1")
+    with muted():  # training reads it again and reports it
+        competition = load_competition(args.input, sound=False)
+    folds = [folds_of(args.fold, cfg.folds, competition) for cfg in experiments]
     if args.jobs > 1 and sum(map(len, folds)) > 1:
         train_at_once(experiments, folds, args)
         return

@@ -40,8 +40,8 @@ def padded_cmap(probs: np.ndarray, truth: np.ndarray) -> float:
     """Macro average precision after adding PADDING clips that have every label and are predicted with 1, so that a
     class without a positive counts too and a rare one moves the score less.
 
-    probs (clips, classes), truth (clips, classes) bool. Where a score is above 1, the added clips score as high as the
-    highest. Raises ValueError as `check_scores`. Source: Kaggle birdclef-2023, "Evaluation".
+    probs (clips, classes), truth (clips, classes) bool. Where a class has a score above 1, the added clips
+    score above it. Raises ValueError as `check_scores`. Source: Kaggle birdclef-2023, "Evaluation".
     """
     check_scores(probs, truth)
     return macro_average_precision(*_padded(probs, truth))
@@ -67,7 +67,8 @@ def resampled_padded_cmap(probs: np.ndarray, truth: np.ndarray, times: np.ndarra
 
 
 def _padded(probs: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    top = np.maximum(probs.max(axis=0), 1)
+    highest = probs.max(axis=0)
+    top = np.where(highest > 1, np.nextafter(highest, np.inf), 1)
     rows = np.broadcast_to(top, (PADDING, len(top)))
     return np.concatenate([probs, rows]), np.concatenate([truth, np.ones(rows.shape, bool)])
 

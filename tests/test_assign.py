@@ -1,5 +1,6 @@
 """Folds: a partition, balanced, no group on both sides, the same everywhere, written once."""
 
+import hashlib
 import random
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import pytest
 
 from configs.schema import FoldConfig
 from console.errors import UserError
-from folds.assign import assign_folds, fold_hash, load_folds, parse_folds
-from input.competition import load_competition
+from folds.assign import fold_hash, folds_of, group_numbers, grouping_column, load_folds, n_folds_of, parse_folds
+from folds.stratify import assign_folds
+from input.competition import Competition, load_competition, one_hot
 
 REAL = Path("../shared/data/fsdkaggle2018")
 MINI = Path("../shared/data/us8k-mini")
@@ -37,8 +39,14 @@ def by_clip(folds: pd.DataFrame) -> dict[str, int]:
     return dict(zip(folds["fname"], folds["fold"].tolist(), strict=True))
 
 
+def competition(train: pd.DataFrame, **facts) -> Competition:
+    classes = tuple(sorted(set(train["label"])))
+    targets = one_hot(train["label"].tolist(), classes)
+    return Competition(Path("comp"), classes, train, pd.DataFrame({"fname": ["t"]}), targets, **facts)
+
+
 def loaded(train: pd.DataFrame, folder: Path, **settings) -> pd.DataFrame:
-    return load_folds(FoldConfig(**settings), train, folder)
+    return load_folds(FoldConfig(**settings), competition(train), folder)
 
 
 # By hand
@@ -285,6 +293,94 @@ def test_awkward_names_survive_the_file(tmp_path):
     assert loaded(train, tmp_path, n_folds=2)["fname"].tolist() == train["fname"].tolist() == folds["fname"].tolist()
 
 
+def test_the_file_keeps_its_name_and_bytes(tmp_path):
+    """Pinned: runs and blends made before tasks and own folds existed must find their folds again."""
+    loaded(clips(50, group_size=2), tmp_path)
+    (file,) = tmp_path.iterdir()
+    assert file.name == "folds-dc3f26afe708.csv"
+    assert hashlib.sha256(file.read_bytes()).hexdigest()[:12] == "4f8dc9e4f104"
+
+
+# The table's own folds
+
+
+def own(n: int = 40, n_folds: int = 4, **facts) -> Competition:
+    """Clips in fours of one recording, whose own folds keep these together."""
+    train = clips(n, group_size=4).rename(columns={"freesound_id": "recording"})
+    return competition(train.assign(fold=[i // 4 % n_folds for i in range(n)]), **facts)
+
+
+def test_the_tables_own_folds_are_taken_as_they_are(tmp_path, capsys):
+    of = own(group_column="recording")
+    folds = load_folds(FoldConfig(), of, tmp_path)
+    assert folds["fold"].tolist() == of.train["fold"].tolist() and n_folds_of(FoldConfig(), of) == 4
+    assert list(folds) == ["fname", "label", "verified", "group", "fold"] and list(tmp_path.iterdir()) == []
+    assert "folds: the competition's own 4; folds.n_folds=5 is not used" in capsys.readouterr().out
+    assert (folds["group"] == of.train["recording"]).all()
+
+
+def test_own_folds_that_split_a_recording_are_refused(tmp_path):
+    of = own(group_column="recording")
+    of.train.loc[[0, 5], "fold"] = 3
+    with pytest.raises(UserError, match=r"comp: .* split 2 groups by recording.*: 1000, 1001: .*group_column=null"):
+        load_folds(FoldConfig(), of, tmp_path)
+
+
+def test_own_folds_that_split_a_recording_may_be_accepted_and_are_warned_of(tmp_path, capsys):
+    of = own(group_column="recording")
+    load_folds(FoldConfig(group_column=None), of, tmp_path)
+    assert capsys.readouterr().err == "", "all recordings are whole"
+    of.train.loc[[0, 5], "fold"] = 3
+    load_folds(FoldConfig(group_column=None), of, tmp_path)
+    assert "grouping is off, but 8 clips share a recording" in capsys.readouterr().err
+
+
+def test_a_class_in_one_of_the_own_folds_is_named(tmp_path, capsys):
+    of = own()
+    of.train["label"] = np.where(of.train["fold"] == 2, "rare", of.train["label"])
+    load_folds(FoldConfig(group_column=None), competition(of.train), tmp_path)
+    assert "classes with all clips in one fold, whose model cannot learn them: rare" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("folds", "named"), [([0] * 40, "0"), ([1, 2] * 20, "1, 2"), ([0, 2] * 20, "0, 2")])
+def test_own_folds_with_gaps_are_refused(folds, named):
+    with pytest.raises(UserError, match=f"comp: the training table's folds are {named}: at least two"):
+        n_folds_of(FoldConfig(), competition(clips(40).assign(fold=folds)))
+
+
+def test_folds_of_the_competition_limit_what_may_be_asked_for():
+    assert folds_of("0..3", FoldConfig(), own()) == [0, 1, 2, 3] and n_folds_of(FoldConfig(), competition(clips())) == 5
+    with pytest.raises(UserError, match=r"--folds 4: folds go from 0 to 3 \(the competition's own\)"):
+        folds_of("4", FoldConfig(), own(), "--folds")
+    assert parse_folds("7", None) == []
+    with pytest.raises(UserError, match="write 3"):
+        parse_folds("x", None)
+
+
+# Which column groups
+
+
+@pytest.mark.parametrize(
+    ("setting", "named", "column"),
+    [
+        ("freesound_id", None, "freesound_id"),
+        ("freesound_id", "recorder", "recorder"),
+        ("session", "recorder", "session"),
+        (None, "recorder", None),
+    ],
+)
+def test_the_experiment_decides_before_the_competition(setting, named, column):
+    of = competition(clips(), group_column=named)
+    assert grouping_column(FoldConfig(group_column=setting), of) == column
+
+
+def test_the_competitions_column_keeps_clips_together(tmp_path):
+    train = clips(40).drop(columns="freesound_id").assign(recorder=[f"r{i % 8}" for i in range(40)])
+    folds = load_folds(FoldConfig(), competition(train, group_column="recorder"), tmp_path)
+    assert (folds.groupby(train["recorder"])["fold"].nunique() == 1).all()
+    assert group_numbers(train, "recorder").max() == 7
+
+
 # The real tables
 
 
@@ -292,6 +388,7 @@ def test_awkward_names_survive_the_file(tmp_path):
 @pytest.mark.parametrize("group_column", ["freesound_id", None])
 def test_the_real_table_is_balanced_to_a_clip(tmp_path, group_column):
     folds = loaded(load_competition(REAL, sound=False).train, tmp_path, group_column=group_column)
+    assert fold_hash(folds) == "aa18d44add81", "as ever, and clips of one recording are few"
     counts = cell_counts(folds)
     assert len(folds) == 9473 and counts.shape == (82, 5)
     assert counts.sub(counts.sum(axis=1) / 5, axis=0).abs().max(axis=None) < 1

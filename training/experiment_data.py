@@ -16,7 +16,7 @@ from configs.user_code import hashes, is_user_code, user_files
 from console.errors import UserError, list_faults, list_some
 from console.output import say, warn
 from features.store import Store, open_features
-from folds.assign import fold_hash, load_folds
+from folds.assign import fold_hash, load_folds, n_folds_of
 from input.competition import Competition, load_competition, sound_hash, sound_sizes
 from input.corrections import correct, corrections_hash, read_corrections, targets_hash
 from runs.network_code import check_no_code_inside
@@ -65,7 +65,7 @@ def load_data(cfg: Config, wanted: list[int], paths: Paths) -> Data:
     n_train, n_test, n_classes = len(competition.train), len(competition.test), len(competition.classes)
     say(f"{paths.input}: {n_train} training clips, {n_test} test clips, {n_classes} classes")
     check_task(cfg, competition.task)
-    folds = load_folds(cfg.folds, competition.train, paths.folds)
+    folds = load_folds(cfg.folds, competition, paths.folds)
     if code := user_files(cfg):
         check_no_code_inside(code, paths.work)
     corrections, corrected = dict[str, str](), None
@@ -76,7 +76,7 @@ def load_data(cfg: Config, wanted: list[int], paths: Paths) -> Data:
         corrected = corrections_hash(corrections)
         say(f"{cfg.input.corrections}: corrects {len(corrections)} clips, for training only")
     origin = Origin(
-        n_folds=cfg.folds.n_folds,
+        n_folds=n_folds_of(cfg.folds, competition),
         task=competition.task,
         metric=competition.metric,
         fold_hash=fold_hash(folds),
