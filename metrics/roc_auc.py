@@ -19,12 +19,13 @@ def macro_roc_auc(probs: np.ndarray, truth: np.ndarray) -> float:
     scored = np.flatnonzero((positives > 0) & (positives < n))
     if len(scored) == 0:
         raise ValueError("ROC-AUC needs a class with both positive and negative clips")
-    columns = np.ascontiguousarray(probs.T)
-    rising = np.sort(columns[scored] if len(scored) < len(columns) else columns, axis=1)
+    columns, positive = np.array(probs.T, order="C"), np.ascontiguousarray(truth.T)
+    own = [np.sort(columns[c][positive[c]]) for c in scored]
+    columns.sort(axis=1)
     areas = np.empty(len(scored))
     for i, c in enumerate(scored):
-        own, m = np.sort(columns[c][truth[:, c]]), positives[c]
-        below = rising[i].searchsorted(own, "left").sum() + rising[i].searchsorted(own, "right").sum()
+        m, rising = positives[c], columns[c]
+        below = rising.searchsorted(own[i], "left").sum() + rising.searchsorted(own[i], "right").sum()
         areas[i] = (below / 2 - m * m / 2) / (m * (n - m))  # less the pairs of two positives, of which half are below
     return float(areas.mean())
 
