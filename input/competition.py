@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from configs.competition import ColumnNames, SubmissionForm, Task
+from configs.competition import ColumnNames, CompetitionConfig, SubmissionForm, Task
 from console.errors import UserError, list_some
 from console.output import say, warn
 from input.guesses import LABELS, NAMES
@@ -179,13 +179,21 @@ def locate_test(competition: Competition) -> Competition:
     return replace(competition, test=test.assign(path=locate(files, competition.folder)))
 
 
-def read_test_clips(table: Path, audio: Path, skip_missing: bool = False, pattern: str = "{name}") -> pd.DataFrame:
-    """The clips to predict, fname and path, in the order of a sample submission. The Kaggle kernel needs no more.
+def list_test(folder: Path, cfg: CompetitionConfig) -> pd.DataFrame:
+    """fname of the test clips, in the order of the submission. Raises UserError as `load_competition`."""
+    layout = Layout(folder, cfg, "", {})
+    return _test_table(layout, _read_test(layout))
+
+
+def read_test_clips(
+    fnames: pd.Series, audio: Path, skip_missing: bool = False, pattern: str = "{name}"
+) -> pd.DataFrame:
+    """The clips to predict, fname and path. The Kaggle kernel needs no more.
 
     pattern: of a file within `audio`, from the name in the table. With skip_missing the path of a missing file is None.
     Raises UserError as `load_competition`.
     """
-    test = pd.DataFrame({"fname": read_sample(table, with_folder=True).fnames})
+    test = pd.DataFrame({"fname": fnames})
     files = fill_pattern(pattern, test.assign(name=test["fname"]))
     in_parent = files.map(lambda file: f"{audio.name}/{file}")  # as errors name it
     test["path"] = locate(in_parent, audio.parent)

@@ -59,6 +59,8 @@ def bundle(
     from blending.apply import write_blend
     from blending.ensemble_folder import load_ensemble
     from runs.provenance import git_revision
+    from submission.packed_competition import FILE, PackedCompetition, pack_competition, write_packed
+    from submission.submission_file import check_form
 
     if competition is None and not paths.input.is_dir():
         raise UserError(f"{paths.input}: no such folder: name the competition with --input DIR or --competition SLUG")
@@ -72,9 +74,12 @@ def bundle(
         raise UserError(f"{folder}: no such blend: python ensemble.py makes it")
     blend = load_ensemble(folder).blend
     blend = replace(blend, models=blend.used)  # a greedy blend leaves models out; so does the bundle
+    packed = pack_competition(paths, blend) if paths.input.is_dir() else PackedCompetition()
+    check_form(packed.form, blend.classes)
     final = paths.work / "kaggle" / "dataset"
     with new_folder(final) as partial:
         write_blend(partial / "weights.json", blend)
+        write_packed(partial / FILE, packed)
         copy_runs(paths.runs, blend, partial / "weights", partial / "code")
         copy_code(partial / "code")
         check_code(partial / "code")

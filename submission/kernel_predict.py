@@ -8,9 +8,11 @@ import os
 import re
 import tempfile
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
 
 from configs.files import write
 from console.command_line import run_command
@@ -18,6 +20,9 @@ from console.errors import UserError, list_some
 from console.options import as_path, command_parser
 from console.output import say, warn
 from submission.kernel_script import MANIFEST_NAME, folders_with
+
+if TYPE_CHECKING:
+    from configs.competition import CompetitionConfig
 
 SAMPLE = "sample_submission.csv"
 Match = Callable[[Collection[str], Collection[str]], Mapping[str, object]]  # names and files -> a file for each name
@@ -41,27 +46,34 @@ def predict(bundle: Path, inputs: Path, slug: str, output: Path, scratch: Path) 
     environment = print_environment()
 
     import numpy as np
+    import pandas as pd
 
     from blending.apply import apply_blend, read_blend
     from features.store import open_features
-    from input.competition import read_test_clips
+    from input.competition import list_test, read_test_clips
+    from input.sound_files import fill_pattern, sound_folder
     from runs.predict import predict_test
     from runs.predictions import Predictions, mean_of_folds, warn_of_faults
     from runs.provenance import file_sha256
     from runs.run_folder import read_trained
+    from submission.packed_competition import read_packed
     from submission.submission_file import write_submission
 
+    packed = read_packed(bundle)
     blend = read_blend(bundle / "weights.json", "make the bundle again with submission.bundle")
     runs = {name: sorted((bundle / "weights" / name).glob("fold*")) for name in blend.models}
     folders = [folder for folds in runs.values() for folder in folds]
     skip_missing = any(read_trained(folder).config.input.skip_unreadable for folder in folders)
-    sample = find_sample(inputs, slug)
-    clips = read_test_clips(sample, find_audio(sample, scratch), skip_missing)
-    say(f"{sample.parent}: {len(clips)} test clips; {len(folders)} runs of {list_some(runs)}")
+    folder, config = find_competition(inputs, slug, packed.config)
+    fnames = list_test(folder, config)["fname"]
+    pattern = packed.test_pattern.removeprefix(f"{sound_folder(packed.test_pattern)}/")  # it may lie elsewhere there
+    files = set(fill_pattern(pattern, pd.DataFrame({"name": fnames})))
+    clips = read_test_clips(fnames, find_audio(folder, files, scratch), skip_missing, pattern)
+    say(f"{folder}: {len(clips)} test clips; {len(folders)} runs of {list_some(runs)}")
     probs = dict(zip(folders, predict_test(folders, clips, scratch / "features"), strict=True))
     means = {name: mean_of_folds([probs[folder].probs for folder in folds]) for name, folds in runs.items()}
     blended = apply_blend(blend, means).astype(np.float32)
-    write_submission(output, Predictions(tuple(clips["fname"]), blended), blend.classes)
+    write_submission(output, Predictions(tuple(clips["fname"]), blended), blend.classes, packed.form)
     report = {"manifest_sha256": file_sha256(bundle / MANIFEST_NAME), "clips": len(clips)}
     report |= {"runs": {name: len(folds) for name, folds in runs.items()}}
     heard = open_features(read_trained(folders[0]).config.features, clips, scratch / "features")
@@ -87,26 +99,53 @@ def print_environment() -> dict[str, Any]:
     return {"versions": versions, "devices": devices}
 
 
-def find_sample(inputs: Path, slug: str) -> Path:
-    """The competition's sample submission, wherever Kaggle has mounted it: it names and orders the test clips."""
-    found = [Path(folder) for folder in folders_with(inputs, SAMPLE)]
-    for folder in sorted(found):
-        if slug in folder.relative_to(inputs).parts:
-            return folder / SAMPLE
+def find_competition(inputs: Path, slug: str, config: "CompetitionConfig") -> tuple[Path, "CompetitionConfig"]:
+    """The competition's folder, wherever Kaggle has mounted it, and the description that fits what lies there.
+
+    The description may be that of another release, whose test clips stand in another table: Kaggle has a sample
+    submission. Raises UserError where no folder is found.
+    """
+    from configs.competition import TableFile
+
+    table = config.sample_submission or config.test
+    if table is None:  # the test clips are the sounds of a folder
+        named = sorted(Path(folder) for folder, _, _ in os.walk(inputs) if Path(folder).name == slug)
+        if not named:
+            raise UserError(f"{inputs}: no folder {slug}: attach the competition to this kernel")
+        return named[0], config
+    for file in dict.fromkeys((table.file, SAMPLE)):
+        for folder in _folders_with(inputs, file):
+            if slug in folder.relative_to(inputs).parts:
+                sample = TableFile(SAMPLE)
+                return folder, config if file == table.file else replace(config, sample_submission=sample, test=None)
+    found = _folders_with(inputs, table.file)
     there = f"; there is {list_some(found)}" if found else ""
-    raise UserError(f"{inputs}: no {SAMPLE} in a folder {slug}{there}: attach the competition to this kernel")
+    raise UserError(f"{inputs}: no {table.file} in a folder {slug}{there}: attach the competition to this kernel")
 
 
-def find_audio(sample: Path, scratch: Path) -> Path:
-    """The folder with the test clips, unpacked into `scratch` where the competition comes as zips."""
-    from input.competition import read_sample
+def _folders_with(inputs: Path, file: str) -> list[Path]:
+    """Folders under `inputs` that hold a file of this relative path."""
+    *inner, name = PurePath(file).parts
+    ends = [Path(folder).relative_to(inputs).parts for folder in folders_with(inputs, name)]
+    return sorted(
+        Path(inputs, *parts[: len(parts) - len(inner)])
+        for parts in ends
+        if parts[-len(inner) :] == tuple(inner) or not inner
+    )
+
+
+def find_audio(root: Path, files: Collection[str], scratch: Path) -> Path:
+    """The folder under which the test clips lie, unpacked into `scratch` where the competition comes as zips.
+
+    files: their paths within that folder.
+    """
     from input.names import likely_files, match_files
     from input.zips import unpack_zips
 
-    names, roots = set(read_sample(sample, with_folder=True).fnames), [sample.parent]
-    if folder := _fullest(sample.parent, names, match_files):
+    roots = [root]
+    if folder := _fullest(root, files, match_files):
         return folder
-    if zips := sorted(f for f in sample.parent.rglob("*") if re.search(r"test.*\.zip$", f.name, re.IGNORECASE)):
+    if zips := sorted(f for f in root.rglob("*") if re.search(r"test.*\.zip$", f.name, re.IGNORECASE)):
         roots.insert(0, scratch / "competition")
         roots[0].mkdir(parents=True)
         for packed in zips:
@@ -118,16 +157,26 @@ def find_audio(sample: Path, scratch: Path) -> Path:
             warn(str(error))  # a missing clip is reported later
     both: tuple[Match, ...] = (match_files, likely_files)
     for match in both:  # `read_test_clips` reports what they are called instead
-        for root in roots:
-            if folder := _fullest(root, names, match):
+        for place in roots:
+            if folder := _fullest(place, files, match):
                 return folder
-    raise UserError(f"{sample.parent}: none of the {len(names)} clips of {SAMPLE} lies there")
+    raise UserError(f"{root}: none of the {len(files)} test clips lies there, such as {min(files)}")
 
 
-def _fullest(root: Path, names: set[str], match: Match) -> Path | None:
-    """The folder with most of the clips, by what `match` finds among its files; None where none has any."""
-    counts = {Path(folder): len(match(names, files)) for folder, _, files in os.walk(root)}
-    best = max(counts, key=lambda folder: counts[folder])
+def _fullest(root: Path, files: Collection[str], match: Match) -> Path | None:
+    """The folder under which most of the files lie, by what `match` finds among the names; None where none lies."""
+    names: dict[tuple[str, ...], set[str]] = defaultdict(set)  # inner folder -> names
+    for file in files:
+        *inner, name = PurePath(file).parts
+        names[tuple(inner)].add(name)
+    counts: Counter[Path] = Counter()
+    for folder, _, there in os.walk(root):
+        parts = Path(folder).parts
+        for depth in {len(inner) for inner in names}:
+            outer, below = parts[: len(parts) - depth], parts[len(parts) - depth :]
+            if below in names and len(outer) >= len(root.parts):
+                counts[Path(*outer)] += len(match(names[below], there))
+    best = max(counts, key=lambda folder: counts[folder], default=root)
     return best if counts[best] else None
 
 

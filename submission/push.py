@@ -26,6 +26,7 @@ from submission.kernel_script import MANIFEST_NAME
 from submission.upload import check_allowance, submit_file
 
 MACHINE = "NvidiaTeslaT4"  # two of them; the faster P100 is no longer offered
+REMEDY = "make the bundle again with submission.bundle"
 POLL = 15.0  # seconds
 KERNEL_LIMIT = 13 * 3600.0  # seconds; Kaggle stops a kernel after 12 hours, and it may have to queue
 
@@ -103,9 +104,8 @@ def check_bundle(bundle: Path) -> tuple[str, str]:
     recover(bundle)
     if not (bundle / MANIFEST_NAME).exists():
         raise UserError(f"{bundle}: no bundle: run python -m submission.bundle")
-    remedy = "make the bundle again with submission.bundle"
-    manifest = read_json(bundle / MANIFEST_NAME, Manifest, remedy)
-    metadata = read_json(bundle / METADATA, Metadata, remedy)
+    manifest = read_json(bundle / MANIFEST_NAME, Manifest, REMEDY)
+    metadata = read_json(bundle / METADATA, Metadata, REMEDY)
     try:
         script.check(bundle, bundle)
     except SystemExit as refusal:
@@ -189,7 +189,9 @@ def last_message(log: str) -> str:
 
 def check_output(output: Path, bundle: Path, competition_folder: Path) -> None:
     """Raises UserError unless the output was made from this bundle and is a valid submission."""
-    from input.competition import load_competition
+    from blending.apply import read_blend
+    from input.competition import list_test
+    from submission.packed_competition import read_packed
     from submission.submission_file import validate_submission
 
     try:
@@ -198,8 +200,9 @@ def check_output(output: Path, bundle: Path, competition_folder: Path) -> None:
         raise UserError(f"{output}: no report of the kernel ({error}): run submission.push again") from None
     if report.get("manifest_sha256") != digest_of(bundle):
         raise UserError(f"{output}: made from another bundle than {bundle}: run submission.push again")
-    competition = load_competition(competition_folder, sound=False)
-    validate_submission(output / "submission.csv", tuple(competition.test["fname"]), competition.classes)
+    packed, blend = read_packed(bundle), read_blend(bundle / "weights.json", REMEDY)
+    fnames = tuple(list_test(competition_folder, packed.config)["fname"])
+    validate_submission(output / "submission.csv", fnames, blend.classes, packed.form)
 
 
 if __name__ == "__main__":

@@ -9,15 +9,18 @@ import warnings
 import zipfile
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from kaggle_server import KaggleServer
 from sandbox import run_kernel, why_not
 
+from configs.competition import AudioFiles, CompetitionConfig, TableFile
 from configs.paths import Paths
 from console.errors import UserError
-from input.competition import read_test_clips
+from input.competition import list_test, read_test_clips
 from submission.bundle import bundle
-from submission.kernel_predict import find_audio, find_sample
+from submission.kernel_predict import find_audio, find_competition
+from submission.packed_competition import PackedCompetition
 from submission.push import push
 
 # Only what Kaggle's image is relied on for may be imported, and the kit only from the dataset.
@@ -185,36 +188,89 @@ def test_a_link_to_itself_among_the_inputs_ends(tmp_path: Path) -> None:
         (tmp_path / name).symlink_to(".")
         (tmp_path / "c" / name).symlink_to("..")
     (tmp_path / "self").symlink_to("self")
-    assert find_sample(tmp_path, "c").resolve() == sample
+    folder, config = find_competition(tmp_path, "c", PackedCompetition().config)
+    assert (folder / "sample_submission.csv").resolve() == sample and config == PackedCompetition().config
 
 
 def test_test_clips_are_found_by_whatever_form_their_names_have(tmp_path: Path) -> None:
-    sample = competition_of(
-        tmp_path, "fname\ncaf\u00e9.wav\nb.wav\n", ["sounds/cafe\u0301.wav", "sounds/b.WAV", "b.csv"]
-    )
-    assert find_audio(sample, tmp_path / "scratch") == sample.parent / "sounds"
-    clips = read_test_clips(sample, sample.parent / "sounds")
+    names = pd.Series(["caf\u00e9.wav", "b.wav"])
+    sample = competition_of(tmp_path, "fname\n", ["sounds/cafe\u0301.wav", "sounds/b.WAV", "b.csv"])
+    assert find_audio(sample.parent, set(names), tmp_path / "scratch") == sample.parent / "sounds"
+    clips = read_test_clips(names, sample.parent / "sounds")
     assert [Path(path).name for path in clips["path"]] == ["cafe\u0301.wav", "b.WAV"]
 
 
-def test_test_clips_without_their_extension_are_told(tmp_path: Path) -> None:
-    sample = competition_of(tmp_path, "fname\na\nb\n", ["sounds/a.wav", "sounds/b.wav"])
+def test_test_clips_without_their_extension_are_named(tmp_path: Path) -> None:
+    sample = competition_of(tmp_path, "fname\n", ["sounds/a.wav", "sounds/b.wav"])
     (tmp_path / "c" / "old_test.zip").write_bytes(b"PK half of it")
-    folder = find_audio(sample, tmp_path / "scratch")
+    folder = find_audio(sample.parent, {"a", "b"}, tmp_path / "scratch")
     assert folder == sample.parent / "sounds"
     with pytest.raises(
         UserError, match=r"missing files: 2: sounds/a \(found a\.wav\), sounds/b \(found b\.wav\); use the exact"
     ):
-        read_test_clips(sample, folder)
+        read_test_clips(pd.Series(["a", "b"]), folder)
+    assert len(read_test_clips(pd.Series(["a", "b"]), folder, pattern="{name}.wav")) == 2
 
 
-def test_a_broken_zip_beside_a_whole_one_is_told_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_test_clips_may_lie_in_folders_of_their_own(tmp_path: Path) -> None:
+    """Also where the outer folder has another name than it had here."""
+    sample = competition_of(tmp_path, "fname\n", [])
+    files = ["x/a.wav", "y/a.wav", "y/b.wav"]
+    for file in files:
+        (sample.parent / "sounds" / file).parent.mkdir(exist_ok=True)
+        (sample.parent / "sounds" / file).touch()
+    (sample.parent / "a.wav").touch()
+    folder = find_audio(sample.parent, set(files), tmp_path / "scratch")
+    assert folder == sample.parent / "sounds"
+    assert read_test_clips(pd.Series(files), folder)["path"].tolist() == [str(folder / file) for file in files]
+
+
+def test_a_broken_zip_beside_a_whole_one_is_only_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sample = competition_of(tmp_path, "fname\na.wav\n", [])
     (tmp_path / "c" / "audio_test_old.zip").write_bytes(b"PK half of it")
     with zipfile.ZipFile(tmp_path / "c" / "audio_test.ZIP", "w") as target:
         target.writestr("a.wav", b"a")
-    assert (find_audio(sample, tmp_path / "scratch") / "a.wav").read_bytes() == b"a"
+    assert (find_audio(sample.parent, {"a.wav"}, tmp_path / "scratch") / "a.wav").read_bytes() == b"a"
     assert "audio_test_old.zip: cannot be unpacked" in capsys.readouterr().err
+
+
+def test_no_test_clip_at_all_is_an_error(tmp_path: Path) -> None:
+    sample = competition_of(tmp_path, "fname\n", ["sounds/b.wav"])
+    with pytest.raises(UserError, match=r"c: none of the 2 test clips lies there, such as a\.wav"):
+        find_audio(sample.parent, {"a.wav", "c.wav"}, tmp_path / "scratch")
+
+
+@pytest.mark.parametrize(
+    ("config", "table", "text"),
+    [
+        (
+            CompetitionConfig(sample_submission=TableFile("sample_submission.csv")),
+            "sample_submission.csv",
+            "row_id,a,b",
+        ),
+        (CompetitionConfig(sample_submission=TableFile("meta/sample.csv")), "meta/sample.csv", "filename,label"),
+        (CompetitionConfig(test=TableFile("meta/test.csv")), "meta/test.csv", "fname,site"),
+        # described from another release than Kaggle's own
+        (CompetitionConfig(test=TableFile("meta/test.csv")), "sample_submission.csv", "fname,label"),
+    ],
+)
+def test_the_competition_is_found_by_the_table_that_names_its_clips(
+    tmp_path: Path, config: CompetitionConfig, table: str, text: str
+) -> None:
+    for place in ("competitions/mine", "competitions/other", "mine-kit"):
+        (tmp_path / place / table).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place / table).write_text(f"{text}\nx{',1' * text.count(',')}\n")
+    folder, found = find_competition(tmp_path, "mine", config)
+    assert folder == tmp_path / "competitions" / "mine"
+    assert list_test(folder, found)["fname"].tolist() == ["x"]
+
+
+def test_a_folder_of_sounds_may_be_all_that_names_the_clips(tmp_path: Path) -> None:
+    (tmp_path / "competitions" / "mine" / "test").mkdir(parents=True)
+    config = CompetitionConfig(audio=AudioFiles(test="test/{name}"))
+    assert find_competition(tmp_path, "mine", config)[0] == tmp_path / "competitions" / "mine"
+    with pytest.raises(UserError, match="no folder yours: attach the competition to this kernel"):
+        find_competition(tmp_path, "yours", config)
 
 
 def test_wheels_are_installed_without_an_index(tmp_path: Path) -> None:
