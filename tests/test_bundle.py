@@ -4,16 +4,20 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from configs.competition import ColumnNames, SubmissionForm, TableFile
 from configs.paths import Paths
 from console.errors import UserError
+from input.layout import find_layout
 from submission import bundle as module
 from submission.bundle import bundle, code_files, dataset_metadata
 from submission.kernel_script import sha256
+from submission.packed_competition import read_packed, write_packed
 
 
 @pytest.fixture
@@ -36,7 +40,7 @@ def test_the_manifest_names_every_file_with_size_and_hash(paths: Paths) -> None:
 def test_it_holds_code_weights_and_the_blend_and_nothing_else(paths: Paths) -> None:
     folder = bundle(paths, "default", "me")
     assert {f.name for f in folder.iterdir()} == {
-        *("code", "weights", "weights.json", "kit_manifest.json", "dataset-metadata.json"),
+        *("code", "weights", "weights.json", "competition.json", "kit_manifest.json", "dataset-metadata.json"),
     }
     runs = {str(f.relative_to(folder / "weights")) for f in (folder / "weights").rglob("*") if f.is_file()}
     per_run = ("config.json", "classes.txt", "model.safetensors", "manifest.json")
@@ -203,7 +207,7 @@ def test_damaged_weights_are_refused(paths: Paths) -> None:
         bundle(paths, "default", "me")
 
 
-def test_an_absent_blend_is_told(paths: Paths) -> None:
+def test_an_absent_blend_is_an_error(paths: Paths) -> None:
     with pytest.raises(UserError, match=r"no such blend: python ensemble\.py"):
         bundle(paths, "none", "me")
 
@@ -218,3 +222,35 @@ def test_too_large_a_bundle_is_refused(paths: Paths, monkeypatch: pytest.MonkeyP
 def test_the_same_again_has_the_same_manifest(paths: Paths) -> None:
     first = (bundle(paths, "default", "me") / "kit_manifest.json").read_bytes()
     assert (bundle(paths, "default", "me") / "kit_manifest.json").read_bytes() == first
+
+
+def test_it_describes_the_competition(paths: Paths) -> None:
+    """Read back equal, also the columns that it does not have: null is not the default."""
+    packed = read_packed(bundle(paths, "default", "me"))
+    assert (packed.form, packed.test_pattern) == (SubmissionForm(), "audio_test/{name}")
+    assert packed.config == find_layout(paths.input).config
+    assert packed.config.sample_submission == TableFile("sample_submission.csv")
+    odd = replace(packed, config=replace(packed.config, columns=ColumnNames(label=None), secondary_weight=None))
+    write_packed(paths.work / "competition.json", odd)
+    assert read_packed(paths.work) == odd
+    (paths.work / "competition.json").write_text("[]")
+    with pytest.raises(UserError, match=r"competition\.json: it is \[\]: make the bundle again"):
+        read_packed(paths.work)
+
+
+def test_an_older_bundle_has_no_description(tmp_path: Path) -> None:
+    packed = read_packed(tmp_path)
+    assert packed.form == SubmissionForm() and packed.config.sample_submission == TableFile("sample_submission.csv")
+
+
+def test_a_competition_that_the_blend_does_not_fit_is_refused(paths: Paths, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(paths.input, other)
+    train = (other / "train.csv").read_text().replace(",Bell,", ",Gong,")
+    (other / "train.csv").write_text(train)
+    (other / "train_post_competition.csv").unlink()
+    with pytest.raises(
+        UserError, match="other: has other classes than the blend: use the --input that it was made from"
+    ):
+        bundle(Paths(other, paths.work), "default", "me", competition="good-one")
+    assert not (paths.work / "kaggle" / "dataset").exists()
