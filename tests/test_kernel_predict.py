@@ -19,7 +19,7 @@ from configs.paths import Paths
 from console.errors import UserError
 from input.competition import list_test, read_test_clips
 from submission.bundle import bundle
-from submission.kernel_predict import find_audio, find_competition
+from submission.kernel_predict import find_audio, find_competition, predict
 from submission.packed_competition import PackedCompetition
 from submission.push import push
 
@@ -101,6 +101,24 @@ def test_kernel_writes_the_bytes_that_submit_writes(
     assert report["clips_with_a_fault"] == {"empty.wav": "empty", "silent.wav": "silent"}
     assert "test clips with a fault" in done.stderr and "2: empty.wav (empty), silent.wav (silent)" in done.stderr
     assert done.stdout.splitlines()[1].startswith("python 3.")
+
+
+def test_probabilities_are_the_same_to_the_last_bit(blended: Paths, tmp_path: Path) -> None:
+    """In the columns of the sample submission, in its order."""
+    from submit import submit
+
+    paths = Paths(tmp_path / "in" / "tiny-tagging", tmp_path / "work")
+    shutil.copytree(blended.input, paths.input)
+    shutil.copytree(blended.work, paths.work, ignore=shutil.ignore_patterns("features"))
+    sample = pd.read_csv(paths.input / "sample_submission.csv")
+    classes = sorted(set(pd.read_csv(paths.input / "train.csv")["label"]), reverse=True)
+    sample[["fname"]].assign(**dict.fromkeys(classes, 0)).to_csv(paths.input / "sample_submission.csv", index=False)
+    submit(paths, "default", paths.work / "probabilities.csv", None)
+    written = (paths.work / "probabilities.csv").read_bytes()
+    assert written.decode().splitlines()[0] == ",".join(["fname", *classes])
+    folder = bundle(paths, "default", "me")
+    predict(folder, tmp_path / "in", "tiny-tagging", tmp_path / "out" / "submission.csv", tmp_path)
+    assert (tmp_path / "out" / "submission.csv").read_bytes() == written
 
 
 def test_the_gate_refuses(received: KaggleServer, blended: Paths, tmp_path: Path) -> None:
