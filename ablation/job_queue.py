@@ -14,7 +14,7 @@ from ablation.noisy_labels import write_noisy
 from ablation.techniques import CONDITIONS, PLAIN, Plan, Recipe, config_of
 from configs.paths import Paths
 from configs.processes import worker_processes
-from configs.schema import to_dict
+from configs.schema import hashed_settings
 from console.output import say, warn
 from folds.assign import fold_number
 from metrics.metric import find_metric
@@ -125,7 +125,7 @@ def _make(
     voters = {name: found[needs[name]].cfg.name for name in recipe.votes}
     weights_of = found[needs[recipe.predicts_with]].cfg.name if recipe.predicts_with else None
     cfg = config_of(recipe, seed, "any", voters)
-    decisive = json.dumps([to_dict(cfg), fold, data[condition].key, weights_of], sort_keys=True)
+    decisive = json.dumps([hashed_settings(cfg), fold, data[condition].key, weights_of], sort_keys=True)
     key = hashlib.sha256(decisive.encode()).hexdigest()[:12]
     return Trial(
         id=Id(condition, recipe.name, fold, seed),

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from configs.checkpoint import checkpoint_of
 from configs.schema import Config
 from configs.strict_yaml import Places, YamlFault, build, parse_yaml, place_of, read_yaml
 from console.errors import UserError
@@ -52,8 +53,10 @@ def load_configs(
     """The defaults, changed by the YAML file, changed by 'train.epochs=3' strings, changed by settings.
 
     An experiment is named after the file unless `name` is given. A file with the key `experiments`, a mapping of names
-    to their own settings, has several, which share the other settings. Raises UserError on an unknown key, a value of
-    the wrong type or out of bounds, a missing or malformed file.
+    to their own settings, has several, which share the other settings. The key `base`, of a file or of one of its
+    experiments, names a file of one experiment, relative to this one: its settings come instead of the defaults, except
+    its name. A section `checkpoint` describes published weights, see configs/checkpoint.py. Raises UserError on an
+    unknown key, a value of the wrong type or out of bounds, a missing or malformed file.
     """
     values: dict[str, Any] = {}
     places: Places = {}
@@ -94,9 +97,33 @@ def _merged(values: Any, changes: Any) -> Any:
 
 
 def _build(values: dict[str, Any], changes: Sequence[Setting], places: Places, path: Path | None) -> Config:
+    if path is not None:
+        values, places = _with_base(values, places, path, ())
     for setting in changes:
         _set(values, places, setting)
     return _with_home(build(Config, values, places, path, USUAL_NAMES), places, path)
+
+
+def _with_base(
+    values: dict[str, Any], places: Places, path: Path, above: tuple[Path, ...]
+) -> tuple[dict[str, Any], Places]:
+    """The settings of the file that `base` names, changed by values, without `base` and `checkpoint`."""
+    if "checkpoint" in values:
+        checkpoint_of(values.pop("checkpoint"), places, path)
+    if "base" not in values:
+        return values, places
+    where, base = place_of(("base",), places, path), values.pop("base")
+    if not isinstance(base, str):
+        raise UserError(f"{where}: 'base' is {base!r}: expected a file, like pretrained/mn10_as.yaml")
+    file = path.parent / base
+    if file in (above := (*above, path)):
+        raise UserError(f"{where}: base {base} leads back to this file: remove one 'base'")
+    under, at = read_yaml(file)
+    if "experiments" in under:
+        raise UserError(f"{where}: base {base} has several experiments: expected one")
+    under.pop("name", None)
+    under, at = _with_base(under, at, file, above)
+    return _merged(under, values), at | places
 
 
 def _with_home(cfg: Config, places: Places, path: Path | None) -> Config:

@@ -5,10 +5,17 @@ Only the standard library is imported here, so that the Kaggle kernel can rebuil
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any, Literal, TypeVar
 
 from configs.forms import from_json
+
+T = TypeVar("T")
+
+
+def later(default: T) -> T:
+    """A setting added after runs and feature stores were named by a hash: at its default it is no part of the hash."""
+    return field(default=default, metadata={"later": True})
 
 
 def _require(condition: bool, key: str, fact: str) -> None:
@@ -42,10 +49,18 @@ class FeatureConfig:
     n_mels: int = 64
     f_min: float = 0.0  # Hz
     f_max: float = 22_050.0  # Hz
-    mel_scale: Literal["htk", "slaney"] = "htk"  # slaney: as librosa and PANNs, filters of equal area
+    mel_scale: Literal["htk", "slaney", "kaldi"] = "htk"  # slaney: as librosa, filters of equal area
     log_floor: float = 1e-6  # added to the mel power: digital silence becomes log(1e-6) instead of -inf
     trim_db: float | None = None  # cut leading and trailing frames this many dB below the loudest; null: off
     speed: float = 1.0  # play the wave at this speed, which changes the pitch too; set by train.speeds
+    # Of published networks, see configs/pretrained
+    win_length: int | None = later(None)  # samples of the window, the rest of n_fft is zeros; null: n_fft
+    window: Literal["hann", "hann_symmetric", "povey"] = later("hann")  # povey: Kaldi's, hann_symmetric ** 0.85
+    framing: Literal["centred", "kaldi"] = later("centred")  # kaldi: only frames within the wave, each less its mean
+    pre_emphasis: float = later(0.0)  # share of the previous sample that is subtracted, e.g. 0.97; 0: off
+    clamp_floor: bool = later(False)  # log(max(power, log_floor)) instead of log(power + log_floor)
+    top_db: float | None = later(None)  # raise what is this many dB below the clip's largest value to it; null: off
+    int16_scale: bool = later(False)  # full scale is 32,768 instead of 1
 
     def __post_init__(self) -> None:
         _require(self.sample_rate > 0, "sample_rate", "must be above 0")
@@ -58,6 +73,9 @@ class FeatureConfig:
         _require(self.log_floor > 0, "log_floor", "must be above 0: silence would give -inf")
         _require(self.trim_db is None or self.trim_db > 0, "trim_db", "must be above 0, or null")
         _require(0.5 <= self.speed <= 2, "speed", "must be between 0.5 and 2")
+        _require(self.win_length is None or 2 <= self.win_length <= self.n_fft, "win_length", "must be in [2, n_fft]")
+        _require(0 <= self.pre_emphasis < 1, "pre_emphasis", "must be in [0, 1)")
+        _require(self.top_db is None or self.top_db > 0, "top_db", "must be above 0, or null")
 
 
 @dataclass(frozen=True)
@@ -103,7 +121,9 @@ class AugmentConfig:
     """Batch augmentation, in training only."""
 
     mixup_alpha: float = 0.0  # lambda ~ Beta(alpha, alpha); 0 turns mixup off
-    mixup_labels: Literal["mean", "max"] = "mean"  # of two mixed clips; max: both keep all labels (multi_label only)
+    mixup_labels: Literal["mean", "max"] = later(
+        "mean"
+    )  # of two mixed clips; max: both keep all labels (multi_label only)
     concat_mix: float = 0.0  # share of clips whose end is replaced by another clip's; labels mixed by length
     resized_crop: float = 0.0  # 0.2: stretch a random 80 to 100 % of mels and frames to the whole
     roll: bool = False  # rotate each crop in time by a random number of frames
@@ -142,12 +162,11 @@ class TrainConfig:
     weight_decay: float = 1e-2
     warmup: float = 0.1  # share of the steps before the peak
     loss: str = "cross_entropy"  # one of LOSSES in training/losses.py (binary for multi_label), or my_file:my_loss
-    focal_gamma: float = 2.0  # of loss=focal: how strongly easy examples are weighed down
+    focal_gamma: float = later(2.0)  # of loss=focal: how strongly easy examples are weighed down
     label_smoothing: float = 0.0  # share of each label spread over all classes; multi_label: moved towards 1/2
     class_weights: bool = False  # weight classes by the inverse of their count
-    positive_weight: float = (
-        0.0  # multi_label: a present label counts (clips without / with it) ** this; 0: as an absent
-    )
+    # multi_label: a present label counts (clips without / with it) ** this; 0: as an absent
+    positive_weight: float = later(0.0)
     balanced: bool = False  # draw all classes equally often instead of each clip once per epoch
     unverified_weight: float = 1.0  # loss weight of clips with an unverified label
     unverified_loss: Literal["plain", "bootstrap", "truncate"] = "plain"  # bootstrap: mix labels with predictions
@@ -158,7 +177,10 @@ class TrainConfig:
     ema: float = 0.0  # decay per step of the moving average of the weights, e.g. 0.99; 0 turns it off
     average_epochs: int = 1  # keep the mean weights of this many last epochs, of either stage
     keep: Literal["last", "best"] = "last"  # best: weights of the best epoch; its fold score is biased upwards
-    normalise: Literal["global", "per_mel", "decibel"] = "per_mel"  # from the training folds; decibel: no statistics
+    # from the training folds; decibel and fixed: no statistics
+    normalise: Literal["global", "per_mel", "decibel", "fixed"] = "per_mel"
+    fixed_mean: float = later(0.0)  # for normalise=fixed: subtracted from the log-mel
+    fixed_std: float = later(1.0)  # for normalise=fixed: what is left is divided by it
     seed: int = 0
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: bf16 or fp16 if faster on this hardware
     channels_last: bool = True
@@ -184,6 +206,7 @@ class TrainConfig:
         _require(self.average_epochs <= self.epochs, "average_epochs", "must not exceed epochs")
         _require(self.average_epochs == 1 or self.keep == "last", "average_epochs", "needs keep=last")
         _require(0 <= self.seed < 2**32, "seed", "must be between 0 and 2**32 - 1")
+        _require(self.fixed_std > 0, "fixed_std", "must be above 0")
 
 
 @dataclass(frozen=True)
@@ -210,7 +233,7 @@ class PseudoConfig:
 
     runs: tuple[str, ...] = ()  # experiments whose models of the same fold predict; empty: off
     min_confidence: float = 0.7  # skip clips whose largest mean probability is below this
-    power: float = 1.0  # of the mean probabilities as soft labels: above 1 sharpens, below 1 flattens
+    power: float = later(1.0)  # of the mean probabilities as soft labels: above 1 sharpens, below 1 flattens
     weight: float = 0.5  # loss weight of these clips
 
     def __post_init__(self) -> None:
@@ -263,9 +286,16 @@ def from_dict(values: Any) -> Config:
     return cfg
 
 
+def hashed_settings(part: Any) -> dict[str, Any]:
+    """A config or a part of it as plain nested dicts for a hash: without settings of `later` at their default."""
+    values = {f: getattr(part, f.name) for f in fields(part)}
+    kept = {f.name: value for f, value in values.items() if not (f.metadata.get("later") and value == f.default)}
+    return {name: hashed_settings(value) if is_dataclass(value) else value for name, value in kept.items()}
+
+
 def config_hash(part: Any) -> str:
     """Twelve hex digits that name a config or a part of it (a dataclass instance)."""
-    return hashlib.sha256(json.dumps(asdict(part), sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(hashed_settings(part), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def differences(one: Config, other: Config) -> list[str]:

@@ -7,7 +7,6 @@ import shutil
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import as_completed
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -16,7 +15,7 @@ import numpy as np
 
 from configs.files import atomic, write
 from configs.processes import worker_processes
-from configs.schema import FeatureConfig
+from configs.schema import FeatureConfig, hashed_settings
 from console.errors import UserError
 from console.output import progress, say, warn
 
@@ -43,7 +42,7 @@ def make_store(
     wave: str | None = None,
 ) -> None:
     """Make the folder of a store, see `features.store.open_features`; <final>.partial keeps finished parts."""
-    from features.log_mel import empty_mel_bands
+    from features.mel_filters import empty_mel_bands
 
     partial = final.with_name(final.name + ".partial")
     partial.mkdir(exist_ok=True)
@@ -55,7 +54,7 @@ def make_store(
     at = f" changed by {wave}" if wave else "" if cfg.speed == 1 else f" at speed {cfg.speed:g}"
     before = f", {len(clips) - n_clips} done before" if n_clips < len(clips) else ""
     say(f"features: log-mel of {len(clips)} clips{at}{before}")
-    if empty := empty_mel_bands(cfg):
+    if cfg.mel_scale != "kaldi" and (empty := empty_mel_bands(cfg)):  # published networks were trained with theirs
         fact = f"features.n_mels={cfg.n_mels}: {len(empty)} mel bands are always empty, as no FFT bin lies in them"
         warn(f"{fact}: use fewer bands or a larger features.n_fft than {cfg.n_fft}")
     with progress("features", n_clips, "clips") as advance:
@@ -194,7 +193,7 @@ def _assemble(parts: list[Path], clips: list[tuple[str, str | None]], cfg: Featu
     fname, (mean, square) = np.array([fname for fname, _ in clips]), stats.swapaxes(0, 1)
     np.savez(partial / "index.npz", fname=fname, length=length, fault=fault, mean=mean, mean_square=square)
     sums = {"index.npz": zlib.crc32((partial / "index.npz").read_bytes()), "frames.f16": crc.tolist()}
-    manifest = {"format": FORMAT, "settings": asdict(cfg), "clips_per_part": PART, "crc32": sums}
+    manifest = {"format": FORMAT, "settings": hashed_settings(cfg), "clips_per_part": PART, "crc32": sums}
     write(partial / "manifest.json", json.dumps(manifest, indent=1))
     for part in parts:
         part.unlink()

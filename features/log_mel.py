@@ -2,17 +2,18 @@
 
 Equal to torchaudio's MelSpectrogram (power 2, HTK scale, no filter normalisation, centred frames, reflect padding)
 followed by log(x + log_floor), to 1e-3 absolute in log-mel; with mel_scale=slaney likewise to librosa's
-(tests/test_log_mel.py). Faster, because a block of frames stays in the cache from window to filters, and because one
-product per group of mel bands sums the squares of real and imaginary parts and weighs them. NumPy multiplies: its BLAS
-takes half of PyTorch's time for such narrow matrices.
+(tests/test_log_mel.py). With framing=kaldi equal to torchaudio.compliance.kaldi.fbank; the front ends of published
+networks are compared in tests/test_front_ends.py. Faster, because a block of frames stays in the cache from window to
+filters, and because one product per group of mel bands sums the squares of real and imaginary parts and weighs them.
+NumPy multiplies: its BLAS takes half of PyTorch's time for such narrow matrices.
 """
-
-import math
 
 import numpy as np
 import torch
 
 from configs.schema import FeatureConfig
+from features.framing import centred_samples, kaldi_frames, kaldi_samples, window_of
+from features.mel_filters import mel_filters
 
 BLOCK = 168  # frames per step: the buffers fit the cache and do not grow with the clip
 GROUP = 8  # mel bands per product: fewer skip more zeros, more need fewer calls
@@ -22,8 +23,10 @@ class LogMel:
     """Call it with (samples,) at sample_rate; returns (n_frames, n_mels) float32, natural logarithm.
 
     Samples are float32 of full scale 1, or int16 of full scale 32,768, as a WAV holds them: the same result to the bit.
-    n_frames is 1 + samples // hop_length; a wave shorter than half a frame is first filled with zeros. Frequencies in
-    Hz, n_fft and hop_length in samples. trim_db cuts leading and trailing frames this many dB below the loudest.
+    n_frames is 1 + samples // hop_length, of samples - 1 with pre_emphasis; a wave shorter than half a frame is first
+    filled with zeros. With framing=kaldi it is 1 + (samples - win_length) // hop_length, and a wave shorter than a
+    window is filled. Frequencies in Hz, lengths in samples. trim_db cuts leading and trailing frames this many dB below
+    the loudest. The other settings are described in configs/schema.py.
     """
 
     def __init__(
@@ -37,11 +40,20 @@ class LogMel:
         mel_scale: str = "htk",
         log_floor: float = 1e-6,
         trim_db: float | None = None,
+        win_length: int | None = None,
+        window: str = "hann",
+        framing: str = "centred",
+        pre_emphasis: float = 0.0,
+        clamp_floor: bool = False,
+        top_db: float | None = None,
+        int16_scale: bool = False,
     ) -> None:
         self.n_fft, self.hop_length, self.n_mels = n_fft, hop_length, n_mels
-        self.log_floor, self.trim_db = log_floor, trim_db
-        self.window = torch.hann_window(n_fft)
-        self.int16_window = self.window / 32_768  # exactly: a power of two
+        self.log_floor, self.clamp_floor, self.top_db, self.trim_db = log_floor, clamp_floor, top_db, trim_db
+        self.kaldi, self.pre_emphasis = framing == "kaldi", pre_emphasis
+        full_scale = 32_768 if int16_scale else 1  # exactly: a power of two
+        self.window = window_of(window, win_length or n_fft, None if self.kaldi else n_fft) * full_scale
+        self.int16_window = self.window / 32_768
         self.groups = _grouped(mel_filters(sample_rate, n_fft, n_mels, f_min, f_max, mel_scale))
 
     @classmethod
@@ -51,73 +63,35 @@ class LogMel:
     @torch.inference_mode()
     def __call__(self, wave: np.ndarray) -> np.ndarray:
         window = self.int16_window if wave.dtype == np.int16 else self.window
-        frames = torch.from_numpy(self._padded(wave)).unfold(0, self.n_fft, self.hop_length)  # (n_frames, n_fft)
+        length = len(window)  # of a frame; the FFT fills it with zeros
+        samples = kaldi_samples(wave, length) if self.kaldi else centred_samples(wave, length // 2, self.pre_emphasis)
+        frames = torch.from_numpy(samples).unfold(0, length, self.hop_length)  # (n_frames, length)
         mel = np.zeros((len(frames), self.n_mels), np.float32)
-        buffer = torch.empty(min(BLOCK, len(frames)), self.n_fft)
+        buffer = torch.zeros(min(BLOCK, len(frames)), self.n_fft)
         for i in range(0, len(frames), BLOCK):
             block = frames[i : i + BLOCK]
-            windowed = torch.mul(block, window, out=buffer[: len(block)])
-            squares = torch.view_as_real(torch.fft.rfft(windowed)).square_().flatten(1).numpy()  # (block, 2 * bins)
+            if self.kaldi:
+                block = kaldi_frames(block, self.pre_emphasis)
+            torch.mul(block, window, out=buffer[: len(block), :length])
+            spectrum = torch.fft.rfft(buffer[: len(block)])
+            squares = torch.view_as_real(spectrum).square_().flatten(1).numpy()  # (block, 2 * bins)
             for parts, bands, filters in self.groups:
                 np.matmul(squares[:, parts], filters, out=mel[i : i + BLOCK, bands])
         if self.trim_db is not None:
             mel = _trim(mel, self.trim_db)
-        torch.from_numpy(mel).add_(self.log_floor).log_()
+        return self._log(mel)
+
+    def _log(self, mel: np.ndarray) -> np.ndarray:
+        """Of the mel power, in place."""
+        power = torch.from_numpy(mel)
+        if self.top_db is not None:
+            power.clamp_(min=float(power.max()) * 10 ** (-self.top_db / 10))
+        if self.clamp_floor:
+            power.clamp_(min=self.log_floor)
+        else:
+            power.add_(self.log_floor)
+        power.log_()
         return mel
-
-    def _padded(self, wave: np.ndarray) -> np.ndarray:
-        """(samples + n_fft,) float32 in the scale of the wave, half a frame reflected at both ends."""
-        half = self.n_fft // 2
-        n = max(len(wave), half + 1)  # reflection needs more samples than it adds
-        out = np.empty(n + 2 * half, np.float32)  # np.pad takes twice the time
-        out[half : half + len(wave)] = wave
-        out[half + len(wave) : half + n] = 0
-        out[:half] = out[2 * half : half : -1]
-        out[half + n :] = out[half + n - 2 : n - 2 : -1]
-        return out
-
-
-def mel_filters(
-    sample_rate: int, n_fft: int, n_mels: int, f_min: float, f_max: float, scale: str = "htk"
-) -> np.ndarray:
-    """(n_fft // 2 + 1, n_mels) float32 triangles.
-
-    'htk': corners evenly spaced on 2595 log10(1 + f / 700), each peak 1, as torchaudio's. 'slaney': the scale of
-    M. Slaney's "Auditory Toolbox", 1998, and filters of equal area, as librosa's.
-    """
-    to_mel, to_hz = (_htk_mel, _htk_hz) if scale == "htk" else (_slaney_mel, _slaney_hz)
-    corners = to_hz(np.linspace(to_mel(f_min), to_mel(f_max), n_mels + 2))  # Hz
-    top = sample_rate // 2 if scale == "htk" else sample_rate / 2  # torchaudio rounds an odd rate, librosa does not
-    bins = np.linspace(0.0, top, n_fft // 2 + 1)[:, None]
-    rise = (bins - corners[:-2]) / np.diff(corners)[:-1]
-    fall = (corners[2:] - bins) / np.diff(corners)[1:]
-    filters = np.maximum(0.0, np.minimum(rise, fall))
-    if scale == "slaney":
-        filters *= 2.0 / (corners[2:] - corners[:-2])
-    return filters.astype(np.float32)
-
-
-def empty_mel_bands(cfg: FeatureConfig) -> list[int]:
-    """Mel bands between two FFT bins, which are always empty."""
-    filters = mel_filters(cfg.sample_rate, cfg.n_fft, cfg.n_mels, cfg.f_min, cfg.f_max, cfg.mel_scale)
-    return [int(band) for band in np.flatnonzero(~filters.any(axis=0))]
-
-
-def _htk_mel(hz: float) -> float:
-    return 2595.0 * math.log10(1.0 + hz / 700.0)
-
-
-def _htk_hz(mel: np.ndarray) -> np.ndarray:
-    return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
-
-
-def _slaney_mel(hz: float) -> float:
-    """Three mels to 200 Hz up to 1 kHz; 27 mels to a factor of 6.4 above."""
-    return hz * 3 / 200 if hz < 1000 else 15 + 27 * math.log(hz / 1000) / math.log(6.4)
-
-
-def _slaney_hz(mel: np.ndarray) -> np.ndarray:
-    return np.where(mel < 15, mel * 200 / 3, 1000 * 6.4 ** ((mel - 15) / 27))
 
 
 def _grouped(filters: np.ndarray) -> list[tuple[slice, slice, np.ndarray]]:

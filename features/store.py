@@ -13,7 +13,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ import numpy as np
 
 from configs.files import lock
 from configs.forms import read_json
-from configs.schema import FeatureConfig
+from configs.schema import FeatureConfig, hashed_settings
 from configs.user_code import hashes, source_files
 from console.errors import UserError
 from console.output import say
@@ -95,7 +95,7 @@ def open_features(
 def store_key(cfg: FeatureConfig, fnames: Sequence[str], files: Sequence[str | None], wave: str | None = None) -> str:
     """Twelve hex digits: a hash of settings, name, size and modification time of every file, and user code."""
     code = [wave, hashes(source_files(wave, "augment.wave"))] if wave else []
-    digest = hashlib.sha256(json.dumps([FORMAT, asdict(cfg), *code], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([FORMAT, hashed_settings(cfg), *code], sort_keys=True).encode())
     for fname, file in zip(fnames, files, strict=True):
         stat = os.stat(file) if file is not None else None  # noqa: PTH116  called 20,000 times
         digest.update(f"{fname}\0{stat and (stat.st_size, stat.st_mtime_ns)}\n".encode())
@@ -145,15 +145,18 @@ def _checked_index(folder: Path, n_mels: int) -> dict[str, np.ndarray]:
     return index
 
 
-def normalisation(store: Store, rows: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
+def normalisation(
+    store: Store, rows: np.ndarray, kind: str, fixed: tuple[float, float] = (0.0, 1.0)
+) -> tuple[np.ndarray, np.ndarray]:
     """The mean to subtract from the log-mel and the standard deviation to divide by, both (n_mels,) float32.
 
     'per_mel': of each band over these clips, every clip with the same weight; 'global': of all bands together;
-    'decibel': 0 and ln(10) / 10, which turns the natural logarithm of power into 10 log10.
+    'decibel': 0 and ln(10) / 10, which turns the natural logarithm of power into 10 log10; 'fixed': the two of `fixed`.
     """
-    if kind == "decibel":
+    if kind in ("decibel", "fixed"):
         n_mels = store.frames.shape[1]
-        return np.zeros(n_mels, np.float32), np.full(n_mels, np.log(10) / 10, np.float32)
+        first, second = (0.0, np.log(10) / 10) if kind == "decibel" else fixed
+        return np.full(n_mels, first, np.float32), np.full(n_mels, second, np.float32)
     audible = rows[store.length[rows] > 0]
     mean = store.mean[audible].mean(axis=0, dtype=np.float64)
     square = store.mean_square[audible].mean(axis=0, dtype=np.float64)

@@ -4,10 +4,8 @@ python -m input.download
 python -m input.download --zenodo
 """
 
-import hashlib
 import json
 import re
-import shutil
 import urllib.request
 import zipfile
 from contextlib import AbstractContextManager
@@ -20,7 +18,8 @@ from configs.paths import Paths
 from console.command_line import run_command
 from console.errors import UserError, list_some
 from console.options import FOLDER, command_parser
-from console.output import progress, say, warn
+from console.output import say, warn
+from input.fetch import fetch
 from input.kaggle_client import Kaggle
 from input.layout import find_layout
 from input.names import nfc
@@ -151,7 +150,7 @@ def download_zenodo(folder: Path, record: str = ZENODO_RECORD) -> None:
         for file in files:
             target = folder / file["key"]
             if not _has_size(target, file["size"]):
-                fetch(file["links"]["self"], target, file["size"], file["checksum"].removeprefix("md5:"))
+                fetch(file["links"]["self"], target, file["size"], file["checksum"])
     find_layout(folder)  # unpacks
     say(f"complete -> {folder}")
 
@@ -163,33 +162,6 @@ def _zenodo_json(record: str) -> dict[str, Any]:
             return found
     except (OSError, ValueError, HTTPException) as error:
         raise UserError(f"{record}: no answer ({error}): check the network, then run the same command") from None
-
-
-def fetch(address: str, target: Path, size: int, md5: str) -> None:
-    """Download or continue <target>.part; rename it to `target` after checking its md5."""
-    part = target.with_name(target.name + ".part")
-    offset = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(address, headers={"Range": f"bytes={offset}-"} if offset else {})
-    try:
-        if offset < size:
-            with urllib.request.urlopen(request, timeout=60) as answer, part.open("ab") as out:
-                if offset and answer.status != 206:  # the server sends the whole file again
-                    out.truncate(0)
-                    offset = 0
-                with progress(f"downloading {target.name}", size - offset, "bytes") as advance:
-                    while block := answer.read(1 << 20):
-                        out.write(block)
-                        advance(len(block))
-    except (OSError, HTTPException) as error:
-        raise UserError(f"{address}: download interrupted ({error}): run the same command to continue") from None
-    if part.stat().st_size < size:
-        raise UserError(f"{address}: download stopped at {part.stat().st_size} of {size} bytes: run the same command")
-    with part.open("rb") as stream:
-        found = hashlib.file_digest(stream, "md5").hexdigest()
-    if found != md5:
-        part.unlink()
-        raise UserError(f"{address}: md5 is {found}, expected {md5}: file removed, run the same command again")
-    shutil.move(part, target)
 
 
 if __name__ == "__main__":

@@ -93,6 +93,11 @@ def test_a_mask_shows_the_mean_even_where_normalisation_takes_none(make_store: M
     assert not other.tagger.mean.any()
 
 
+def test_fixed_numbers_come_from_the_config(make_store: MakeStore) -> None:
+    lit = lit_of(make_store, train_config(normalise="fixed", fixed_mean=-4.5, fixed_std=5.0))
+    assert set(lit.tagger.mean.tolist()) == {-4.5} and set(lit.tagger.std.tolist()) == {5.0}
+
+
 def test_short_clips_are_padded_as_the_config_says(make_store: MakeStore) -> None:
     assert lit_of(make_store).batches.padding == "silence"
     assert lit_of(make_store, replace(CFG, input=InputConfig(padding="repeat"))).batches.padding == "repeat"

@@ -11,6 +11,16 @@ from console.errors import UserError
 
 BILLIONS = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
 CONFIGS = sorted(Path(__file__).parents[1].glob("configs/*.yaml"))
+CHECKPOINT = """checkpoint:
+  {}
+  file: w.pt
+  page: p
+  licence: MIT
+  megabytes: 1
+  parameters: 1
+  mean_ap: 0.5
+  seconds: 10
+"""
 
 
 @pytest.fixture
@@ -298,6 +308,48 @@ def test_an_error_in_one_of_several_experiments_names_its_line(write, text, line
 
 def test_a_name_on_the_command_line_is_an_error_with_several_experiments(write):
     assert "remove 'name'" in error_of(write(SEVERAL), "name=x")
+
+
+# A file that another one builds on
+
+
+def test_a_base_comes_instead_of_the_defaults(write):
+    write("name: other\ntrain: {epochs: 3, lr: 0.1}\nmodel: {name: vggish}\n", "under.yaml")
+    cfg = load_config(write("base: under.yaml\ntrain: {lr: 0.2}\n"), ["train.seed=5"])
+    assert (cfg.name, cfg.model.name) == ("exp", "vggish")
+    assert (cfg.train.epochs, cfg.train.lr, cfg.train.seed) == (3, 0.2, 5)
+    assert load_config(write("base: exp.yaml\n", "third.yaml")).train.lr == 0.2, "a base may have a base"
+
+
+def test_experiments_of_a_file_have_their_own_bases(write):
+    write("train: {epochs: 3, lr: 0.1}\n", "a.yaml")
+    write("train: {epochs: 4, lr: 0.2}\n", "b.yaml")
+    text = "train: {lr: 0.5}\nexperiments:\n  one: {base: a.yaml}\n  two: {base: b.yaml, train: {lr: 0.7}}\n"
+    assert [(cfg.train.epochs, cfg.train.lr) for cfg in load_configs(write(text))] == [(3, 0.5), (4, 0.7)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("base: exp.yaml", ":1: base exp.yaml leads back to this file: remove one 'base'"),
+        ("name: a\nbase: 3", ":2: 'base' is 3: expected a file, like pretrained/mn10_as.yaml"),
+        ("base: several.yaml", ":1: base several.yaml has several experiments: expected one"),
+        ("checkpoint: {file: w.pt}", ":1: 'checkpoint.page' is "),
+        (CHECKPOINT.format("md5: x"), ":2: unknown key 'checkpoint.md5'"),
+        (CHECKPOINT.format("checksum: crc:1"), ":2: checkpoint.checksum must start with sha256: or md5:"),
+        ("checkpoint: 3", ":1: 'checkpoint' is 3: "),
+    ],
+)
+def test_a_wrong_base_or_checkpoint_names_its_line(write, text, message):
+    write("experiments: {a: {}, b: {}}\n", "several.yaml")
+    file = write(text)
+    assert error_of(file).startswith(f"{file}{message}")
+
+
+def test_an_error_in_a_base_names_the_file_that_has_it(write):
+    under = write("train:\n  epoch: 3\n", "under.yaml")
+    assert error_of(write("base: under.yaml\n")).startswith(f"{under}:2: unknown key 'train.epoch', did you mean")
+    assert error_of(write("base: none.yaml\n")).endswith("none.yaml: cannot read the config: No such file or directory")
 
 
 def test_an_error_in_an_item_names_the_place_of_its_list(write):

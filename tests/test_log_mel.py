@@ -9,7 +9,8 @@ import torch
 from torchaudio.transforms import MelSpectrogram
 
 from configs.schema import FeatureConfig
-from features.log_mel import LogMel, empty_mel_bands, mel_filters
+from features.log_mel import LogMel
+from features.mel_filters import empty_mel_bands, mel_filters
 
 TOLERANCE = 1e-3  # absolute, in log-mel: a quarter of what float16 may round away at log(1e-6)
 

@@ -224,6 +224,8 @@ def test_the_key_follows_settings_and_files(clips, tmp_path):
     assert keys[0] == key() and len(keys[0]) == 12
     other = {"n_mels": 13, "hop_length": 81, "n_fft": 256, "f_min": 1.0, "f_max": 3_999.0, "log_floor": 1e-7}
     other |= {"trim_db": 60.0, "sample_rate": 16_000, "speed": 1.1, "mel_scale": "slaney"}
+    other |= {"win_length": 64, "window": "povey", "framing": "kaldi", "pre_emphasis": 0.97}
+    other |= {"clamp_floor": True, "top_db": 80.0, "int16_scale": True}
     for name, value in other.items():
         keys.append(key(dataclasses.replace(CFG, **{name: value})))
     assert len(keys) == 1 + len(dataclasses.fields(FeatureConfig)), "no setting is left out"
@@ -242,6 +244,12 @@ def test_the_key_follows_settings_and_files(clips, tmp_path):
     clips = clips[1:]
     keys.append(key())
     assert len(set(keys)) == len(keys)
+
+
+def test_settings_added_later_leave_the_key_of_a_store():
+    """The keys of November 2026."""
+    assert store_key(FeatureConfig(), [], []) == "ba110894c5d1"
+    assert store_key(FeatureConfig(speed=1.1, trim_db=60.0), [], []) == "f43c6d121a42"
 
 
 def test_the_key_does_not_depend_on_the_folder(clips, tmp_path):

@@ -53,6 +53,15 @@ def test_decibels_need_no_statistics(make_store: MakeStore) -> None:
     torch.testing.assert_close(tagger(power.log()), torch.tensor([[[[20.0, 0.0], [-100.0, 10.0]]]]))
 
 
+def test_fixed_numbers_are_those_of_a_published_network(make_store: MakeStore) -> None:
+    """EfficientAT's (x + 4.5) / 5: -4.5 becomes 0, and 0.5 becomes 1."""
+    mean, std = normalisation(make_store([np.full((3, 2), -13.0)]), np.array([0]), "fixed", (-4.5, 5.0))
+    assert mean.dtype == std.dtype == np.float32
+    assert mean.tolist() == [-4.5, -4.5] and std.tolist() == [5.0, 5.0]
+    tagger = Tagger(torch.nn.Identity(), torch.from_numpy(mean), torch.from_numpy(std), torch.ones(3) / 3)
+    torch.testing.assert_close(tagger(torch.tensor([[[[-4.5], [0.5]]]])), torch.tensor([[[[0.0], [1.0]]]]))
+
+
 def test_a_band_that_never_changes_is_not_divided_by_zero(make_store: MakeStore) -> None:
     _, std = normalisation(make_store([np.full((3, 2), -13.0)]), np.array([0]), "per_mel")
     assert std.tolist() == [LEAST_STD, LEAST_STD]

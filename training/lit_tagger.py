@@ -192,7 +192,8 @@ def build_lit_tagger(
     """
     torch.manual_seed(1000 * cfg.train.seed + fold)  # initial weights
     labelled = parts.train[parts.train < len(store.fnames)]
-    mean, std = normalisation(store, labelled, cfg.train.normalise)
+    fixed = (cfg.train.fixed_mean, cfg.train.fixed_std)
+    mean, std = normalisation(store, labelled, cfg.train.normalise, fixed)
     tagger = build_tagger(cfg, parts.prior, mean, std, task=parts.task)
     batches = Batches(store, device, cfg.input.padding)
     versions = [batches, *(Batches(copy, device, cfg.input.padding) for copy in copies)]
