@@ -14,7 +14,7 @@ def mel_filters(
 
     'htk': corners evenly spaced on 2595 log10(1 + f / 700), each peak 1, as torchaudio's. 'slaney': the scale of
     M. Slaney's "Auditory Toolbox", 1998, and filters of equal area, as librosa's. 'kaldi': the corners of 'htk', but
-    straight sides on the mel scale instead of over Hz, and nothing from the highest bin, as Kaldi's.
+    sides that are straight on the mel scale instead of over Hz, as Kaldi's.
     """
     if scale == "kaldi":
         return _kaldi_filters(sample_rate, n_fft, n_mels, f_min, f_max)
@@ -43,7 +43,6 @@ def _triangles(bins: np.ndarray, corners: np.ndarray) -> np.ndarray:
 def _kaldi_filters(sample_rate: int, n_fft: int, n_mels: int, f_min: float, f_max: float) -> np.ndarray:
     mels = 2595.0 * np.log10(1.0 + np.arange(n_fft // 2 + 1) * sample_rate / n_fft / 700.0)
     filters = _triangles(mels, np.linspace(_htk_mel(f_min), _htk_mel(f_max), n_mels + 2))
-    filters[-1] = 0
     return filters.astype(np.float32)
 
 

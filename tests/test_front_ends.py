@@ -161,7 +161,7 @@ def test_kaldi_filters_are_torchaudios():
     banks, _ = get_mel_banks(128, 1024, 32_000.0, 0.0, 15_000.0, 100.0, -500.0, 1.0)
     found = mel_filters(32_000, 1024, 128, 0.0, 15_000.0, "kaldi")
     np.testing.assert_allclose(found[:-1], banks.numpy().T, atol=2e-5)
-    assert not found[-1].any()
+    assert not found[-1].any(), "they have no filter for the highest bin"
 
 
 def test_a_frame_has_no_mean_before_pre_emphasis():
