@@ -101,7 +101,7 @@ class ModelConfig:
     frequency_channel: bool = False  # adds a channel with the position of each mel band
     dropout: float = 0.0  # before the last layer
     pretrained: bool = False  # timm networks only: download timm's weights
-    weights: str | None = None  # a local .safetensors or .pth file to start from
+    weights: str | None = None  # a .safetensors or .pth file to start from, or package:<module> that holds one
 
     def __post_init__(self) -> None:
         # With width 4, training in channels_last on a CPU crashes with corrupted memory (torch 2.14).

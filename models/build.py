@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection
 from functools import partial
 from inspect import signature
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from configs.user_code import faults_in_one_line, is_user_code, load_callable
 from console.errors import UserError
 from models.cnn14 import Cnn14, front_end_differences
 from models.onednn_workarounds import widen_narrow_inputs
+from models.published_names import weights_file
 from models.resnetish import STAGES, ResNetish
 from models.starting_weights import load_weights, read_state, warn_once
 from models.vggish import AlexNet, VGGish
@@ -38,7 +38,7 @@ def build_model(cfg: Config, n_classes: int, start: bool = True) -> nn.Module:
         raise UserError(f"model.pretrained: {model.name} has no weights to download: use model.weights=FILE")
     network = _build_network(cfg, n_classes, model.pretrained and start)
     if model.weights and start:
-        state = load_weights(network, read_state(Path(model.weights)), model.weights)
+        state = load_weights(network, read_state(weights_file(model.weights)), model.weights)
         if isinstance(network, Cnn14) and (differences := front_end_differences(cfg, state)):
             warn_once(f"{model.weights}: trained with other features, so it helps less: {'; '.join(differences)}")
     widen_narrow_inputs(network)

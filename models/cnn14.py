@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from configs.schema import Config
 from models.pooling import AvgMaxPool
 
-FRONT_END = ("spectrogram_extractor.", "logmel_extractor.")  # of the published weights
 WAVE = "spectrogram_extractor.stft.conv_real.weight"  # (bins, 1, n_fft)
 PUBLISHED = {  # by n_fft; the second is Cnn14_16k_mAP=0.438.pth
     1024: {"sample_rate": 32_000, "n_fft": 1024, "hop_length": 320, "f_min": 50.0, "f_max": 14_000.0},
@@ -27,6 +26,9 @@ class Cnn14(nn.Module):
     width: channels of the first block, 64 as published. n_mels: of the input, 64 as published. dropout: before the
     last layer, none as published; the fixed 0.2 after each block and 0.5 before the embedding are always there.
     """
+
+    HEAD = "fc_audioset"
+    FRONT_END = ("spectrogram_extractor.", "logmel_extractor.")  # of the published weights
 
     def __init__(
         self, n_classes: int, width: int = 64, dropout: float = 0.0, in_channels: int = 1, n_mels: int = 64

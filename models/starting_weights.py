@@ -13,7 +13,7 @@ from torch import nn
 
 from console.errors import UserError, list_some
 from console.output import warn
-from models.cnn14 import FRONT_END, Cnn14
+from models.published_names import with_our_names
 
 _array = np.empty(0).__reduce__()[0]  # the function in a pickled array
 _scalar: Any = np.float64(0).__reduce__()[0]
@@ -37,15 +37,14 @@ def load_weights(network: nn.Module, state: State, file: str) -> State:
     anything else does not fit.
     """
     own = network.state_dict()
-    found = _unwrapped(state, own, file)
+    found = _unwrapped(state, network, file)
     if unusable := sorted(k for k, v in found.items() if k in own and not _is_usable(v, own[k])):
         raise UserError(f"{file}: not starting weights: NaN, infinity or no plain numbers in {list_some(unusable, 5)}")
-    skipped = FRONT_END if isinstance(network, Cnn14) else ()
-    state = {k: v for k, v in found.items() if not k.startswith(skipped)}
-    first = next((k for k, v in own.items() if v.dim() == 4), None)
+    state = {k: v for k, v in found.items() if not k.startswith(getattr(network, "FRONT_END", ()))}
+    first = next((f"{name}.weight" for name, m in network.named_modules() if isinstance(m, nn.Conv2d)), None)
     if first in state:
         state[first] = _first_layer(state[first], own[first])
-    head = tuple(f"{name}." for name in _classifier(network))
+    head = tuple(f"{name}." for name in last_layer(network))
     absent = [k for k in own if k not in state and not k.startswith(head) and not k.endswith("num_batches_tracked")]
     reshaped = [k for k, v in state.items() if k in own and own[k].shape != v.shape]
     facts = {
@@ -60,17 +59,21 @@ def load_weights(network: nn.Module, state: State, file: str) -> State:
     return found
 
 
-def _unwrapped(state: State, own: State, file: str) -> State:
-    """The state with the names of `own`.
+def _unwrapped(state: State, network: nn.Module, file: str) -> State:
+    """The state with the names of `network`.
 
     PyTorch's wrappers may be anywhere in a name. Another prefix such as 'model.' is the one with most matching names;
     other keys (a loss, a Tagger's mean) are not part of the network. Raises UserError if two prefixes match equally.
     """
+    own = network.state_dict()
     wrappers = WRAPPERS - {part for k in own for part in k.split(".")}
     plain = {k: ".".join(part for part in k.split(".") if part not in wrappers) for k in state}
     if len(set(plain.values())) < len(plain):
         raise UserError(f"{file}: weights appear twice, with and without wrapper: save the state dict of one network")
-    state = {plain[k]: v for k, v in state.items() if k != AVERAGED}
+    plainly = {plain[k]: v for k, v in state.items() if k != AVERAGED}
+    state = with_our_names(plainly, network)
+    if len(state) < len(plainly):
+        raise UserError(f"{file}: weights appear twice, with two names: save the state dict of one network")
     fits: Counter[str] = Counter()
     for k in state:
         parts = k.split(".")
@@ -96,10 +99,9 @@ def warn_once(line: str) -> None:
     warn(line)
 
 
-def _classifier(network: nn.Module) -> tuple[str, ...]:
-    """The name of the last layer; timm networks declare it, ours is 'head' except in CNN14."""
-    own = "fc_audioset" if isinstance(network, Cnn14) else "head"
-    name = getattr(network, "pretrained_cfg", {}).get("classifier", own)
+def last_layer(network: nn.Module) -> tuple[str, ...]:
+    """The names of the layers that give the logits: 'head' unless the network says otherwise."""
+    name = getattr(network, "pretrained_cfg", {}).get("classifier", getattr(network, "HEAD", "head"))
     return (name,) if isinstance(name, str) else tuple(name)
 
 
