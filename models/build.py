@@ -12,6 +12,7 @@ from configs.schema import Config, ModelConfig
 from configs.user_code import faults_in_one_line, is_user_code, load_callable
 from console.errors import UserError
 from models.cnn14 import Cnn14, front_end_differences
+from models.efficientat import WIDTHS, EfficientAT
 from models.onednn_workarounds import widen_narrow_inputs
 from models.published_names import weights_file
 from models.resnetish import STAGES, ResNetish
@@ -24,6 +25,8 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "vggish": VGGish,
     "alexnet": AlexNet,
     "cnn14": Cnn14,
+    "cnn10": partial(Cnn14, n_blocks=4),
+    **{f"mn{tenths:02d}_as": partial(EfficientAT, tenths / 10) for tenths in WIDTHS},
 }
 
 

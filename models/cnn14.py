@@ -1,7 +1,7 @@
-"""CNN14 of the PANNs, with the names of its published weights, for log-mel that features/log_mel.py makes.
+"""CNN14 and CNN10 of the PANNs, with the names of their published weights, for log-mel that features/log_mel.py makes.
 
 Source: Q. Kong et al., "PANNs: Large-Scale Pretrained Audio Neural Networks for Audio Pattern Recognition", 2020. The
-published weights (Cnn14_mAP=0.431.pth, trained on AudioSet) include their front-end, which we compute ourselves: its
+published weights (Cnn14_mAP=0.431.pth, Cnn10_mAP=0.380.pth, trained on AudioSet) include their front-end, which we compute ourselves: its
 keys are skipped, and `front_end_differences` lists settings that differ from it.
 """
 
@@ -23,7 +23,7 @@ PUBLISHED = {  # by n_fft; the second is Cnn14_16k_mAP=0.438.pth
 class Cnn14(nn.Module):
     """(batch, in_channels, n_mels, n_frames) log-mel in decibels -> (batch, n_classes) logits, of any length.
 
-    width: channels of the first block, 64 as published. n_mels: of the input, 64 as published. dropout: before the
+    n_blocks: 6 for CNN14, 4 for CNN10. width: channels of the first block, 64 as published. n_mels: of the input, 64 as published. dropout: before the
     last layer, none as published; the fixed 0.2 after each block and 0.5 before the embedding are always there.
     """
 
@@ -31,12 +31,19 @@ class Cnn14(nn.Module):
     FRONT_END = ("spectrogram_extractor.", "logmel_extractor.")  # of the published weights
 
     def __init__(
-        self, n_classes: int, width: int = 64, dropout: float = 0.0, in_channels: int = 1, n_mels: int = 64
+        self,
+        n_classes: int,
+        width: int = 64,
+        dropout: float = 0.0,
+        in_channels: int = 1,
+        n_mels: int = 64,
+        n_blocks: int = 6,
     ) -> None:
         super().__init__()
+        self.n_blocks = n_blocks
         self.bn0 = nn.BatchNorm2d(n_mels)
         channels = in_channels
-        for i in range(6):
+        for i in range(n_blocks):
             self.add_module(f"conv_block{i + 1}", ConvBlock(channels, width * 2**i))
             channels = width * 2**i
         self.pool = AvgMaxPool()
@@ -53,9 +60,9 @@ class Cnn14(nn.Module):
         log_mel = self.bn0(x[:, :1].transpose(1, 2)).transpose(1, 2)  # each band separately
         x = log_mel if x.shape[1] == 1 else cat((log_mel, x[:, 1:]), dim=1)
         x = x.transpose(2, 3)  # (batch, channels, n_frames, n_mels): the published kernels are time x mel
-        for i in range(1, 7):
+        for i in range(1, self.n_blocks + 1):
             x = getattr(self, f"conv_block{i}")(x)
-            if i < 6:
+            if i < 6:  # the last of CNN14 keeps its size, that of CNN10 does not
                 x = F.avg_pool2d(x, [min(2, size) for size in x.shape[2:]])  # the last row of an odd number is dropped
             x = F.dropout(x, 0.2, self.training)
         x = F.dropout(self.pool(x.transpose(2, 3)), 0.5, self.training)
