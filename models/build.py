@@ -11,6 +11,9 @@ from torch import nn
 from configs.schema import Config, ModelConfig
 from configs.user_code import faults_in_one_line, is_user_code, load_callable
 from console.errors import UserError
+from models.ast import AST, PaSST
+from models.beats import BEATs
+from models.ced import CED, SIZES
 from models.cnn14 import Cnn14, front_end_differences
 from models.efficientat import WIDTHS, EfficientAT
 from models.onednn_workarounds import widen_narrow_inputs
@@ -27,6 +30,10 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "cnn14": Cnn14,
     "cnn10": partial(Cnn14, n_blocks=4),
     **{f"mn{tenths:02d}_as": partial(EfficientAT, tenths / 10) for tenths in WIDTHS},
+    **{f"ced_{size}": partial(CED, *shape) for size, shape in SIZES.items()},
+    "ast": AST,
+    "beats": BEATs,
+    "passt": PaSST,
 }
 
 

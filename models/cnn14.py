@@ -1,8 +1,8 @@
 """CNN14 and CNN10 of the PANNs, with the names of their published weights, for log-mel that features/log_mel.py makes.
 
 Source: Q. Kong et al., "PANNs: Large-Scale Pretrained Audio Neural Networks for Audio Pattern Recognition", 2020. The
-published weights (Cnn14_mAP=0.431.pth, Cnn10_mAP=0.380.pth, trained on AudioSet) include their front-end, which we compute ourselves: its
-keys are skipped, and `front_end_differences` lists settings that differ from it.
+published weights (Cnn14_mAP=0.431.pth, Cnn10_mAP=0.380.pth, trained on AudioSet) include their front-end, which we
+compute ourselves: its keys are skipped, and `front_end_differences` lists settings that differ from it.
 """
 
 from collections.abc import Mapping
@@ -23,12 +23,13 @@ PUBLISHED = {  # by n_fft; the second is Cnn14_16k_mAP=0.438.pth
 class Cnn14(nn.Module):
     """(batch, in_channels, n_mels, n_frames) log-mel in decibels -> (batch, n_classes) logits, of any length.
 
-    n_blocks: 6 for CNN14, 4 for CNN10. width: channels of the first block, 64 as published. n_mels: of the input, 64 as published. dropout: before the
-    last layer, none as published; the fixed 0.2 after each block and 0.5 before the embedding are always there.
+    n_blocks: 6 for CNN14, 4 for CNN10. width: channels of the first block, 64 as published. n_mels: of the input, 64 as
+    published. dropout: before the last layer, none as published; the fixed 0.2 after each block and 0.5 before the
+    embedding are always there.
     """
 
     HEAD = "fc_audioset"
-    FRONT_END = ("spectrogram_extractor.", "logmel_extractor.")  # of the published weights
+    UNUSED = ("spectrogram_extractor.", "logmel_extractor.")  # of the published weights
 
     def __init__(
         self,

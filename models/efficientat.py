@@ -1,8 +1,7 @@
 """The MobileNets of EfficientAT, with the names of their published weights (mn10_as_mAP_471.pt).
 
-Sources: F. Schmid et al., "Efficient Large-Scale Audio Tagging via Transformer-to-CNN Knowledge Distillation", 2023; its
-shape is A. Howard et al., "Searching for MobileNetV3", 2019, Large, with one input channel and wider or narrower
-layers.
+Sources: F. Schmid et al., "Efficient Large-Scale Audio Tagging via Transformer-to-CNN Knowledge Distillation", 2023;
+the shape is the large one of A. Howard et al., "Searching for MobileNetV3", 2019, wider or narrower.
 """
 
 from torch import Tensor, nn

@@ -1,7 +1,7 @@
 """Published weights: the file in an installed package, and the names that our network has for theirs.
 
-A network's class says what is special about its weights: HEAD, the name of the last layer (else 'head');
-FRONT_END, prefixes of keys that our features replace; PUBLISHED_NAMES, pairs of a pattern and its replacement.
+A network's class says what is special about its weights: HEAD, the name of the last layer (else 'head'); UNUSED, the
+prefixes of keys that it does not need, such as a front-end's; PUBLISHED_NAMES, pairs of a pattern and its replacement.
 """
 
 import importlib.util
@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from console.errors import UserError, list_some
@@ -48,14 +49,31 @@ def weights_file(weights: str) -> Path:
     return files[0]
 
 
-def with_our_names(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """A published state dict by the names of `network`; unknown names stay."""
+def with_our_names(state: dict[str, Tensor], network: nn.Module, file: str) -> dict[str, Tensor]:
+    """A published state dict by the names of `network`; unknown names stay. Raises UserError, which names the file, if
+    two keys get the same name."""
     stages = [len(stage) for stage in getattr(network, "blocks", ()) if isinstance(stage, nn.Sequential)]
     if stages and any(key.endswith("_conv_stem.weight") for key in state):
         return efficientnet_names(state, stages)
     for pattern, ours in getattr(network, "PUBLISHED_NAMES", ()):
-        state = {re.sub(pattern, ours, key): value for key, value in state.items()}
-    return state
+        renamed = {re.sub(pattern, ours, key): value for key, value in state.items()}
+        if len(renamed) < len(state):
+            raise UserError(f"{file}: weights appear twice, with two names: save the state dict of one network")
+        state = renamed
+    return _with_joint_qkv(state)
+
+
+def _with_joint_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """One layer for the query, key and value of attention, where they are qkv.0, qkv.1 and qkv.2."""
+    out = {}
+    for key, value in state.items():
+        first = re.fullmatch(r"(.*\.qkv)\.([012])\.(weight|bias)", key)
+        parts = [f"{first[1]}.{i}.{first[3]}" for i in range(3)] if first else []
+        if first is None or any(part not in state for part in parts):
+            out[key] = value
+        elif first[2] == "0":
+            out[f"{first[1]}.{first[3]}"] = torch.cat([state[part] for part in parts])
+    return out
 
 
 def efficientnet_names(state: dict[str, Tensor], stages: Sequence[int]) -> dict[str, Tensor]:

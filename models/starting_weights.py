@@ -13,6 +13,7 @@ from torch import nn
 
 from console.errors import UserError, list_some
 from console.output import warn
+from models.beats import check_settings
 from models.published_names import with_our_names
 
 _array = np.empty(0).__reduce__()[0]  # the function in a pickled array
@@ -40,7 +41,7 @@ def load_weights(network: nn.Module, state: State, file: str) -> State:
     found = _unwrapped(state, network, file)
     if unusable := sorted(k for k, v in found.items() if k in own and not _is_usable(v, own[k])):
         raise UserError(f"{file}: not starting weights: NaN, infinity or no plain numbers in {list_some(unusable, 5)}")
-    state = {k: v for k, v in found.items() if not k.startswith(getattr(network, "FRONT_END", ()))}
+    state = {k: v for k, v in found.items() if not k.startswith(getattr(network, "UNUSED", ()))}
     first = next((f"{name}.weight" for name, m in network.named_modules() if isinstance(m, nn.Conv2d)), None)
     if first in state:
         state[first] = _first_layer(state[first], own[first])
@@ -70,10 +71,7 @@ def _unwrapped(state: State, network: nn.Module, file: str) -> State:
     plain = {k: ".".join(part for part in k.split(".") if part not in wrappers) for k in state}
     if len(set(plain.values())) < len(plain):
         raise UserError(f"{file}: weights appear twice, with and without wrapper: save the state dict of one network")
-    plainly = {plain[k]: v for k, v in state.items() if k != AVERAGED}
-    state = with_our_names(plainly, network)
-    if len(state) < len(plainly):
-        raise UserError(f"{file}: weights appear twice, with two names: save the state dict of one network")
+    state = with_our_names({plain[k]: v for k, v in state.items() if k != AVERAGED}, network, file)
     fits: Counter[str] = Counter()
     for k in state:
         parts = k.split(".")
@@ -139,6 +137,8 @@ def read_state(file: Path) -> State:
         else:  # torch's first sentence: the others explain how to disable its check
             reason = f"{type(error).__name__}: {text.partition('. ')[0]}: use a .pth or .safetensors file"
         raise UserError(f"{file}: cannot read the weights: {reason}") from None
+    if isinstance(state, dict) and isinstance(state.get("cfg"), dict):
+        check_settings(state["cfg"], str(file))
     while isinstance(state, dict) and (inner := [state[k] for k in STATE_KEYS if isinstance(state.get(k), dict)]):
         state = inner[0]
     tensors = isinstance(state, dict) and all(isinstance(v, torch.Tensor) for v in state.values())

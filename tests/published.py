@@ -7,6 +7,7 @@ for `published_state` of them and `log_mel` of a shape: the files hold numbers o
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ def read_reference(name: str) -> Reference:
 
 def write_reference(name: str, reference: Reference) -> None:
     names = np.array([" ".join(map(str, (key, *shape))) for key, shape in reference.shapes.items()])
-    arrays = {f"input_{k}": np.array(v) for k, v in reference.inputs.items()}
+    arrays: dict[str, Any] = {f"input_{k}": np.array(v) for k, v in reference.inputs.items()}
     arrays |= {f"logits_{k}": v.astype(np.float32) for k, v in reference.logits.items()}
     np.savez_compressed(FOLDER / f"{name}.npz", names=names, **arrays)
 
