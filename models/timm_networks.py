@@ -3,6 +3,7 @@
 import difflib
 
 import timm
+from timm.models import group_parameters
 from torch import nn
 
 from console.errors import UserError
@@ -34,3 +35,9 @@ def build_timm(name: str, n_classes: int, dropout: float, pretrained: bool, in_c
             f"file with model.pretrained=false model.weights=FILE"
         ) from None
     return network
+
+
+def timm_steps(network: nn.Module) -> list[list[str]]:
+    """The names of a timm network's parameters by depth."""
+    matcher = network.group_matcher(coarse=False)  # type: ignore[operator]
+    return [names for _, names in sorted(group_parameters(network, matcher).items())]
