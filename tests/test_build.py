@@ -68,7 +68,7 @@ def test_pooling_is_for_resnetish_and_vggish(pooling: str) -> None:
 
 @pytest.mark.parametrize("name", ["resnetish", "resnetish9", "resnetish180", "vgg", "timm", ""])
 def test_an_unknown_name_lists_the_known_ones(name: str) -> None:
-    with pytest.raises(UserError, match=r"use one of resnetish10, .*vggish, alexnet, cnn14, timm:<network>"):
+    with pytest.raises(UserError, match=r"use one of resnetish10, .*vggish, alexnet, cnn14, .*passt, timm:<network>"):
         build_model(of(name), 3)
 
 
