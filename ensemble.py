@@ -32,7 +32,7 @@ examples:
 
 def main() -> None:
     parser = command_parser(__doc__, EXAMPLES)
-    share(parser, "input", "work", "predictions", runs="experiments or models (all there are)")
+    share(parser, "input", "as", "work", "predictions", runs="experiments or models (all there are)")
     parser.add_argument("--method", default=AUTO, help="a method below (%(default)s)")
     parser.add_argument(
         "--decide", choices=DECIDE, default=DECIDE[0], help="rows that judge; all, if none is verified (%(default)s)"
@@ -46,7 +46,10 @@ def main() -> None:
     parser.add_argument("--name", default="default", help="work/ensembles/NAME/ (%(default)s)")
     share(parser, "force")
     args = parser.parse_args()
-    paths, how = Paths(args.input, args.work), (args.predictions, args.decide, args.unverified_weight)
+    paths, how = (
+        Paths(args.input, args.work, args.described_by),
+        (args.predictions, args.decide, args.unverified_weight),
+    )
     blend(paths, args.runs, args.method, args.name, args.force, *how)
 
 
@@ -95,7 +98,7 @@ def candidates_of(paths: Paths, names: list[str]) -> "Candidates":
     from input.competition import load_competition, locate_test
     from runs.test_predictions import test_predictions
 
-    competition = locate_test(load_competition(paths.input, sound=False))
+    competition = locate_test(load_competition(paths.input, sound=False, described_by=paths.described_by))
     runs = finished_runs(paths.runs, names, competition)
     return align(runs, test_predictions(runs, competition, paths), competition)
 

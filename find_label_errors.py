@@ -36,13 +36,13 @@ examples:
 
 def main() -> None:
     parser = command_parser(__doc__, EXAMPLES)
-    share(parser, "input", "work", "runs")
+    share(parser, "input", "as", "work", "runs")
     parser.add_argument("--verified", action="store_true", help="doubt the verified labels too")
     parser.add_argument("--corrections", **FILE, help="leave out the clips that it corrects already")
     parser.add_argument("--out", **FILE, help=f"the list (work/{LIST_NAME})")
     share(parser, force="overwrite an older list")
     args = parser.parse_args()
-    paths = Paths(args.input, args.work)
+    paths = Paths(args.input, args.work, args.described_by)
     list_label_errors(paths, args.runs, args.out or paths.work / LIST_NAME, args.verified, args.corrections, args.force)
 
 
@@ -65,7 +65,7 @@ def list_label_errors(
     from runs.test_predictions import test_predictions
 
     check_overwritable(out, force)
-    competition = load_competition(paths.input, skip_missing=True)
+    competition = load_competition(paths.input, skip_missing=True, described_by=paths.described_by)
     known = read_corrections(corrections, competition.train, competition.classes) if corrections else {}
     competition = replace(competition, test=competition.test[:0])  # nothing is asked of test clips
     experiments = finished_runs(paths.runs, runs, competition)

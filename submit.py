@@ -28,7 +28,7 @@ EXAMPLES = """examples:
 
 def main() -> None:
     parser = command_parser(__doc__, EXAMPLES)
-    share(parser, "input", "work", "ensemble", predictions="what ensemble.py --predictions blended")
+    share(parser, "input", "as", "work", "ensemble", predictions="what ensemble.py --predictions blended")
     parser.add_argument("--output", **FILE, help="where to write it (<work>/submission.csv)")
     parser.add_argument("--truth", **FILE, help="labels published later: print the test score")
     share(parser, force="predict all test clips again, as their files are now (by size and time)")
@@ -41,7 +41,7 @@ def main() -> None:
         parser.error("-m describes an upload: add --upload")
     if args.force and args.predictions:
         parser.error("--force predicts from the weights of our runs, which --predictions does without")
-    paths = Paths(args.input, args.work)
+    paths = Paths(args.input, args.work, args.described_by)
     output = args.output or paths.work / "submission.csv"
     submit(paths, args.ensemble, output, args.truth, args.predictions, args.force)
     if args.upload:
@@ -77,7 +77,7 @@ def submit(
 
     if output.resolve() == ((predictions or paths.input) / "sample_submission.csv").resolve():
         raise UserError(f"{output}: is the competition's own: give another name with --output")
-    source = predictions or locate_test(load_competition(paths.input, sound=False))
+    source = predictions or locate_test(load_competition(paths.input, sound=False, described_by=paths.described_by))
     form, metric = SubmissionForm(), find_metric("map@3")
     if not isinstance(source, Path):
         form, metric = source.form, find_metric(source.metric)

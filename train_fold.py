@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--fold", required=True, metavar="FOLDS", help="which folds: 3, 0..4 or 0,2,4")
     share(parser, "config")
     parser.add_argument("--only", metavar="NAMES", help="of a file with several experiments these: a or a,b")
-    share(parser, "input", "work", force="train again what is finished or was begun")
+    share(parser, "input", "as", "work", force="train again what is finished or was begun")
     share(parser, "overrides", jobs="so many folds at once, each with its share of the cores: faster on a CPU")
     args = parser.parse_intermixed_args()
 
@@ -40,7 +40,7 @@ def main() -> None:
         train_at_once(experiments, folds, args)
         return
     for cfg, some in zip(experiments, folds, strict=True):
-        train_folds(cfg, some, Paths(args.input, args.work), args.force)
+        train_folds(cfg, some, Paths(args.input, args.work, args.described_by), args.force)
 
 
 def chosen(experiments: list[Config], names: str) -> list[Config]:

@@ -45,7 +45,7 @@ def main() -> None:
     parser = command_parser(__doc__, EXAMPLES)
     share(parser, config="base experiment (configs/resnetish18.yaml)")
     parser.add_argument("--space", **FILE, help="search space, such as configs/search/resnetish.yaml")
-    share(parser, "input", "work")
+    share(parser, "input", "as", "work")
     parser.add_argument("--name", help="work/studies/NAME/ (<experiment>-<search space>)")
     parser.add_argument(
         "--trials", type=int, default=30, metavar="N", help="total number of finished trials (%(default)s)"
@@ -62,7 +62,7 @@ def main() -> None:
     share(parser, overrides="override a value of the base experiment")
     args = parser.parse_intermixed_args()
 
-    paths = Paths(args.input, args.work)
+    paths = Paths(args.input, args.work, args.described_by)
     if args.report:
         report(paths, args.name or make_plan(args)[1])
     else:

@@ -6,6 +6,7 @@ from typing import Any
 
 from configs.competition import CompetitionConfig
 from console.errors import UserError, list_some
+from console.options import expand_home
 
 FILE_NAME = "competition.yaml"  # in the competition's folder
 READY = Path(__file__).parent / "competitions"
@@ -65,7 +66,7 @@ def find_description(name: str, folder: Path) -> list[Path]:
     ready = ready_descriptions()
     if name in ready:
         return [ready[name], *(file for other, file in ready.items() if other.startswith(f"{name}_"))]
-    for file in (Path(name), folder / name):
+    for file in (expand_home(name), folder / name):
         if file.is_file():
             return [file]
     raise UserError(f"--as {name}: no such file, and no ready description: use a file, or {list_some(ready)}")

@@ -16,6 +16,7 @@ class Paths:
 
     input: Path = INPUT
     work: Path = WORK
+    described_by: str | None = None  # the competition: a ready description or a file, as --as names it; None: found
 
     @property
     def features(self) -> Path:

@@ -39,6 +39,11 @@ FILE: dict[str, Any] = {"type": as_path, "metavar": "FILE"}
 FOLDER: dict[str, Any] = {"type": as_path, "metavar": "DIR"}
 SHARED: dict[str, dict[str, Any]] = {
     "--input": FOLDER | {"default": INPUT, "help": "the competition (%(default)s)"},
+    "--as": {
+        "dest": "described_by",
+        "metavar": "NAME",
+        "help": "ready description or file that describes it (found in its folder)",
+    },
     "--work": FOLDER | {"default": WORK, "help": "folder of all output (%(default)s)"},
     "--config": FILE | {"help": "experiment file (configs/resnetish18.yaml)"},
     "--runs": {"nargs": "+", "metavar": "NAME", "default": [], "help": "experiments (all finished ones)"},

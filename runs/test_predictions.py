@@ -97,7 +97,7 @@ def predict_new(
     folder, cfg, test = runs[0].folder.parent, runs[0].config, competition.test
     say(f"{folder}: not stored with it, so predicted or found in {paths.predictions}: {list_some(fnames)}")
     if test["path"].isna().all():
-        test = load_competition(paths.input, skip_missing=True).test
+        test = load_competition(paths.input, skip_missing=True, described_by=paths.described_by).test
     clips = test[test["fname"].isin(set(fnames))].reset_index(drop=True)
     gone = clips["fname"][clips["path"].isna()]
     if len(gone) and not cfg.input.skip_unreadable:

@@ -37,10 +37,12 @@ def main() -> None:
     parser = command_parser(__doc__.partition("\n")[0], prog="python -m submission.bundle")
     parser.add_argument("--owner", default=os.environ.get("KAGGLE_USERNAME"), help="your Kaggle name (KAGGLE_USERNAME)")
     parser.add_argument("--slug", help="the dataset's name in its address (<competition>-kit)")
-    share(parser, "input", "work", "ensemble", competition="what the kernel predicts (the name of the input folder)")
+    share(
+        parser, "input", "as", "work", "ensemble", competition="what the kernel predicts (the name of the input folder)"
+    )
     parser.add_argument("--wheel", **FILE, nargs="+", default=[], help="wheels that Kaggle lacks")
     args = parser.parse_args()
-    paths = Paths(args.input, args.work)
+    paths = Paths(args.input, args.work, args.described_by)
     bundle(paths, args.ensemble, args.owner, args.slug, args.wheel, args.competition)
 
 

@@ -61,9 +61,7 @@ def load_data(cfg: Config, wanted: list[int], paths: Paths) -> Data:
 
     Raises UserError on bad input.
     """
-    competition = load_competition(paths.input, cfg.input.skip_unreadable)
-    n_train, n_test, n_classes = len(competition.train), len(competition.test), len(competition.classes)
-    say(f"{paths.input}: {n_train} training clips, {n_test} test clips, {n_classes} classes")
+    competition = load_competition(paths.input, cfg.input.skip_unreadable, described_by=paths.described_by)
     check_task(cfg, competition.task)
     folds = load_folds(cfg.folds, competition, paths.folds)
     if code := user_files(cfg):

@@ -25,7 +25,7 @@ def train_at_once(experiments: list[Config], folds: list[list[int]], args: argpa
     from training.experiment_data import Data, load_data, prepare
     from training.train import say_all_folds
 
-    paths, threads = Paths(args.input, args.work), len(os.sched_getaffinity(0)) // args.jobs
+    paths, threads = Paths(args.input, args.work, args.described_by), len(os.sched_getaffinity(0)) // args.jobs
     loaded: list[Data] = []
     failed: list[str] = []
     for side_by_side in _in_turn(list(zip(experiments, folds, strict=True))):
