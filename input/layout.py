@@ -51,7 +51,9 @@ class Layout:
         cfg = self.config
         tables = [*cfg.train, *(one for one in (cfg.sample_submission, cfg.test) if one is not None), *cfg.details]
         lost = [table.file for table in tables if not is_file(self.folder / table.file)]
-        places = [*self.train_audio, *([self.test_audio] if self.test_audio else [])] if sound else []
+        if not sound or (lost and self.source not in ready_descriptions()):  # without its tables, folders are guesses
+            return lost
+        places = [*self.train_audio, *([self.test_audio] if self.test_audio else [])]
         return lost + [str(place.relative_to(self.folder)) for place in dict.fromkeys(places) if not place.is_dir()]
 
 

@@ -1,0 +1,243 @@
+"""Folders as people have them, without any description; and what is refused, with the line that would describe it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from console.errors import UserError
+from input.competition import Competition, load_competition
+
+PROBABILITIES = "fname,Bark,Cello,Meow\nt1.wav,0,0,0\nt2.wav,0,0,0\n"
+LABELS = 'fname,labels\na.wav,Bark\nb.wav,"Cello,Bark"\nc.wav,Meow\n'
+
+
+@pytest.fixture
+def make(tmp_path: Path):
+    """make({name: text}, 'a.wav ...'): tables, and empty files of sounds."""
+
+    def build(tables: dict[str, str | bytes], files: str) -> Path:
+        for name, text in tables.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+        for name in files.split():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).touch()
+        return tmp_path
+
+    return build
+
+
+def facts(of: Competition) -> tuple[str, str, list[str], list[str]]:
+    assert of.train["path"].notna().all() and of.test["path"].notna().all()
+    assert len(of.targets) == len(of.train)
+    return of.task, of.metric, of.train["label"].tolist(), of.test["fname"].tolist()
+
+
+def error_of(folder: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        load_competition(folder)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_1_one_table_of_several_labels_and_probabilities(make) -> None:
+    found = load_competition(
+        make(
+            {"train.csv": LABELS, "sample_submission.csv": PROBABILITIES},
+            "train/a.wav train/b.wav train/c.wav test/t1.wav test/t2.wav",
+        )
+    )
+    assert facts(found) == ("multi_label", "macro_roc_auc", ["Bark", "Bark|Cello", "Meow"], ["t1.wav", "t2.wav"])
+    assert found.form.columns == ("Bark", "Cello", "Meow")
+
+
+def test_2_curated_and_noisy(make) -> None:
+    found = load_competition(
+        make(
+            {
+                "train_curated.csv": LABELS,
+                "train_noisy.csv": 'fname,labels\nd.wav,"Meow,Cello"\n',
+                "sample_submission.csv": PROBABILITIES,
+            },
+            "train_curated/a.wav train_curated/b.wav train_curated/c.wav train_noisy/d.wav test/t1.wav test/t2.wav",
+        )
+    )
+    assert found.metric == "lwlrap" and found.train["verified"].tolist() == [True, True, True, False]
+    assert found.train["label"].tolist()[-1] == "Cello|Meow"
+
+
+def test_3_other_columns_and_a_single_label(make) -> None:
+    found = load_competition(
+        make(
+            {
+                "train.csv": "filename,category\na.wav,dog bark\nb.wav,cat\nc.wav,dog bark\n",
+                "sample_submission.csv": "filename,category\nt.wav,cat\n",
+            },
+            "audio/a.wav audio/b.wav audio/c.wav audio/t.wav",
+        )
+    )
+    assert facts(found) == ("single_label", "accuracy", ["dog bark", "cat", "dog bark"], ["t.wav"])
+    assert (found.form.name_column, found.form.label_column, found.form.top_labels) == ("filename", "category", 1)
+
+
+def test_4_semicolons_between_columns(make) -> None:
+    found = load_competition(
+        make({"train.csv": "file;label\na.wav;Bark, loud\nb.wav;Meow\n"}, "train/a.wav train/b.wav")
+    )
+    assert facts(found) == ("single_label", "accuracy", ["Bark, loud", "Meow"], [])
+
+
+def test_5_a_folder_per_class(make) -> None:
+    found = load_competition(make({}, "train/Bark/a.wav train/Bark/b.wav train/Meow/a.wav test/t.wav"))
+    assert facts(found) == ("single_label", "accuracy", ["Bark", "Bark", "Meow"], ["t.wav"])
+    assert found.train["fname"].tolist() == ["Bark/a.wav", "Bark/b.wav", "Meow/a.wav"]
+
+
+def test_6_names_without_extension(make) -> None:
+    found = load_competition(
+        make(
+            {"train.csv": "id,label\n1,Bark\n2,Meow\n", "sample_submission.csv": "id,label\n9,Bark\n"},
+            "train/1.wav train/2.wav test/9.wav",
+        )
+    )
+    assert facts(found) == ("single_label", "accuracy", ["Bark", "Meow"], ["9"])
+
+
+def test_7_own_folds_in_folders_and_no_test_set(make) -> None:
+    found = load_competition(
+        make({"meta.csv": "file,fold,class\na.wav,1,x\nb.wav,2,y\nc.wav,5,x\n"}, "fold1/a.wav fold2/b.wav fold5/c.wav")
+    )
+    assert facts(found) == ("single_label", "accuracy", ["x", "y", "x"], []) and found.train["fold"].tolist() == [
+        0,
+        1,
+        2,
+    ]
+
+
+def test_8_a_column_of_0_and_1_per_class(make) -> None:
+    found = load_competition(
+        make(
+            {
+                "train.csv": "fname,Bark,Cello,Meow\na.wav,1,0,0\nb.wav,1,1,0\nc.wav,0,0,1\n",
+                "sample_submission.csv": PROBABILITIES,
+            },
+            "train/a.wav train/b.wav train/c.wav test/t1.wav test/t2.wav",
+        )
+    )
+    assert facts(found) == ("multi_label", "macro_roc_auc", ["Bark", "Bark|Cello", "Meow"], ["t1.wav", "t2.wav"])
+
+
+def test_9_a_python_list_of_labels_and_blanks(make) -> None:
+    found = load_competition(
+        make(
+            {
+                "train.csv": "fname,labels\na.wav,\"['Bark', 'Cello']\"\nb.wav,[]\nc.wav,\" ['Meow'] \"\n",
+                "sample_submission.csv": PROBABILITIES,
+            },
+            "train/a.wav train/b.wav train/c.wav test/t1.wav test/t2.wav",
+        )
+    )
+    assert facts(found)[2] == ["Bark|Cello", "", "Meow"]
+
+
+def test_10_names_with_a_folder_and_secondary_labels(make) -> None:
+    text = "primary_label,secondary_labels,filename,author\nx,\"['y', 'other']\",x/1.ogg,me\ny,[],y/2.ogg,you\n"
+    folder = make({"train_metadata.csv": text}, "train_audio/x/1.ogg train_audio/y/2.ogg")
+    found = load_competition(folder)
+    assert found.targets.tolist() == [[1.0, 0.5], [0.0, 1.0]] and found.group_column == "author"
+    (folder / "competition.yaml").write_text("columns: {secondary_labels: secondary_labels}\nsecondary_weight: null\n")
+    masked = load_competition(folder).targets
+    assert np.isnan(masked[0, 1]) and masked[0, 0] == 1 and masked[1].tolist() == [0, 1]
+
+
+def test_11_columns_from_another_table(make) -> None:
+    found = load_competition(
+        make(
+            {
+                "train.csv": LABELS,
+                "train_groups.csv": "fname,recorder\na.wav,1\nb.wav,1\nc.wav,2\n",
+                "sample_submission.csv": PROBABILITIES,
+            },
+            "audio_train/a.wav audio_train/b.wav audio_train/c.wav audio_test/t1.wav audio_test/t2.wav",
+        )
+    )
+    assert found.group_column == "recorder" and found.train["recorder"].tolist() == ["1", "1", "2"]
+
+
+def test_a_description_goes_before_every_guess(make) -> None:
+    text = "task: multi_label\nmetric: padded_cmap\nlabel_separator: /\ncolumns: {label: what, name: clip}\ntrain: {file: list.txt, separator: '|', encoding: latin-1, weight: 0.5}\naudio: {train: 'x/{clip}.wav'}\n"
+    found = load_competition(
+        make(
+            {"competition.yaml": text, "list.txt": "clip|what\na|dög/cat\nb|cat\n".encode("latin-1")}, "x/a.wav x/b.wav"
+        )
+    )
+    assert facts(found) == ("multi_label", "padded_cmap", ["cat|dög", "cat"], []) and found.train[
+        "weight"
+    ].tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("yaml", "message"),
+    [
+        ("tsak: multi_label\n", "competition.yaml:1: unknown key 'tsak', did you mean 'task'?"),
+        (
+            "task: multi_label\naudio:\n  trian: x\n",
+            "competition.yaml:3: unknown key 'audio.trian', did you mean 'audio.train'?",
+        ),
+        (
+            "train:\n  - file: train.csv\n  - {file: b.csv, wieght: 1}\n",
+            "competition.yaml:3: unknown key 'train.wieght', did you mean 'train.weight'?",
+        ),
+        ("columns: {filename: a}\n", "did you mean 'columns.name'?"),
+        ("train: {file: train.csv, weight: 2}\n", "weight must be between 0 and 1"),
+        ("train: ../other.csv\n", "leaves the folder"),
+        ("task: multi_label\nmetric: accuracy\n", "metric accuracy is for one label per clip"),
+        (
+            "classes: [Bark, Cello, Meow, Gong]\n",
+            "classes without a training clip: Gong; in competition.yaml: classes: [...]",
+        ),
+        ("classes: [Bark, Cello]\n", "labels that are no class in classes: of competition.yaml: 'Meow'"),
+        (
+            "columns: {fold: labels}\n",
+            "labels must be a whole number, found 3: 'Bark', 'Cello,Bark', 'Meow'; in competition.yaml: columns: {fold: null}",
+        ),
+        ("columns: {group: nobody}\n", "have no column nobody: they have"),
+        ("columns: {label: nothing}\n", "train.csv: missing column nothing; it has fname, labels"),
+        ("audio: {train: 'train/{nothing}'}\n", "the pattern train/{nothing} needs a column 'nothing'"),
+        ("submission: {kind: top_labels}\n", "one column of labels expected, found 3"),
+        ("train: [train.csv, more.csv]\n", "missing more.csv"),
+    ],
+)
+def test_what_is_refused(make, yaml: str, message: str) -> None:
+    folder = make(
+        {"competition.yaml": yaml, "train.csv": LABELS, "sample_submission.csv": PROBABILITIES},
+        "train/a.wav train/b.wav train/c.wav test/t1.wav test/t2.wav",
+    )
+    assert message in error_of(folder)
+
+
+def test_a_class_that_the_submission_lacks(make) -> None:
+    folder = make(
+        {"train.csv": LABELS + "d.wav,Gong\n", "sample_submission.csv": PROBABILITIES},
+        "train/a.wav train/b.wav train/c.wav train/d.wav test/t1.wav test/t2.wav",
+    )
+    assert "labels that are no class in the sample submission: 'Gong'" in error_of(folder)
+
+
+def test_a_class_with_our_separator(make) -> None:
+    folder = make(
+        {
+            "train.csv": "fname,label\na.wav,x|y\nb.wav,z\n",
+            "competition.yaml": "task: single_label\nlabel_separator: null\n",
+        },
+        "train/a.wav train/b.wav",
+    )
+    assert "several labels in one cell" in error_of(folder)
+
+
+def test_own_folds_that_leak_a_group(make) -> None:
+    folder = make({"train.csv": "fname,label,fold,speaker\na.wav,x,0,s\nb.wav,y,1,s\n"}, "train/a.wav train/b.wav")
+    assert "clips of one speaker are in several folds: s; in competition.yaml: columns: {fold: null}" in error_of(
+        folder
+    )
