@@ -182,7 +182,8 @@ def _check_group(layout: Layout, table: pd.DataFrame) -> None:
     if group not in table:
         there = ", ".join(name for name in table.columns if name not in OURS)
         raise UserError(
-            f"{layout.folder}: the training tables have no column {group}: they have {there}; columns: {{group: null}}"
+            f"{layout.folder}: the training tables have no column {group}: they have {there}; set "
+            f"columns: {{group: null}}"
         )
     if cfg.columns.fold:
         known = table[table[group] != ""]

@@ -1,0 +1,51 @@
+"""A folder that nobody described: what is printed, the draft, and that the draft says the same as the guesses."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from input.competition import load_competition
+from input.describe import describe
+from input.layout import find_layout
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for name in ("train/a.wav", "train/b.wav", "train/c.wav", "test/t.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        soundfile.write(tmp_path / name, 0.1 * rng.normal(size=800), 8000)
+    (tmp_path / "test" / "c.wav").write_bytes((tmp_path / "train" / "a.wav").read_bytes())
+    (tmp_path / "train.csv").write_text('fname,labels,author\na.wav,Bark,x\nb.wav,"Cello,Bark",x\nc.wav,Cello,y\n')
+    (tmp_path / "sample_submission.csv").write_text("fname,Bark,Cello\nt.wav,0,0\nc.wav,0,0\n")
+    return tmp_path
+
+
+def test_what_is_printed_and_the_draft(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = load_competition(folder)
+    guessed = find_layout(folder)
+    capsys.readouterr()
+    describe(folder)
+    said = capsys.readouterr().out
+    assert "train 3 clips, 0.1 to 0.1 s (median 0.1)" in said and "8000 Hz" in said
+    assert "classes: 2: Bark (2), Cello (2)" in said and "labels per clip: 2 with 1, 1 with 2" in said
+    assert "leak: names in the training and the test set: c.wav" in said
+    assert "leak: test clips that are training clips under another name: c.wav = a.wav" in said
+    text = (folder / "competition.yaml").read_text()
+    assert "task: multi_label  # " in text and "  group: author  # clips that share it stay in one fold" in text
+    again = find_layout(folder)
+    assert again.source == "competition.yaml" and again.config == guessed.config, "the draft says what was guessed"
+    after = load_competition(folder)
+    assert after.train.equals(before.train) and replace(after, train=None, test=None, targets=None) == replace(
+        before, train=None, test=None, targets=None
+    )
+
+
+def test_a_description_that_is_there_stays(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "competition.yaml").write_text("metric: padded_cmap\n")
+    assert describe(folder).metric == "padded_cmap"
+    assert (folder / "competition.yaml").read_text() == "metric: padded_cmap\n"
+    assert "is there and stays" in capsys.readouterr().out
