@@ -192,8 +192,8 @@ def _check_group(layout: Layout, table: pd.DataFrame) -> None:
             fact = f"{layout.folder}: clips of one {group} are in several folds: {list_some(leaks)}"
             if {"columns.fold", "columns.group"} & set(layout.guesses):
                 raise UserError(
-                    f"{fact}; in competition.yaml: columns: {{fold: null}} makes folds that keep them together, columns: "
-                    f"{{group: null}} ignores it"
+                    f"{fact}; in competition.yaml: columns: {{fold: null}} makes folds that keep them together, "
+                    f"columns: {{group: null}} ignores it"
                 )
             warn(f"{fact}, as the data set has it: the out-of-fold score is a little too high")
 
