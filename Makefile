@@ -34,7 +34,7 @@ demo-multilabel: setup  ## the same for several labels a clip, in FSDKaggle2019'
 	$(PY) -m input.demo input/demo_multilabel --multi-label
 	@OMP_NUM_THREADS=1 $(PY) train_fold.py --fold 0..4 --config configs/demo_multilabel.yaml $(MANY) & first=$$!; \
 	OMP_NUM_THREADS=1 $(PY) train_fold.py --fold 0..4 --config configs/demo_multilabel.yaml $(MANY) \
-		name=demo_multilabel_vggish model.name=vggish train.lr=2e-3; second=$$?; \
+		name=multilabel_vggish model.name=vggish train.lr=2e-3; second=$$?; \
 	wait $$first && exit $$second
 	$(PY) ensemble.py $(MANY)
 	$(PY) submit.py $(MANY) --truth input/demo_multilabel/test_labels.csv

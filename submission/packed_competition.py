@@ -31,12 +31,12 @@ def pack_competition(paths: Paths, blend: "Blend") -> PackedCompetition:
     from input.competition import load_competition
     from input.layout import find_layout
 
-    competition = load_competition(paths.input, sound=False)
+    competition = load_competition(paths.input, sound=False, described_by=paths.described_by)
     if competition.test.empty:
         raise UserError(f"{paths.input}: has no test set: a kernel has nothing to predict")
     if competition.classes != blend.classes:
         raise UserError(f"{paths.input}: has other classes than the blend: use the --input that it was made from")
-    config = find_layout(paths.input, sound=False).config
+    config = find_layout(paths.input, sound=False, described_by=paths.described_by).config
     return PackedCompetition(config, competition.form, competition.test_pattern)
 
 

@@ -53,12 +53,12 @@ class Metadata:
 
 def main() -> None:
     parser = command_parser(__doc__.partition("\n")[0], prog="python -m submission.push")
-    share(parser, "input", "as", "work")
+    share(parser, "input", "work")
     parser.add_argument("--machine", default=MACHINE, help="Kaggle's machine_shape, or cpu (%(default)s: two T4s)")
     parser.add_argument("--submit", action="store_true", help="submit the output and wait for the score")
     share(parser, "message")
     args = parser.parse_args()
-    push(Paths(args.input, args.work, args.described_by), args.machine, args.submit, args.message or "")
+    push(Paths(args.input, args.work), args.machine, args.submit, args.message or "")
 
 
 def push(paths: Paths, machine: str = MACHINE, submit: bool = False, message: str = "") -> Path:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from kaggle_server import KaggleServer
 
@@ -17,6 +18,15 @@ from features.store import Store
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has it ignored, its children too
 CANARY = "canary-3f1c9a-token"
+MIXTURES = """
+task: multi_label
+metric: macro_roc_auc
+train: [{file: train_curated.csv, audio: "train_curated/{fname}"}]
+sample_submission: {file: sample.csv, separator: ";"}
+columns: {name: fname, label: labels}
+label_separator: ","
+audio: {test: "test/{name}.wav"}
+"""
 MakeStore = Callable[..., Store]
 
 
@@ -72,6 +82,36 @@ def blended(tmp_path_factory: pytest.TempPathFactory) -> Paths:
         blend(paths, [], "geometric", "default", force=False)
         submit(paths, "default", paths.work / "submission.csv", None)
     return paths
+
+
+@pytest.fixture(scope="session")
+def blended_labels(tmp_path_factory: pytest.TempPathFactory) -> Paths:
+    """As `blended`, of the demo with several labels per clip: one experiment, probabilities, described by a file."""
+    from configs.load import load_config
+    from ensemble import blend
+    from input.demo import make_demo
+    from submit import submit
+    from training.train import train_folds
+
+    root = tmp_path_factory.mktemp("blended_labels")
+    paths = Paths(root / "input" / "tiny-labels", root / "work", str(root / "mine.yaml"))
+    (root / "mine.yaml").write_text(MIXTURES)
+    cfg = load_config(Path("configs/demo_multilabel.yaml"), ["model.width=8", "train.epochs=2", "folds.n_folds=2"])
+    with contextlib.redirect_stdout(io.StringIO()):
+        make_demo(paths.input, train_per_class=8, test_per_class=2, multi_label=True)
+        use_other_names(paths.input)
+        train_folds(cfg, [0, 1], paths)
+        blend(paths, [], "geometric", "default", force=False)
+        submit(paths, "default", paths.work / "submission.csv", None)
+    return paths
+
+
+def use_other_names(folder: Path) -> None:
+    """Another header, names without an extension, classes in another order and another file name."""
+    sample = pd.read_csv(folder / "sample_submission.csv").rename(columns={"fname": "row_id"})
+    sample["row_id"] = sample["row_id"].str.removesuffix(".wav")
+    sample[["row_id", *reversed(list(sample)[1:])]].to_csv(folder / "sample.csv", index=False, sep=";")
+    (folder / "sample_submission.csv").unlink()
 
 
 @pytest.fixture

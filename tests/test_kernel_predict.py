@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -21,7 +22,7 @@ from input.competition import list_test, read_test_clips
 from submission.bundle import bundle
 from submission.kernel_predict import find_audio, find_competition, predict
 from submission.packed_competition import PackedCompetition
-from submission.push import push
+from submission.push import push, write_kernel
 
 # Only what Kaggle's image is relied on for may be imported, and the kit only from the dataset.
 GATE = """
@@ -119,6 +120,28 @@ def test_probabilities_are_the_same_to_the_last_bit(blended: Paths, tmp_path: Pa
     folder = bundle(paths, "default", "me")
     predict(folder, tmp_path / "in", "tiny-tagging", tmp_path / "out" / "submission.csv", tmp_path)
     assert (tmp_path / "out" / "submission.csv").read_bytes() == written
+
+
+def test_several_labels_of_a_described_competition(blended_labels: Paths, kaggle: KaggleServer, tmp_path: Path) -> None:
+    """The bundle knows its task, header, extension and order of classes; the
+    test clips lie in a zip."""
+    paths = replace(blended_labels, work=tmp_path / "work")
+    shutil.copytree(blended_labels.work, paths.work, ignore=shutil.ignore_patterns("features"))
+    folder = bundle(paths, "default", kaggle.user)
+    written = (paths.work / "submission.csv").read_bytes()
+    assert written.startswith(b"row_id,Whistle,Tone,") and b"\nempty," in written
+    inputs = tmp_path / "inputs"
+    competition = inputs / "competitions" / "tiny-labels"
+    shutil.copytree(paths.input, competition, ignore=shutil.ignore_patterns("test_labels.csv", "train*"))
+    shutil.make_archive(str(competition / "test"), "zip", competition, "test")
+    shutil.rmtree(competition / "test")
+    shutil.copytree(folder, inputs / "tiny-labels-kit")
+    script = tmp_path / "src" / "predict.py"
+    write_kernel(script.parent, folder, "tester/tiny-labels-kit", "tiny-labels", "cpu")
+    done = run(script, inputs, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "working" / "submission.csv").read_bytes() == written
+    assert "2: empty (empty), silent (silent)" in done.stderr
 
 
 def test_the_gate_refuses(received: KaggleServer, blended: Paths, tmp_path: Path) -> None:
