@@ -92,7 +92,7 @@ def _check_predictions(fnames: np.ndarray, probs: np.ndarray, size: np.ndarray |
 
 
 def cached_predictions(folder: Path, run_id: str, store_key: str) -> Path:
-    """Where a run's answers to clips that it was not trained beside are kept, in work/predictions."""
+    """Where a run's predictions of clips other than those stored with it are cached, in work/predictions."""
     return folder / f"{run_id}-{store_key}.npz"
 
 

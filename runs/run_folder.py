@@ -26,7 +26,7 @@ from runs.predictions import Predictions, load_predictions, save_predictions
 from runs.provenance import check_files, file_sha256
 
 FILES = ("config.json", "classes.txt", "model.safetensors", "oof.npz", "test.npz", "scores.json", "metrics.csv")
-TRAINED = ("config.json", "classes.txt", "model.safetensors")  # what prediction needs of them, beside the manifest
+TRAINED = ("config.json", "classes.txt", "model.safetensors")  # what prediction needs of them, with the manifest
 RENAME_OR_RETRAIN = "choose a name=NEW, or train it again with --force"
 RETRAIN = "train that fold with --force"
 CHECKPOINT = "last.ckpt"  # the last whole epoch of an unfinished fold
@@ -132,7 +132,7 @@ def unfinished(final: Path, config: Config, origin: Origin, restart: bool) -> It
 
 
 def is_begun(final: Path, config: Config) -> bool:
-    """Whether an epoch of a fold with these settings lies beside its place."""
+    """Whether an epoch of a fold with these settings lies in its .partial folder."""
     partial = partial_of(final)
     try:
         return (partial / CHECKPOINT).exists() and from_dict(_read_json(partial / "config.json")) == config

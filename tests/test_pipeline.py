@@ -185,7 +185,7 @@ def test_stopped_at_any_moment_it_ends_with_the_same_bytes(work: Path, demo: Pat
 
     interrupted = start(*words)
     said, err = stop_at(interrupted, "one fold 0 epoch 2/3", signal.SIGINT)
-    assert "one fold 0: going on after epoch 1 of 3" in said and "epoch 1/3" not in said
+    assert "one fold 0: continuing after epoch 1 of 3" in said and "epoch 1/3" not in said
     lines = [line for line in err.splitlines() if not line.startswith(OURS)]
     assert lines == ["interrupted: run the same command to continue"] and interrupted.returncode == 130
 

@@ -152,3 +152,27 @@ def test_a_run_of_another_task_or_of_other_weights_is_refused(
 def test_what_does_not_fit_the_task_is_refused(paths: Paths, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         train_folds(config(**changes), [0], paths)
+
+
+def test_a_loss_of_the_user_that_cannot_take_unknown_labels_is_refused(
+    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`careful` trains, `plain` is refused before features are made."""
+    code = (
+        "from torch.nn.functional import binary_cross_entropy_with_logits as bce\n\n\n"
+        "def plain(logits, targets, weights):\n    return (bce(logits, targets, weights[:, None].expand_as(logits)))\n\n\n"
+        "def careful(logits, targets, weights):\n    known = ~targets.isnan()\n    return bce(logits[known], targets[known])\n"
+    )
+    (tmp_path / "loss_of_several.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    train_folds(config_here(tmp_path, "loss_of_several:careful"), [0], paths)
+    with pytest.raises(UserError, match="loss_of_several:plain is NaN where a target is"):
+        train_folds(config_here(tmp_path, "loss_of_several:plain", name="other"), [0], paths)
+
+
+def config_here(folder: Path, loss: str, name: str = "several") -> Config:
+    """`config` from another current folder."""
+    overrides = ["folds.n_folds=2", "folds.group_column=null", "model.width=8", "model.name=resnetish10"]
+    overrides += ["train.epochs=1", f"train.loss={loss}", f"name={name}", "features.sample_rate=16000"]
+    return load_config(None, [*overrides, "features.f_max=8000", "train.crop_seconds=1.0"])

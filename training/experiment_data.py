@@ -56,8 +56,8 @@ class Prepared(Data):
     precision: str
 
 
-def load_data(cfg: Config, wanted: list[int], paths: Paths) -> Data:
-    """Competition, folds (assigned by the first call), corrections, and the pseudo-labels of the wanted folds.
+def load_data(cfg: Config, folds_to_train: list[int], paths: Paths) -> Data:
+    """Competition, folds (assigned by the first call), corrections, and the pseudo-labels of these folds.
 
     Raises UserError on bad input.
     """
@@ -85,30 +85,30 @@ def load_data(cfg: Config, wanted: list[int], paths: Paths) -> Data:
         code=hashes(code),
     )
     data = Data(competition, folds, corrections, {}, origin, sound_sizes(competition.test))
-    return replace(data, pseudo=read_pseudo(cfg, wanted, data, paths)) if cfg.pseudo.runs else data
+    return replace(data, pseudo=read_pseudo(cfg, folds_to_train, data, paths)) if cfg.pseudo.runs else data
 
 
-def read_pseudo(cfg: Config, wanted: list[int], data: Data, paths: Paths) -> dict[int, PseudoLabels]:
-    """The pseudo-labels of each wanted fold, from the models of that fold alone. Raises UserError on bad input."""
+def read_pseudo(cfg: Config, folds_to_train: list[int], data: Data, paths: Paths) -> dict[int, PseudoLabels]:
+    """The pseudo-labels of each of these folds, from the models of that fold alone. Raises UserError on bad input."""
     of, test_sound = data.competition, data.origin.sound_hash.test
     return {
         fold: read_pseudo_labels(cfg.pseudo, cfg.name, fold, paths.runs, data.folds, of.classes, test_sound, of.task)
-        for fold in wanted
+        for fold in folds_to_train
     }
 
 
-def prepare(cfg: Config, data: Data, paths: Paths, wanted: list[int]) -> Prepared:
+def prepare(cfg: Config, data: Data, paths: Paths, folds_to_train: list[int]) -> Prepared:
     """Device, precision and features, which the first call makes.
 
     Raises UserError on bad input, and before it makes features: on a device, a precision, a network or a second stage
-    that is not possible, and on weights to start from that have learned from clips that a wanted fold is scored on.
+    that is not possible, and on weights to start from that have learned from clips that one of them is scored on.
     """
     from models.build import build_model
     from models.device import choose_device, choose_precision
     from training.user_code_check import check_user_code
 
     origins = list(runs_with(Path(cfg.model.weights), paths.runs)) if cfg.model.weights else []
-    for fold in wanted:
+    for fold in folds_to_train:
         for made in origins:
             check_no_leak(str(cfg.model.weights), made, fold, data)
         check_finetuning_rows(cfg.train, correct(data.folds, data.corrections, fold), fold)
@@ -116,7 +116,7 @@ def prepare(cfg: Config, data: Data, paths: Paths, wanted: list[int]) -> Prepare
     precision = choose_precision(cfg.train.precision, device)
     of = data.competition
     build_model(cfg, len(of.classes))  # a second at most; it may refuse its name or weights
-    check_user_code(cfg, len(of.classes), of.task)
+    check_user_code(cfg, len(of.classes), of.task, unknown=bool(np.isnan(of.targets).any()))
     train = open_features(cfg.features, of.train, paths.features)
     check_training_clips(train, cfg.input.skip_unreadable)
     folds = usable_clips(data.folds, train.faults)

@@ -130,7 +130,7 @@ def class_shares(cfg: TrainConfig, targets: np.ndarray, task: Task) -> ClassShar
 
 
 def check_finetuning_rows(cfg: TrainConfig, folds: pd.DataFrame, fold: int) -> None:
-    """Raises UserError where the second stage is wanted and no training clip of the fold is verified."""
+    """Raises UserError where there is a second stage and no training clip of the fold is verified."""
     if cfg.finetune_epochs and not folds["verified"][folds["fold"] != fold].any():
         raise UserError(
             f"train.finetune_epochs={cfg.finetune_epochs}: none of the training clips of fold {fold} is verified: "

@@ -20,7 +20,7 @@ def train_at_once(experiments: list[Config], folds: list[list[int]], args: argpa
     """Each fold in a process of its own, args.jobs of them at a time. Raises UserError that lists those that failed.
 
     Small networks gain little from a second thread, much from a second process. Input is checked and features are made
-    here, so that a fault is told once, and before training; an experiment that learns from others waits for them.
+    here, so that a fault is reported once, and before training; an experiment that learns from others waits for them.
     """
     from training.experiment_data import Data, load_data, prepare
     from training.train import say_all_folds
@@ -40,7 +40,9 @@ def train_at_once(experiments: list[Config], folds: list[list[int]], args: argpa
                 job.result()  # raises at once what ends them all
             failed += [f"{cfg.name} fold {fold}" for job, (cfg, fold) in jobs.items() if job.result()]
     if failed:
-        raise UserError(f"not finished: {list_some(failed)}; the reason stands above, the same command goes on")
+        raise UserError(
+            f"not finished: {list_some(failed)}: see the errors above, then run the same command again to continue"
+        )
     for cfg, some, data in zip(experiments, folds, loaded, strict=True):
         if len(some) > 1:
             say_all_folds(cfg, some, data, paths)
@@ -58,7 +60,7 @@ def _in_turn(experiments: Experiments) -> Iterator[Experiments]:
 
 
 def _train(cfg: Config, fold: int, paths: Paths, force: bool) -> int:
-    """In a worker; the exit status that the fold alone would have. What went wrong is told here, the others go on."""
+    """In a worker; the exit status that the fold alone would have. Errors are reported here; other folds go on."""
     from training.train import train_folds
 
     def train() -> None:

@@ -111,7 +111,7 @@ def _score(run: Run, data: Data, metric: Metric) -> float:
 
 
 def train_fold(cfg: Config, fold: int, data: Prepared, final: Path, restart: bool) -> float:
-    """Train, predict and write the run folder, going on from what was begun unless `restart`; the score."""
+    """Train, predict and write the run folder, continuing what was begun unless `restart`; the score."""
     import numpy as np
 
     from features.batches import Batches

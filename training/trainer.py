@@ -28,14 +28,14 @@ PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}  # as
 
 
 def fit(lit: LitTagger, partial: Path, what: str, precision: str) -> None:
-    """Run the epochs that are missing, going on from the last checkpoint if there is one.
+    """Run the epochs that are missing, from the last checkpoint if there is one.
 
     Raises KeyboardInterrupt on Ctrl-C and on SIGTERM, which Lightning turns into an exit of its own.
     """
     last = partial / CHECKPOINT
     done = finished_epochs(last, lit.state_dict())
     if done:
-        say(f"{what}: going on after epoch {done} of {lit.epochs}")
+        say(f"{what}: continuing after epoch {done} of {lit.epochs}")
     missing = sum(len(stage_of(lit.stages, epoch).rows) for epoch in range(done, lit.epochs))
     with progress(what, missing, "clips", every=60) as advance:
         keeper = RunKeeper(partial, done, reporter(what, lit.epochs, done), advance)
@@ -129,7 +129,7 @@ class EpochReporter(pl.Callback):
 class RunKeeper(EpochReporter):
     """After every epoch: metrics.csv, a checkpoint to go on from, and then `report`; TensorBoard has heard before.
 
-    done: epochs behind the checkpoint that it goes on from. A kill at any moment leaves the last whole epoch.
+    done: epochs before the checkpoint that training continues from. A kill at any moment leaves the last whole epoch.
     """
 
     def __init__(self, folder: Path, done: int, report: Callable[[Scores], None], advance: Advance) -> None:
