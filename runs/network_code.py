@@ -16,7 +16,7 @@ KIT = Path(__file__).resolve().parents[1]
 def network_code(run: Trained) -> dict[str, Path]:
     """'my_file.py' -> file, of all that a run's network is made of; none for a network of the kit.
 
-    Nothing of it is executed. Raises UserError where a file is missing, changed since the run, or lies in the work folder.
+    Nothing of it is executed. Raises UserError where a file is missing, changed since the run, or in the work folder.
     """
     name = run.config.model.name
     if not is_user_code(name):

@@ -158,12 +158,15 @@ def test_a_loss_of_the_user_that_cannot_take_unknown_labels_is_refused(
     paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`careful` trains, `plain` is refused before features are made."""
-    code = (
-        "from torch.nn.functional import binary_cross_entropy_with_logits as bce\n\n\n"
-        "def plain(logits, targets, weights):\n    return (bce(logits, targets, weights[:, None].expand_as(logits)))\n\n\n"
-        "def careful(logits, targets, weights):\n    known = ~targets.isnan()\n    return bce(logits[known], targets[known])\n"
-    )
-    (tmp_path / "loss_of_several.py").write_text(code)
+    code = [
+        "from torch.nn.functional import binary_cross_entropy_with_logits as bce",
+        "def plain(logits, targets, weights):",
+        "    return bce(logits, targets, weights[:, None].expand_as(logits))",
+        "def careful(logits, targets, weights):",
+        "    known = ~targets.isnan()",
+        "    return bce(logits[known], targets[known])",
+    ]
+    (tmp_path / "loss_of_several.py").write_text("\n".join(code))
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
     train_folds(config_here(tmp_path, "loss_of_several:careful"), [0], paths)

@@ -282,7 +282,8 @@ def test_a_wrong_loss_or_augmentation_is_one_line(here: Path, key: str, text: st
 
 
 def test_an_unknown_loss_names_the_known_ones() -> None:
-    assert failing(loss="focal") == ("train.loss: no loss 'focal'; known are cross_entropy, or yours: my_file:my_loss")
+    known = "cross_entropy, focal, or yours: my_file:my_loss"
+    assert failing(loss="hinge") == f"train.loss: no loss 'hinge' for a single_label competition: use {known}"
 
 
 def test_a_loss_gets_smoothed_labels_and_weights(here: Path) -> None:
