@@ -158,7 +158,8 @@ def warn_where_prior_is_better(label: str, probs: "np.ndarray", parts: "FoldData
     truth, prior = parts.truth, np.tile(parts.prior, (len(probs), 1))
     score, bar = metric.score(probs, truth), metric.score(prior, truth)
     loss, loss_bar = log_loss.score(probs, truth), log_loss.score(prior, truth)
-    if not (score > bar if metric.higher_is_better else score < bar) or loss >= loss_bar:
+    calibrated = parts.positive_weight is None  # else probabilities are too high by intention
+    if not (score > bar if metric.higher_is_better else score < bar) or (loss >= loss_bar and calibrated):
         warn(
             f"{label}: no better than the class prior: out-of-fold {metric.title} {score:.4f} and log loss {loss:.3f}, "
             f"the prior has {bar:.4f} and {loss_bar:.3f}: try another train.lr (a lower one, as a rule) or more "
