@@ -37,7 +37,7 @@ def test_an_experiment_that_learns_from_others_waits_for_all_their_folds(monkeyp
     monkeypatch.setattr("training.experiment_data.load_data", lambda cfg, folds, paths: seen.append(len(ended)))
     monkeypatch.setattr("training.experiment_data.prepare", lambda *_: None)
     several = [Config(name="a"), Config(name="b"), Config(name="c", pseudo=PseudoConfig(("a", "b")))]
-    args = argparse.Namespace(input=Path("i"), work=Path("none"), jobs=2, force=False)
+    args = argparse.Namespace(input=Path("i"), work=Path("none"), jobs=2, described_by=None, force=False)
     train_at_once(several, [[0, 1]] * 3, args)
     assert seen[2] == 4 and {name for name, _ in ended[:4]} == {"a", "b"}
     assert sorted(ended[4:]) == [("c", "0"), ("c", "1")]
