@@ -34,7 +34,7 @@ def main() -> None:
     if args.jobs < 1:
         raise UserError(f"--jobs {args.jobs}: must be at least 1")
     with muted():  # training reads it again and reports it
-        competition = load_competition(args.input, sound=False)
+        competition = load_competition(args.input, sound=False, described_by=args.described_by)
     folds = [folds_of(args.fold, cfg.folds, competition) for cfg in experiments]
     if args.jobs > 1 and sum(map(len, folds)) > 1:
         train_at_once(experiments, folds, args)

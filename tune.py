@@ -17,7 +17,7 @@ from configs.processes import worker_processes
 from console.command_line import run_command
 from console.errors import UserError, list_some
 from console.options import FILE, command_parser, share
-from console.output import say
+from console.output import muted, say
 from tuning.objective import Training, check_networks, without_test_clips, work
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ def main() -> None:
 def make_plan(args: argparse.Namespace) -> "tuple[Plan, str]":
     """The plan of the command line, and the name of the study. Raises UserError on bad input."""
     from configs.load import load_config
-    from folds.assign import parse_folds
+    from folds.assign import folds_of, parse_folds
+    from input.competition import load_competition
     from input.names import nfc
     from tuning.search_space import load_space
 
@@ -88,7 +89,10 @@ def make_plan(args: argparse.Namespace) -> "tuple[Plan, str]":
     space = load_space(args.space, config, overrides)
     from tuning.study import Plan
 
-    folds = tuple(parse_folds(args.folds, base.folds.n_folds, "--folds"))
+    parse_folds(args.folds, None, "--folds")
+    with muted():  # loading it with its sounds says what it is
+        competition = load_competition(args.input, sound=False, described_by=args.described_by)
+    folds = tuple(folds_of(args.folds, base.folds, competition, "--folds"))
     name = args.name or nfc(f"{base.name}-{args.space.stem}")
     load_config(None, [f"name={name}-best"])  # check the name of the folder
     return Plan(config, overrides, space, folds, args.trials, args.pruner, args.seed), name
@@ -101,7 +105,7 @@ def tune(plan: "Plan", name: str, paths: Paths, workers: int = 1) -> None:
 
     base, folder = plan.base(), paths.studies / name
     data = without_test_clips(load_data(base, list(plan.folds), paths))
-    plan = replace(plan, metric=data.competition.metric)
+    plan = replace(plan, metric=data.competition.metric, task=data.competition.task)
     study = open_study(folder, plan.facts() | facts_of(data, paths), plan)
     if (done := len(finished(study))) < plan.trials:
         if done:
@@ -129,9 +133,11 @@ def facts_of(data: "Data", paths: Paths) -> dict[str, Any]:
     from folds.assign import fold_hash
 
     where = {"input": str(paths.input)} | ({"work": str(paths.work)} if paths.work != Paths.work else {})
+    where |= {"as": paths.described_by} if paths.described_by else {}
     origin = data.origin
     hashes = {"corrections_hash": origin.corrections_hash, "code": origin.code or None}
-    return {"fold_hash": fold_hash(data.folds), **hashes, "sound_hash": origin.sound_hash.train, "where": where}
+    facts = {"sound_hash": origin.sound_hash.train, "n_folds": origin.n_folds, "where": where}
+    return {"fold_hash": fold_hash(data.folds), **hashes, **facts}
 
 
 def report(paths: Paths, name: str) -> None:

@@ -17,7 +17,6 @@ from configs.processes import worker_processes
 from configs.schema import hashed_settings
 from console.output import say, warn
 from folds.assign import fold_number
-from metrics.metric import find_metric
 
 NOISE_SEED = 0
 
@@ -36,7 +35,7 @@ def open_data(clean: Path, work: Path) -> dict[str, Data]:
 
     competition = load_competition(clean)
     if competition.metric != "map@3":
-        say(f"{clean}: the ablation compares MAP@3, not the competition's {find_metric(competition.metric).title}")
+        say(f"{clean}: the ablation compares MAP@3, not the competition's {competition.metric}")
     folders = {CONDITIONS[0]: clean, CONDITIONS[1]: work / "noisy-competition"}
     write_noisy(competition, folders[CONDITIONS[1]], NOISE_SEED)
     truth = _data_key(clean)

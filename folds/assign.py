@@ -136,12 +136,15 @@ def _assigned(cfg: FoldConfig, competition: Competition, table: pd.DataFrame, fo
 
 
 def _check_own_folds(cfg: FoldConfig, competition: Competition, table: pd.DataFrame) -> None:
-    """Raises UserError where the competition's own folds split a group of its clips."""
+    """Raises UserError where the competition's own folds split a group of a column that the settings name. Loading the
+    competition has warned of its own column already: published folds may split a recording or two."""
+    if (column := grouping_column(cfg, competition)) == competition.group_column:
+        return
     spread = table.groupby("group")["fold"].nunique()
     if split := sorted(map(str, spread[spread > 1].index)):
         raise UserError(
             f"{competition.folder}: the training table's own folds split {len(split)} groups by "
-            f"{grouping_column(cfg, competition)}, so that validation clips resemble training clips: "
+            f"{column}, so that validation clips resemble training clips: "
             f"{list_some(split)}: leave out the column of folds, or accept it with folds.group_column=null"
         )
 

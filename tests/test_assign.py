@@ -320,10 +320,17 @@ def test_the_tables_own_folds_are_taken_as_they_are(tmp_path, capsys):
 
 
 def test_own_folds_that_split_a_recording_are_refused(tmp_path):
-    of = own(group_column="recording")
+    of = own()
     of.train.loc[[0, 5], "fold"] = 3
     with pytest.raises(UserError, match=r"comp: .* split 2 groups by recording.*: 1000, 1001: .*group_column=null"):
-        load_folds(FoldConfig(), of, tmp_path)
+        load_folds(FoldConfig(group_column="recording"), of, tmp_path)
+
+
+def test_published_folds_that_split_a_recording_of_the_competition_are_taken(tmp_path):
+    """Loading the competition warns of them: UrbanSound8K's own folds split five recordings."""
+    of = own(group_column="recording")
+    of.train.loc[[0, 5], "fold"] = 3
+    assert load_folds(FoldConfig(), of, tmp_path)["fold"].tolist() == of.train["fold"].tolist()
 
 
 def test_own_folds_that_split_a_recording_may_be_accepted_and_are_warned_of(tmp_path, capsys):

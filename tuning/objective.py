@@ -48,7 +48,7 @@ class Training:
 
         self.data, self.paths, self.folds = data, paths, list(folds)
         self.prepared: dict[Any, Prepared] = {}
-        self.key = find_metric(data.competition.metric).key
+        self.key = find_metric(data.competition.metric, data.competition.task).key
         self.warned: set[int] = set()  # folds
 
     def __call__(self, cfg: "Config", fold: int, report: "Report") -> float:

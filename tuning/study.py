@@ -16,11 +16,12 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from configs.competition import Task
 from configs.load import Setting, load_config
 from configs.schema import Config, differences, from_dict, to_dict
 from console.errors import UserError, list_some
 from console.output import say
-from metrics.metric import find_metric
+from metrics.metric import Metric, find_metric
 from tuning.search_space import Range, value_of
 from tuning.study_locks import Journal, at_work, is_alive, locked, remove_dead_locks
 
@@ -48,6 +49,11 @@ class Plan:
     pruner: str = "median"  # see `choose_pruner`
     seed: int = 0
     metric: str = DEFAULT_METRIC  # of the competition, see metrics.metric.find_metric
+    task: Task = "single_label"  # of the competition
+
+    @property
+    def scored_by(self) -> Metric:
+        return find_metric(self.metric, self.task)
 
     def base(self) -> Config:
         return load_config(self.config, self.overrides)
@@ -71,7 +77,8 @@ class Plan:
     def facts(self) -> dict[str, Any]:
         """What all trials of a study share, except the data."""
         space = {r.key: r.about() for r in self.space}
-        return {"config": to_dict(self.base()), "space": space, "folds": list(self.folds), "metric": self.metric}
+        scored = {"folds": list(self.folds), "metric": self.metric, "task": self.task}
+        return {"config": to_dict(self.base()), "space": space, **scored}
 
 
 def open_study(folder: Path, facts: dict[str, Any] | None = None, plan: Plan | None = None) -> optuna.Study:
@@ -92,7 +99,7 @@ def open_study(folder: Path, facts: dict[str, Any] | None = None, plan: Plan | N
             study = optuna.create_study(
                 storage=storage,
                 study_name=folder.name,
-                direction="maximize" if plan is None or find_metric(plan.metric).higher_is_better else "minimize",
+                direction="maximize" if plan is None or plan.scored_by.higher_is_better else "minimize",
                 load_if_exists=True,
                 pruner=choose_pruner(plan) if plan else None,
             )
@@ -283,7 +290,7 @@ def _mean_score(cfg: Config, trial: optuna.Trial, plan: Plan, objective: Objecti
     for fold in plan.folds:
         found.append(objective(cfg, fold, report))
         if not np.isfinite(found[-1]):
-            raise TrialFailed(f"{find_metric(plan.metric).title} of fold {fold} is {found[-1]}")
+            raise TrialFailed(f"{plan.scored_by.title} of fold {fold} is {found[-1]}")
     trial.set_user_attr("scores", {str(fold): score for fold, score in zip(plan.folds, found, strict=True)})
     return float(np.mean(found))
 
@@ -293,7 +300,7 @@ def _say_trial(study: optuna.Study, number: int, plan: Plan) -> None:
     trial = next(one for one in done if one.number == number)
     best = best_trial(study)
     if trial.state == TrialState.COMPLETE:
-        result = f"{find_metric(plan.metric).title} {trial.value:.4f}"
+        result = f"{plan.scored_by.title} {trial.value:.4f}"
     else:
         step = f" at {trial.value:.4f} (step {trial.last_step})" if trial.last_step else ""
         result = trial.user_attrs["note"] + step

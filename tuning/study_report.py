@@ -55,7 +55,8 @@ def best_yaml(file: Path, study: optuna.Study, best: FrozenTrial) -> str:
     facts = study.user_attrs["facts"]
     cfg = from_dict(best.user_attrs["config"])
     where = "".join(f" --{key} {shlex.quote(value)}" for key, value in facts["where"].items())
-    command = f"train_fold.py --fold 0..{cfg.folds.n_folds - 1} --config {shlex.quote(str(file))}{where}"
+    last = facts.get("n_folds", cfg.folds.n_folds) - 1  # the competition may have its own number
+    command = f"train_fold.py --fold 0..{last} --config {shlex.quote(str(file))}{where}"
     chosen = f"Trial {best.number} of {len(finished(study))}, {score_of(study)} {best.value:.4f}"
     folds = ",".join(map(str, facts["folds"]))
     lines = [
@@ -78,7 +79,8 @@ def _changed(cfg: Config) -> list[str]:
 
 
 def metric_of(study: optuna.Study) -> Metric:
-    return find_metric(study.user_attrs["facts"].get("metric", DEFAULT_METRIC))
+    facts = study.user_attrs["facts"]  # older studies name neither
+    return find_metric(facts.get("metric", DEFAULT_METRIC), facts.get("task"))
 
 
 def score_of(study: optuna.Study) -> str:
