@@ -1,6 +1,7 @@
 """Blend the finished experiments in work/runs/, or predictions from elsewhere, and say what the blend is worth."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,13 +44,12 @@ def main() -> None:
         metavar="W",
         help="weight of unverified rows in the fit, 0 to 1 (0; 1 with --decide all)",
     )
+    parser.add_argument("--metric", help="what to fit and judge by (that of the competition)")
     parser.add_argument("--name", default="default", help="work/ensembles/NAME/ (%(default)s)")
     share(parser, "force")
     args = parser.parse_args()
-    paths, how = (
-        Paths(args.input, args.work, args.described_by),
-        (args.predictions, args.decide, args.unverified_weight),
-    )
+    paths = Paths(args.input, args.work, args.described_by)
+    how = (args.predictions, args.decide, args.unverified_weight, args.metric)
     blend(paths, args.runs, args.method, args.name, args.force, *how)
 
 
@@ -62,10 +62,12 @@ def blend(
     predictions: Path | None = None,
     decide: str = DECIDE[0],
     unverified_weight: float | None = None,
+    metric: str | None = None,
 ) -> "Ensemble":
     """Make work/ensembles/<name>/, or read it where it is there and current. Raises UserError on runs that differ.
 
-    predictions: a folder that stands for our runs and the competition; the others as in `make_ensemble`.
+    predictions: a folder that stands for our runs and the competition. metric: by its name; None: that of the
+    competition. The others as in `make_ensemble`.
     """
     from blending import ensemble_folder as on_disk
     from blending.external_predictions import candidates_from_predictions
@@ -77,7 +79,10 @@ def blend(
     if unverified_weight is not None and not 0 <= unverified_weight <= 1:
         raise UserError(f"--unverified-weight {unverified_weight}: must lie in 0 to 1")
     folder = paths.ensemble(name)
-    candidates = candidates_from_predictions(predictions, runs) if predictions else candidates_of(paths, runs)
+    if predictions:
+        candidates = candidates_from_predictions(predictions, runs, metric)
+    else:
+        candidates = candidates_of(paths, runs, metric)
     found = None if force else on_disk.find_ensemble(folder)
     same = found and on_disk.same_options(found, method, decide, unverified_weight)
     if found and same and on_disk.is_up_to_date(found, candidates):
@@ -92,7 +97,7 @@ def blend(
     return ensemble
 
 
-def candidates_of(paths: Paths, names: list[str]) -> "Candidates":
+def candidates_of(paths: Paths, names: list[str], metric: str | None = None) -> "Candidates":
     """The named experiments, or all that are finished, with answers for the test clips as they are now."""
     from blending.candidates import align, finished_runs
     from input.competition import load_competition, locate_test
@@ -100,18 +105,21 @@ def candidates_of(paths: Paths, names: list[str]) -> "Candidates":
 
     competition = locate_test(load_competition(paths.input, sound=False, described_by=paths.described_by))
     runs = finished_runs(paths.runs, names, competition)
+    competition = replace(competition, metric=metric or competition.metric)
     return align(runs, test_predictions(runs, competition, paths), competition)
 
 
 def show(ensemble: "Ensemble", selected_on_oof: Sequence[str] = ()) -> None:
-    """Out-of-fold MAP@3 of every model and, nested, of every method, and what to expect of the chosen one.
+    """Out-of-fold score of every model and, nested, of every method, and what to expect of the chosen one.
 
     selected_on_oof: the models whose epoch was chosen by its score on the out-of-fold clips.
     """
+    from metrics.metric import find_metric
     from metrics.scores import oof_columns
 
     compared, scores = ensemble.comparison, ensemble.scores
-    columns = oof_columns(scores.values())
+    title = find_metric(ensemble.blend.metric, ensemble.blend.task).title
+    columns = oof_columns(scores.values(), ensemble.blend.metric)
     rows = [
         [name, f"{model.weight:.3f}", *(f"{scores[name].get(key, float('nan')):.4f}" for key in columns.values())]
         for name, model in ensemble.blend.models.items()
@@ -120,16 +128,19 @@ def show(ensemble: "Ensemble", selected_on_oof: Sequence[str] = ()) -> None:
     say("")
     header = ["method", "fitted", "nested", "SE", "to best single", "95 %"]
     table(header, [_line(name, one, name == compared.chosen) for name, one in compared.methods.items()])
-    say(f"* chosen. MAP@3 of the {compared.rows} rows that decide ({compared.decide}); more in report.html")
+    say(f"* chosen. {title} of the {compared.rows} rows that decide ({compared.decide}); more in report.html")
     if tried := compared.unverified_weight:
         say("log_linear, by the weight of unverified rows in the fit:")
         say("  " + ", ".join(f"{weight}: {score:.4f}" for weight, score in tried.items()))
     expected = compared.expected
     low, high = expected.interval
-    say(f"expected on {expected.clips} test clips like these: {expected.score:.4f} (95 %: {low:.4f} to {high:.4f})")
+    where = f"expected on {expected.clips} test clips like these" if expected.clips else "cross-validated score"
+    say(f"{where}: {expected.score:.4f} (95 %: {low:.4f} to {high:.4f})")
+    for name, reason in compared.left_out.items():
+        say(f"left out: {name}: {reason}")
     if selected_on_oof:
-        what = "its epoch was the one that scored best on its own out-of-fold clips (train.keep=best)"
-        say(f"a little flattered by each of {', '.join(selected_on_oof)}: {what}")
+        what = "their epochs were chosen by these out-of-fold scores (train.keep=best)"
+        say(f"a little too high because of {', '.join(selected_on_oof)}: {what}")
 
 
 def _line(name: str, one: "MethodScore", is_chosen: bool) -> list[str]:

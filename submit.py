@@ -1,5 +1,6 @@
 """Write the submission from a blend; without one, from the mean of all finished experiments."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,7 @@ if TYPE_CHECKING:
 
     from blending.candidates import Candidates
     from blending.ensemble_folder import Ensemble
-    from configs.competition import SubmissionForm
     from input.competition import Competition
-    from metrics.metric import Metric
 
 CHANGED = "its runs or their labels changed since: python ensemble.py makes it again"
 EXAMPLES = """examples:
@@ -70,29 +69,29 @@ def submit(
     stored. Raises UserError on a blend that does not fit.
     """
     from blending.ensemble_folder import find_ensemble
-    from configs.competition import SubmissionForm
     from input.competition import load_competition, locate_test
-    from metrics.metric import find_metric
     from submission.submission_file import check_form, check_overwritable
 
+    folder = paths.ensemble(name)  # refuses a name that leads elsewhere
     if output.resolve() == ((predictions or paths.input) / "sample_submission.csv").resolve():
         raise UserError(f"{output}: is the competition's own: give another name with --output")
     source = predictions or locate_test(load_competition(paths.input, sound=False, described_by=paths.described_by))
-    form, metric = SubmissionForm(), find_metric("map@3")
     if not isinstance(source, Path):
-        form, metric = source.form, find_metric(source.metric)
-        check_form(form, source.classes)
-    check_overwritable(output, form, () if isinstance(source, Path) else set(source.test["fname"]))
-    folder = paths.ensemble(name)
+        if source.test.empty:
+            remedy = "python ensemble.py prints the cross-validated score"
+            raise UserError(f"{paths.input}: the competition has no test clips: nothing to submit: {remedy}")
+        check_form(source.form, source.classes)
+        check_overwritable(output, source.form, set(source.test["fname"]))
     found = find_ensemble(folder)
     if found is None and name != "default":
         raise UserError(f"{folder}: no such blend: python ensemble.py --name {name}")
     candidates = read_candidates(paths, folder, found, source, refresh)
+    check_overwritable(output, candidates.form, set(candidates.test_fnames))
     truth = read_scored(truth_file, candidates) if truth_file else None
     ensemble = choose_blend(folder, found, candidates)
-    write(output, folder, ensemble, candidates, form)
+    write(output, folder, ensemble, candidates)
     if truth is not None:
-        show_scores(ensemble, candidates, truth, metric)
+        show_scores(ensemble, candidates, truth)
     say(f"{len(ensemble.test.fnames)} clips -> {output}")
 
 
@@ -108,8 +107,10 @@ def read_candidates(
     from runs.test_predictions import test_predictions
 
     chosen = found.blend.models if found and not found.blend.by_default else {}
+    metric = found.blend.metric if found and chosen else None
     if isinstance(source, Path):
-        return candidates_from_predictions(source, list(chosen))
+        return candidates_from_predictions(source, list(chosen), metric)
+    source = replace(source, metric=metric or source.metric)
     experiments = finished_runs(paths.runs, list(chosen), source)
     ids = {runs[0].folder.parent.name: tuple(run.id for run in runs) for runs in experiments}
     if chosen and ids != {name: model.ids for name, model in chosen.items()}:
@@ -151,11 +152,11 @@ def illustrate(folder: Path, ensemble: "Ensemble", candidates: "Candidates") -> 
     write_report(folder, ensemble, candidates)
 
 
-def write(output: Path, folder: Path, ensemble: "Ensemble", candidates: "Candidates", form: "SubmissionForm") -> None:
+def write(output: Path, folder: Path, ensemble: "Ensemble", candidates: "Candidates") -> None:
     """The submission and its report; warns of test clips with a fault."""
     from submission.submission_file import write_report, write_submission
 
-    write_submission(output, ensemble.test, candidates.classes, form)
+    write_submission(output, ensemble.test, candidates.classes, candidates.form)
     report = output.with_name(output.stem + ".report.json")
     write_report(report, folder, candidates.test_faults, len(ensemble.test.fnames))
     if candidates.test_faults:
@@ -163,7 +164,7 @@ def write(output: Path, folder: Path, ensemble: "Ensemble", candidates: "Candida
         warn(f"{what}: {list_faults(candidates.test_faults)}")
 
 
-def show_scores(ensemble: "Ensemble", candidates: "Candidates", truth: "pd.DataFrame", metric: "Metric") -> None:
+def show_scores(ensemble: "Ensemble", candidates: "Candidates", truth: "pd.DataFrame") -> None:
     """The metric per experiment and for the blend: out-of-fold, and on the test clips by usage."""
     from blending.ensemble_folder import BLEND
     from metrics.scores import oof_columns
@@ -173,12 +174,12 @@ def show_scores(ensemble: "Ensemble", candidates: "Candidates", truth: "pd.DataF
     test = {n: Predictions(candidates.test_fnames, p) for n, p in zip(candidates.names, candidates.test, strict=True)}
     test[BLEND] = ensemble.test
     rows, usages = [], dict[str, float]()
-    columns = oof_columns(ensemble.scores.values())
+    columns = oof_columns(ensemble.scores.values(), candidates.metric.name)
     for name, predictions in test.items():
-        usages = score_by_usage(predictions, truth, candidates.classes, metric)
+        usages = score_by_usage(predictions, truth, candidates.classes, candidates.metric)
         oof = [ensemble.scores[name].get(key, float("nan")) for key in columns.values()]
         rows.append([name, *(f"{value:.4f}" for value in (*oof, *usages.values()))])
-    table([metric.title, *columns, *(f"test {usage}" for usage in usages)], rows)
+    table([candidates.metric.title, *columns, *(f"test {usage}" for usage in usages)], rows)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,16 @@ that a method makes itself, are fitted on the other folds and judged on the held
 as the epoch of a run, is not chosen again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from metrics.metric import Metric
+from metrics.resampling import draw_groups, resampled
+
 RESAMPLES = 2000  # of the bootstrap
+METRIC_RESAMPLES = 500  # where each computes a metric that is no mean over clips
 INTERVAL = (2.5, 97.5)  # percentiles
 SINGLE, MEAN = "single", "arithmetic"  # the methods that the others are compared to
 
@@ -32,6 +36,48 @@ def bootstrap_means(values: np.ndarray, group: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class Judge:
+    """Scores blends (clips, classes) on rows that decide, higher for a better one: a loss counts with a minus."""
+
+    metric: Metric
+    truth: np.ndarray  # (clips, classes) bool
+    group: np.ndarray  # (clips,) numbers
+
+    def at(self, rows: np.ndarray) -> "Judge":
+        return Judge(self.metric, self.truth[rows], self.group[rows])
+
+    @property
+    def sign(self) -> int:
+        return 1 if self.metric.higher_is_better else -1
+
+    def gain(self, probs: np.ndarray) -> float:
+        return self.metric.gain(probs, self.truth)
+
+    def gains(self, probs: np.ndarray) -> np.ndarray:
+        """(clips,) values whose mean is `gain`, of a metric that has them."""
+        assert self.metric.per_clip is not None
+        return self.sign * self.metric.per_clip(probs, self.truth)
+
+    def drawn(self, blends: Sequence[np.ndarray]) -> np.ndarray:
+        """(blends, draws) gains of bootstrap samples of whole groups, the same samples for every blend."""
+        if self.metric.per_clip is not None:
+            return bootstrap_means(np.stack([self.gains(one) for one in blends]), self.group)
+        times = draw_groups(self.group, METRIC_RESAMPLES, np.random.default_rng(0))
+        times = times[(times @ self.truth.any(axis=1)) > 0]
+        return self.sign * np.stack([resampled(self.metric, one, self.truth, times) for one in blends])
+
+    def luck(self, probs: np.ndarray, n_clips: int) -> float:
+        """Standard deviation of the score on n_clips other clips of the same kind."""
+        if self.metric.per_clip is not None:
+            return float(np.sqrt(self.gains(probs).var(ddof=1) / n_clips))
+        member = np.unique(self.group, return_inverse=True)[1]
+        n = int(member.max()) + 1
+        rng, share = np.random.default_rng(1), np.full(n, 1 / n)
+        drawn = rng.multinomial(max(2, round(n * n_clips / len(member))), share, size=METRIC_RESAMPLES)[:, member]
+        return float(np.nanstd(resampled(self.metric, probs, self.truth, drawn)))
+
+
+@dataclass(frozen=True)
 class Difference:
     """A score less that of another method, over the same clips."""
 
@@ -41,7 +87,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class MethodScore:
-    """MAP@3 of a method on the rows that decide."""
+    """The metric of a method on the rows that decide."""
 
     score: float  # nested: each fold by a fit to the others
     se: float  # standard error of `score`
@@ -56,32 +102,36 @@ class MethodScore:
 def method_scores(
     nested: Mapping[str, np.ndarray],
     fitted: Mapping[str, np.ndarray],
+    judge: Judge,
     judged: np.ndarray,
     verified: np.ndarray,
-    group: np.ndarray,
 ) -> dict[str, MethodScore]:
     """The scores of each method, SINGLE and MEAN among them.
 
-    nested, fitted: average precision (clips,) per method; judged, verified (clips,) bool; group (clips,) numbers.
+    nested, fitted: blends (clips, classes) per method; judge: of all clips; judged, verified (clips,) bool.
     """
-    gains = {name: one[judged] for name, one in nested.items()}
-    drawn = dict(zip(gains, bootstrap_means(np.stack(list(gains.values())), group[judged]), strict=True))
+    decides, sign = judge.at(judged), judge.sign
+    gains = {name: decides.gain(one[judged]) for name, one in nested.items()}
+    drawn = dict(zip(gains, sign * decides.drawn([one[judged] for one in nested.values()]), strict=True))
+    scored = verified.any() and judge.truth[verified].any()
+
+    mean = MEAN if MEAN in gains else "rank"  # where no value is a probability
 
     def difference(name: str, other: str) -> Difference:
-        return Difference(float(gains[name].mean() - gains[other].mean()), _interval(drawn[name] - drawn[other]))
+        return Difference(sign * (gains[name] - gains[other]), _interval(drawn[name] - drawn[other]))
 
     return {
         name: MethodScore(
-            score=float(one.mean()),
-            se=float(drawn[name].std()),
+            score=sign * gains[name],
+            se=float(np.nanstd(drawn[name])),
             interval=_interval(drawn[name]),
             to_single=difference(name, SINGLE),
-            to_mean=difference(name, MEAN),
-            fitted=float(fitted[name][judged].mean()),
-            nested_all=float(nested[name].mean()),
-            nested_verified=float(nested[name][verified].mean()) if verified.any() else None,
+            to_mean=difference(name, mean),
+            fitted=sign * decides.gain(fitted[name][judged]),
+            nested_all=sign * judge.gain(one),
+            nested_verified=sign * judge.at(verified).gain(one[verified]) if scored else None,
         )
-        for name, one in gains.items()
+        for name, one in nested.items()
     }
 
 
@@ -94,13 +144,18 @@ class Expected:
     interval: tuple[float, float]  # 95 %
 
 
-def expected_on(n_clips: int, gains: np.ndarray, se: float) -> Expected:
+def expected_on(n_clips: int, probs: np.ndarray, judge: Judge, se: float) -> Expected:
     """The score on as many new clips, and the interval that holds it with 95 %: the error of our estimate and the luck
-    of their draw. gains (clips,): the average precision of ours; se: of their mean."""
-    score, half = float(gains.mean()), 1.96 * float(np.sqrt(se**2 + gains.var(ddof=1) / n_clips))
-    return Expected(n_clips, score, (max(0.0, score - half), min(1.0, score + half)))
+    of their draw. Without new clips: the error of the estimate alone.
+
+    probs (clips, classes): the blend of the clips that decide; judge: of these; se: of its score.
+    """
+    score, luck = judge.sign * judge.gain(probs), judge.luck(probs, n_clips) if n_clips else 0.0
+    half = 1.96 * float(np.sqrt(se**2 + luck**2))
+    top = 1.0 if judge.metric.higher_is_better else float("inf")
+    return Expected(n_clips, score, (max(0.0, score - half), min(top, score + half)))
 
 
 def _interval(drawn: np.ndarray) -> tuple[float, float]:
-    low, high = np.percentile(drawn, INTERVAL)
+    low, high = np.nanpercentile(drawn, INTERVAL) if np.isnan(drawn).any() else np.percentile(drawn, INTERVAL)
     return float(low), float(high)

@@ -1,18 +1,20 @@
 """What can be blended: the experiments' out-of-fold and test probabilities as aligned matrices, checked."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from configs.competition import SubmissionForm, Task
 from configs.schema import differences
 from console.errors import UserError, list_some
 from console.output import warn
 from folds.assign import fold_hash, group_numbers
 from input.competition import Competition
 from input.names import respell
+from metrics.metric import Metric, find_metric
 from runs.predictions import Predictions, TestPredictions
 from runs.run_folder import Run, finished_folds, read_run
 
@@ -25,7 +27,7 @@ class Candidates:
     ids: tuple[tuple[str, ...], ...]  # per model, of what its predictions were read from, one a fold
     classes: tuple[str, ...]
     fnames: tuple[str, ...]  # of the training clips
-    truth: np.ndarray  # (clips,) class indices
+    truth: np.ndarray  # (clips, classes) bool
     verified: np.ndarray  # (clips,) bool
     fold: np.ndarray  # (clips,)
     group: np.ndarray  # (clips,): clips of one number were cut from one recording
@@ -34,6 +36,19 @@ class Candidates:
     test: np.ndarray  # (models, test clips, classes), the mean of the fold models
     test_faults: dict[str, str]  # test clips -> what is wrong with them
     selected_on_oof: tuple[str, ...] = ()  # models whose epoch was chosen by its score on these training clips
+    task: Task = "single_label"
+    metric: Metric = field(default_factory=lambda: find_metric("map@3"))
+    form: SubmissionForm = field(default_factory=SubmissionForm)
+
+    @property
+    def label_index(self) -> np.ndarray:
+        """(clips,) class indices, for one label per clip."""
+        return np.asarray(self.truth.argmax(axis=1))
+
+    def of_models(self, kept: Sequence[int]) -> "Candidates":
+        """Those models alone."""
+        names, ids = tuple(self.names[i] for i in kept), tuple(self.ids[i] for i in kept)
+        return replace(self, names=names, ids=ids, oof=self.oof[kept], test=self.test[kept])
 
 
 def finished_runs(folder: Path, names: Sequence[str], competition: Competition) -> list[list[Run]]:
@@ -141,15 +156,18 @@ def align(whole: Sequence[list[Run]], test: TestPredictions, competition: Compet
         ids=tuple(tuple(run.id for run in runs) for runs in whole),
         classes=competition.classes,
         fnames=fnames,
-        truth=np.array([competition.classes.index(label) for label in used["label"]]),
+        truth=competition.targets[~train["fname"].isin(skipped).to_numpy()] == 1,
         verified=used["verified"].to_numpy(dtype=bool),
         fold=np.array([fold[fname] for fname in fnames]),
-        group=group_numbers(used, whole[0][0].config.folds.group_column),
+        group=group_numbers(used, competition.group_column or whole[0][0].config.folds.group_column),
         oof=np.stack(oof),
         test_fnames=tuple(competition.test["fname"]),
         test=test.probs,
         test_faults=test.faults,
         selected_on_oof=tuple(runs[0].folder.parent.name for runs in whole if runs[0].config.train.keep == "best"),
+        task=competition.task,
+        metric=find_metric(competition.metric, competition.task),
+        form=competition.form,
     )
 
 

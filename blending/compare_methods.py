@@ -5,15 +5,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from blending.apply import Blend, apply_blend
-from blending.bootstrap import MEAN, SINGLE, Expected, MethodScore, bootstrap_means, expected_on, method_scores
+from blending.apply import SCORES_TOO, Blend, apply_blend
+from blending.bootstrap import MEAN, SINGLE, Expected, Judge, MethodScore, bootstrap_means, expected_on, method_scores
 from blending.candidates import Candidates
-from blending.fit import FitRows, fit_blend
+from blending.chance import at_chance
+from blending.fit import MAP_AT_3, FitRows, fit_blend
 from blending.greedy import greedy_path
 from blending.methods import AUTO, METHODS
+from blending.metric_greedy import metric_greedy_path
 from console.errors import UserError
 from console.output import Advance, progress
-from metrics.map_at_3 import average_precision_at_3
 
 UNVERIFIED_WEIGHTS = (0.0, 0.1, 0.3, 1.0)  # shown side by side where some rows are not verified
 FEWEST_ROWS = 2  # that decide, outside of any fold: there is nothing to fit to below
@@ -39,6 +40,8 @@ class Comparison:
     expected: Expected  # of the test clips
     unverified_weight: dict[str, float] = field(default_factory=dict)  # weight -> score, see `_by_unverified_weight`
     greedy_path: tuple[tuple[str, float], ...] = ()  # the models in order, and the fitted score after each
+    metric: str = "map@3"  # a name for `metrics.metric.find_metric`
+    left_out: dict[str, str] = field(default_factory=dict)  # model -> why it does not count
 
 
 def rows_that_decide(
@@ -51,13 +54,35 @@ def rows_that_decide(
     c = candidates
     only_verified = decide == "verified" and bool(c.verified.any())
     judged = c.verified if only_verified else np.ones(len(c.truth), dtype=bool)
+    if not c.truth[judged].any():
+        raise UserError("none of the rows that decide has a label: judge by all rows with --decide all")
     other = unverified_weight if unverified_weight is not None else float(not only_verified)
     weight = np.where(c.verified, 1.0, other) if c.verified.any() else np.ones(len(c.truth))
     for k in np.unique(c.fold):
         if (n := int((judged & (c.fold != k) & (weight > 0)).sum())) < FEWEST_ROWS:
             remedy = ": judge by all rows with --decide all" if only_verified else ""
             raise UserError(f"only {n} rows that decide lie outside of fold {k}: too few to fit a blend{remedy}")
-    return FitRows(c.oof, c.truth, weight, c.fold), judged
+    return FitRows(c.oof, c.truth, weight, c.fold, c.task, c.metric, usable_models(c)), judged
+
+
+def usable_models(candidates: Candidates) -> tuple[bool, ...]:
+    """Per model, whether all its values lie in 0 to 1: the methods but SCORES_TOO take no others."""
+    pairs = zip(candidates.oof, candidates.test, strict=True)
+    return tuple(all(one.min(initial=0) >= 0 and one.max(initial=0) <= 1 for one in both) for both in pairs)
+
+
+def without_chance(candidates: Candidates, judged: np.ndarray) -> tuple[Candidates, dict[str, str]]:
+    """The candidates without the models at chance level, and why each was left out.
+
+    For several labels only: a single-label blend keeps every model, as its weights tell which are of use.
+    """
+    c = candidates
+    if c.task == "single_label":
+        return c, {}
+    lost = set(at_chance(Judge(c.metric, c.truth, c.group).at(judged), c.oof[:, judged]))
+    kept = [i for i in range(len(c.names)) if i not in lost]
+    reason = f"its out-of-fold {c.metric.title} is no better than chance"
+    return c.of_models(kept), {c.names[i]: reason for i in sorted(lost)}
 
 
 def compare(
@@ -69,49 +94,70 @@ def compare(
     see `nested_choice`.
     """
     c, (rows, judged) = candidates, rows_judged
-    tried = list(METHODS) if method == AUTO else [name for name in METHODS if name in (SINGLE, MEAN, method)]
-    fits = len(tried) * (1 + len(np.unique(c.fold)))
-    with progress("fitting", fits, "fits") as advance:
+    judge = Judge(c.metric, c.truth, c.group)
+    mean = MEAN if any(usable_models(c)) else "rank"
+    tried = [
+        name
+        for name in METHODS
+        if (method == AUTO and (mean == MEAN or name in SCORES_TOO)) or name in (SINGLE, mean, method)
+    ]
+    mixed = bool(c.verified.any()) and not c.verified.all()
+    shares = UNVERIFIED_WEIGHTS if mixed and method == AUTO and "log_linear" in tried else ()
+    n_folds = len(np.unique(c.fold))
+    with progress("fitting", len(tried) * (1 + n_folds) + len(shares) * n_folds, "fits") as advance:
         found = {name: nested_blend(name, rows, c.names, advance) for name in tried}
+        spread = found["log_linear"].blend.offset_spread if shares else None
+        by_weight = {
+            share: _at_unverified_weight(c, share, spread, judge.at(judged), judged, advance) for share in shares
+        }
     nested = {name: one.nested for name, one in found.items()}
-    gains = {name: average_precision_at_3(one, c.truth) for name, one in nested.items()}
-    fitted = {name: average_precision_at_3(one.fitted, c.truth) for name, one in found.items()}
+    fitted = {name: one.fitted for name, one in found.items()}
     chosen = method
     if method == AUTO:
-        chosen = simplest({name: one[judged] for name, one in gains.items()}, c.group[judged])
-        nested[AUTO] = nested_choice(gains, nested, c.fold, judged, c.group)
-        gains[AUTO], fitted[AUTO] = average_precision_at_3(nested[AUTO], c.truth), fitted[chosen]
-    methods = method_scores(gains, fitted, judged, c.verified, c.group)
-    path, path_scores = greedy_path(*_plain_rows(rows))
+        chosen = simplest({name: one[judged] for name, one in nested.items()}, judge.at(judged))
+        nested[AUTO] = nested_choice(nested, c.fold, judged, judge)
+        fitted[AUTO] = fitted[chosen]
+    methods = method_scores(nested, fitted, judge, judged, c.verified)
     comparison = Comparison(
         chosen=chosen,
         decide="verified" if judged.sum() < len(judged) else "all",
         rows=int(judged.sum()),
         methods=methods,
-        expected=expected_on(len(c.test_fnames), gains[method][judged], methods[method].se),
-        unverified_weight=_by_unverified_weight(c, found["log_linear"], judged) if method == AUTO else {},
-        greedy_path=tuple((c.names[i], score) for i, score in zip(path, path_scores, strict=True)),
+        expected=expected_on(len(c.test_fnames), nested[method][judged], judge.at(judged), methods[method].se),
+        unverified_weight={str(share): score for share, score in by_weight.items()},
+        greedy_path=_greedy_path(rows, c.names),
+        metric=c.metric.name,
     )
     return found[chosen].blend, nested[method], comparison
 
 
-def _plain_rows(rows: FitRows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _greedy_path(rows: FitRows, names: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    """The models in order, and the fitted score after each, over all rows of a weight above 0, unbagged."""
     used = rows.at(rows.weight > 0)
-    return used.stack, used.truth, used.weight
+    if used.task == "single_label" and used.metric.key == MAP_AT_3.key:
+        path, scores = greedy_path(used.stack, used.label, used.weight)
+    else:
+        sign = 1 if used.metric.higher_is_better else -1
+        path, gains = metric_greedy_path(used.metric, used.stack, used.truth, used.weight, 30)
+        scores = [sign * gain for gain in gains]
+    return tuple((names[i], score) for i, score in zip(path, scores, strict=True))
 
 
-def _by_unverified_weight(candidates: Candidates, found: Nested, judged: np.ndarray) -> dict[str, float]:
-    """Score of the log-linear pool per weight of the unverified rows; empty where all rows are alike. Each fold is
-    blended by a fit to the others, but not nested: to save time the offsets' spread is the one chosen on all rows."""
+def _at_unverified_weight(
+    candidates: Candidates,
+    share: float,
+    spread: float | None,
+    judge: Judge,
+    judged: np.ndarray,
+    advance: Advance,
+) -> float:
+    """Score of the log-linear pool at this weight of the unverified rows. Each fold is blended by a fit to the others,
+    but not nested: to save time the spread is the one chosen on all rows."""
     c = candidates
-    if c.verified.all() or not c.verified.any():
-        return {}
-    scores = {}
-    for weight in UNVERIFIED_WEIGHTS:
-        rows = FitRows(c.oof, c.truth, np.where(c.verified, 1.0, weight), c.fold)
-        probs = nested_probs("log_linear", rows, c.names, found.blend.offset_spread)
-        scores[str(weight)] = float(average_precision_at_3(probs, c.truth)[judged].mean())
-    return scores
+    weight = np.where(c.verified, 1.0, share)
+    rows = FitRows(c.oof, c.truth, weight, c.fold, c.task, c.metric, usable_models(c))
+    probs = nested_probs("log_linear", rows, c.names, spread, advance)
+    return judge.sign * judge.gain(probs[judged])
 
 
 def no_bar(n: int, note: str = "") -> None:
@@ -122,7 +168,8 @@ def nested_blend(method: str, rows: FitRows, names: Sequence[str], advance: Adva
     """Fit `method` to all rows and to all but each fold. Rows of weight 0 are blended, not fitted to."""
     blend = fit_blend(method, rows.at(rows.weight > 0), names)
     advance(1)
-    return Nested(blend, _apply(blend, rows.stack, names), nested_probs(method, rows, names, advance=advance))
+    fitted = _apply(blend, rows.stack, names)
+    return Nested(blend, fitted, nested_probs(method, rows, names, advance=advance, fitted=fitted))
 
 
 def nested_probs(
@@ -131,48 +178,75 @@ def nested_probs(
     names: Sequence[str],
     spread: float | None = None,
     advance: Advance = no_bar,
+    fitted: np.ndarray | None = None,
 ) -> np.ndarray:
-    """(clips, classes): each fold blended by a fit to the others; spread as in `fit_blend`."""
+    """(clips, classes): each fold blended by a fit to the others; spread as in `fit_blend`.
+
+    A metric that compares clips within a class would compare blends of several fits, whose offsets of a class depend on
+    how frequent it is in the other folds: less where it is more frequent in this one. Therefore each value is replaced
+    by the one of the same rank, among all rows, in the fit to all rows, `fitted`: no fit's order of clips changes.
+    """
     out = np.zeros(rows.stack.shape[1:])
+    by_rank = rows.metric.within == "class" and rows.metric.fit_thresholds is None
+    if by_rank and fitted is None:
+        fitted = _apply(fit_blend(method, rows.at(rows.weight > 0), names, spread), rows.stack, names)
     for k in np.unique(rows.fold):
         held = rows.fold == k
-        out[held] = _apply(fit_blend(method, rows.at(~held), names, spread), rows.stack[:, held], names)
+        blend = fit_blend(method, rows.at(~held), names, spread)
+        if by_rank and fitted is not None:
+            out[held] = match_ranks(_apply(blend, rows.stack, names), fitted)[held]
+        else:
+            out[held] = _apply(blend, rows.stack[:, held], names)
         advance(1)
     return out
 
 
-def simplest(gains: Mapping[str, np.ndarray], group: np.ndarray) -> str:
+def match_ranks(probs: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Each value replaced by the one of the same rank in the reference's column; ties become their middle. Both (clips,
+    classes)."""
+    out = np.empty(probs.shape)
+    for c in range(probs.shape[1]):
+        ours, theirs = np.sort(probs[:, c]), np.sort(reference[:, c])
+        low, high = (ours.searchsorted(probs[:, c], side) for side in ("left", "right"))
+        out[:, c] = theirs[(low + high - 1) // 2]
+    return out
+
+
+def simplest(nested: Mapping[str, np.ndarray], judge: Judge) -> str:
     """The first, so the simplest, method whose score is within one standard error of the best.
 
-    gains: average precision (clips,) per method, the simplest first. The standard error is that of the paired
-    difference to the best over the same clips, not that of a score: most of a score's error is which clips are hard,
-    which all methods share, and a rule with that error would give up gains that are four errors of the difference.
+    nested: blends (clips, classes) per method, the simplest first. The standard error is that of the paired difference
+    to the best over the same clips, not that of a score: most of a score's error is which clips are hard, which all
+    methods share, and a rule with that error would give up gains that are four errors of the difference.
     Source: L. Breiman et al., "Classification and regression trees", 1984 (the one-standard-error rule).
     """
-    best = max(gains, key=lambda name: float(gains[name].mean()))  # the first of equals
-    lost = np.stack([gains[best] - one for one in gains.values()])
-    error = bootstrap_means(lost, group).std(axis=1)
-    return next(name for name, d, se in zip(gains, lost.mean(axis=1), error, strict=True) if d <= se)
+    if judge.metric.per_clip is not None:  # the mean of differences, not the difference of means: equal clips are equal
+        gains = {name: judge.gains(one) for name, one in nested.items()}
+        best = max(gains, key=lambda name: float(gains[name].mean()))  # the first of equals
+        lost = np.stack([gains[best] - one for one in gains.values()])
+        losses, error = lost.mean(axis=1), bootstrap_means(lost, judge.group).std(axis=1)
+    else:
+        scores = np.array([judge.gain(one) for one in nested.values()])
+        drawn = judge.drawn(list(nested.values()))
+        losses, error = scores.max() - scores, np.nanstd(drawn[scores.argmax()] - drawn, axis=1)
+    return next(name for name, d, se in zip(nested, losses, error, strict=True) if d <= se)
 
 
-def nested_choice(
-    gains: Mapping[str, np.ndarray],
-    probs: Mapping[str, np.ndarray],
-    fold: np.ndarray,
-    judged: np.ndarray,
-    group: np.ndarray,
-) -> np.ndarray:
+def nested_choice(nested: Mapping[str, np.ndarray], fold: np.ndarray, judged: np.ndarray, judge: Judge) -> np.ndarray:
     """(clips, classes) of `simplest` as a method of its own: each fold by the method that the other folds choose.
 
     Not quite blind: the blends that the other folds choose by were fitted to rows of this fold among others.
 
-    gains (clips,) and probs (clips, classes) per method, nested; judged (clips,) bool: the rows that decide.
+    nested: blends (clips, classes) per method; judged (clips,) bool: the rows that decide; judge: of all clips.
     """
-    out = np.zeros_like(next(iter(probs.values())))
+    out = np.zeros_like(next(iter(nested.values())))
+    if judge.metric.within == "class" and judge.metric.fit_thresholds is None:  # see `nested_probs`
+        reference = nested[simplest({name: one[judged] for name, one in nested.items()}, judge.at(judged))]
+        nested = {name: match_ranks(one, reference) for name, one in nested.items()}
     for k in np.unique(fold):
         seen = judged & (fold != k)
-        chosen = simplest({name: one[seen] for name, one in gains.items()}, group[seen])
-        out[fold == k] = probs[chosen][fold == k]
+        chosen = simplest({name: one[seen] for name, one in nested.items()}, judge.at(seen))
+        out[fold == k] = nested[chosen][fold == k]
     return out
 
 

@@ -9,15 +9,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from blending.apply import Blend, apply_blend, read_blend, write_blend
-from blending.bootstrap import Expected, expected_on
+from blending.apply import SCORES_TOO, Blend, Model, apply_blend, read_blend, write_blend
+from blending.bootstrap import Expected, Judge, expected_on
 from blending.candidates import Candidates
-from blending.compare_methods import Comparison, compare, rows_that_decide
+from blending.compare_methods import Comparison, compare, rows_that_decide, usable_models, without_chance
+from blending.methods import AUTO
+from configs.competition import LABEL_SEPARATOR
 from configs.files import lock, new_folder, read_steady, recover
 from configs.forms import read_json, to_json
-from console.errors import UserError
+from console.errors import UserError, list_some
 from folds.assign import fold_hash
-from metrics.map_at_3 import average_precision_at_3
+from metrics.metric import find_metric
 from metrics.scores import scores
 from runs.predictions import Predictions, load_predictions, replace_predictions, save_predictions
 
@@ -53,13 +55,17 @@ def make_ensemble(
     is 0 where verified rows decide and 1 where all do. Raises UserError where too few rows decide, or a model is called
     BLEND.
     """
-    c = candidates
+    c, given = candidates, candidates
     if BLEND in c.names:
         raise UserError(
             f"a model cannot be called {BLEND!r}, as the scores call what is made of all: rename its folder or file"
         )
+    c, left_out = without_chance(c, rows_that_decide(c, decide, unverified_weight)[1])
+    left_out = check_values(c, method) | left_out
     fitted, nested, comparison = compare(c, method, rows_that_decide(c, decide, unverified_weight))
-    models = {name: replace(fitted.models[name], ids=ids) for name, ids in zip(c.names, c.ids, strict=True)}
+    comparison = replace(comparison, left_out=left_out)
+    found = {name: fitted.models.get(name, Model(0.0)) for name in given.names}
+    models = {name: replace(found[name], ids=ids) for name, ids in zip(given.names, given.ids, strict=True)}
     blend = replace(
         fitted,
         models=models,
@@ -68,12 +74,25 @@ def make_ensemble(
         unverified_weight=unverified_weight,
         by_default=by_default,
         classes=c.classes,
-        truth=_truth_hash(c),
+        truth=_truth_hash(given),
     )
     test = apply_blend(blend, dict(zip(c.names, c.test, strict=True)))
-    all_probs = {**dict(zip(c.names, c.oof, strict=True)), BLEND: nested}
-    found = {name: scores(probs, c.truth, c.verified) for name, probs in all_probs.items()}
-    return Ensemble(blend, _predictions(c.fnames, nested), _predictions(c.test_fnames, test), found, comparison)
+    all_probs = {**dict(zip(given.names, given.oof, strict=True)), BLEND: nested}
+    truth = c.label_index if c.task == "single_label" else c.truth
+    score = {name: scores(probs, truth, c.verified, c.metric.name) for name, probs in all_probs.items()}
+    return Ensemble(blend, _predictions(c.fnames, nested), _predictions(c.test_fnames, test), score, comparison)
+
+
+def check_values(candidates: Candidates, method: str) -> dict[str, str]:
+    """Models with values outside 0 to 1, and which methods take them. Raises UserError where `method` does not."""
+    c, usable = candidates, usable_models(candidates)
+    outside = [name for name, one in zip(c.names, usable, strict=True) if not one]
+    if outside and method not in (AUTO, *SCORES_TOO):
+        raise UserError(
+            f"--method {method} needs probabilities, but models have values outside 0 to 1: {list_some(outside)}: "
+            f"leave them out with --runs, or use --method {' or '.join(SCORES_TOO)}"
+        )
+    return dict.fromkeys(outside, f"it has values outside 0 to 1: only {' and '.join(SCORES_TOO)} count it")
 
 
 def is_up_to_date(ensemble: Ensemble, candidates: Candidates) -> bool:
@@ -85,12 +104,12 @@ def same_runs(ensemble: Ensemble, candidates: Candidates) -> bool:
     """Whether the blend was made from exactly these runs and labels, for whatever test clips."""
     ids = dict(zip(candidates.names, candidates.ids, strict=True))
     same = ids == {name: model.ids for name, model in ensemble.blend.models.items()}
-    return same and ensemble.blend.truth == _truth_hash(candidates)
+    return same and ensemble.blend.truth == _truth_hash(candidates) and ensemble.blend.metric == candidates.metric.name
 
 
 def _truth_hash(candidates: Candidates) -> str:
     c = candidates
-    labels = [c.classes[i] for i in c.truth]
+    labels = [LABEL_SEPARATOR.join(c.classes[i] for i in np.flatnonzero(row)) for row in c.truth]
     return fold_hash(pd.DataFrame({"fname": c.fnames, "label": labels, "verified": c.verified, "fold": c.fold}))
 
 
@@ -118,16 +137,17 @@ def _expected(ensemble: Ensemble, candidates: Candidates) -> Expected:
     """What to expect of as many test clips as there are now, as `compare` has it."""
     c, compared = candidates, ensemble.comparison
     judged = c.verified if compared.decide == "verified" else np.ones(len(c.truth), dtype=bool)
-    gains = average_precision_at_3(ensemble.oof.of(c.fnames, "blend, out-of-fold"), c.truth)[judged]
+    probs = ensemble.oof.of(c.fnames, "blend, out-of-fold")[judged]
     method = ensemble.blend.asked or compared.chosen
-    found = expected_on(len(c.test_fnames), gains, compared.methods[method].se)
+    judge = Judge(c.metric, c.truth, c.group).at(judged)
+    found = expected_on(len(c.test_fnames), probs, judge, compared.methods[method].se)
     return replace(found, score=compared.expected.score)
 
 
 def same_options(ensemble: Ensemble, method: str, decide: str, unverified_weight: float | None) -> bool:
     """Whether the blend is what `make_ensemble` would make of these arguments."""
-    asked = replace(ensemble.blend, asked=method, decide=decide, unverified_weight=unverified_weight, by_default=False)
-    return ensemble.blend == asked
+    wished = replace(ensemble.blend, asked=method, decide=decide, unverified_weight=unverified_weight, by_default=False)
+    return ensemble.blend == wished
 
 
 def save_ensemble(
@@ -185,7 +205,8 @@ def _load(folder: Path) -> Ensemble:
         oof, test = load_predictions(folder / "oof.npz"), load_predictions(folder / "test.npz")
     except UserError as error:
         raise UserError(f"{error}: {AGAIN}") from None
-    if lacking := [name for name in (*blend.models, BLEND) if "map3" not in found.get(name, ())]:
+    key = find_metric(blend.metric, blend.task).key
+    if lacking := [name for name in (*blend.models, BLEND) if key not in found.get(name, ())]:
         raise UserError(f"{folder / 'scores.json'}: {lacking[0]} lacks its scores: {AGAIN}")
     if {oof.probs.shape[1], test.probs.shape[1]} != {len(blend.classes)}:
         raise UserError(f"{folder}: damaged (its probabilities are of other classes): {AGAIN}")

@@ -19,8 +19,10 @@ def suspects(candidates: "Candidates", competition: "Competition") -> "pd.DataFr
     import pandas as pd
 
     probs = candidates.oof.mean(axis=0, dtype=np.float64)
-    row = np.flatnonzero(likely_errors(probs, candidates.truth))
-    given, suggested = candidates.truth[row], probs[row].argmax(axis=1)
+    if candidates.task == "multi_label":
+        return several_suspects(probs, candidates, competition)
+    row = np.flatnonzero(likely_errors(probs, candidates.label_index))
+    given, suggested = candidates.label_index[row], probs[row].argmax(axis=1)
     classes, fnames = np.array(candidates.classes), np.array(candidates.fnames)[row]
     path = dict(zip(competition.train["fname"], competition.train["path"], strict=True))
     found = pd.DataFrame(
@@ -36,6 +38,37 @@ def suspects(candidates: "Candidates", competition: "Competition") -> "pd.DataFr
     )
     order = np.argsort(found["p_given"] - found["p_suggested"], kind="stable")
     return found.iloc[order].reset_index(drop=True)
+
+
+def several_suspects(probs: "np.ndarray", candidates: "Candidates", competition: "Competition") -> "pd.DataFrame":
+    """As `suspects`, for several labels per clip: a row for each label that is likely missing or wrong.
+
+    given: the label where it is likely wrong, else ''; suggested: the label where it is likely missing, else ''.
+    p_given and p_suggested: the probability of what the table says of this label (has it or not), and of the
+    opposite. The classes are judged one by one, each as a problem of two classes.
+    """
+    import numpy as np
+    import pandas as pd
+
+    truth, classes = candidates.truth, np.array(candidates.classes)
+    found = [likely_errors(np.stack([1 - p, p], axis=1), t.astype(int)) for p, t in zip(probs.T, truth.T, strict=True)]
+    row, label = np.nonzero(np.stack(found, axis=1))
+    has, p = truth[row, label], probs[row, label]
+    path = dict(zip(competition.train["fname"], competition.train["path"], strict=True))
+    fnames = np.array(candidates.fnames)[row]
+    table = pd.DataFrame(
+        {
+            "fname": fnames,
+            "given": np.where(has, classes[label], ""),
+            "suggested": np.where(has, "", classes[label]),
+            "p_given": np.where(has, p, 1 - p),
+            "p_suggested": np.where(has, 1 - p, p),
+            "verified": candidates.verified[row],
+            "path": [path[fname] for fname in fnames],
+        }
+    )
+    order = np.argsort(table["p_given"] - table["p_suggested"], kind="stable")
+    return table.iloc[order].reset_index(drop=True)
 
 
 def likely_errors(probs: "np.ndarray", given: "np.ndarray") -> "np.ndarray":

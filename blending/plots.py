@@ -11,9 +11,11 @@ from blending.bootstrap import MethodScore
 BLUE, ORANGE, GREY = "#2b6cb0", "#dd6b20", "#a0aec0"
 
 
-def scores_picture(models: dict[str, tuple[float, float]], methods: dict[str, MethodScore], chosen: str) -> Figure:
-    """MAP@3 with 95 % intervals: models (score, standard error) above, methods of `compare` (nested, and fitted as a
-    cross) below."""
+def scores_picture(
+    models: dict[str, tuple[float, float]], methods: dict[str, MethodScore], chosen: str, title: str
+) -> Figure:
+    """The metric, called `title`, with 95 % intervals: models (score, standard error) above, methods of `compare`
+    (nested, and fitted as a cross) below."""
     names = [*models, *methods]
     fig, ax = _figure(8, 0.3 * len(names) + 1.4)
     rows = np.arange(len(names))
@@ -28,13 +30,13 @@ def scores_picture(models: dict[str, tuple[float, float]], methods: dict[str, Me
     ax.set_yticks(rows, [f"{name}  (chosen)" if name == chosen and name in methods else name for name in names])
     ax.invert_yaxis()
     ax.grid(axis="x", color="#e2e8f0")
-    ax.set_xlabel("MAP@3 of the rows that decide, with 95 % interval (models: out-of-fold; methods: nested)")
+    ax.set_xlabel(f"{title} of the rows that decide, with 95 % interval (models: out-of-fold; methods: nested)")
     ax.legend(loc="lower left", frameon=False, fontsize=8)
     return fig
 
 
-def error_correlation_picture(names: Sequence[str], gains: np.ndarray) -> Figure:
-    """Correlation over clips of the models' losses, 1 - average precision. gains (models, clips)."""
+def error_correlation_picture(names: Sequence[str], gains: np.ndarray, what: str) -> Figure:
+    """Correlation of the models' errors. gains (models, values), described by `what`."""
     spread = gains.std(axis=1)
     centred = (gains - gains.mean(axis=1, keepdims=True)) / np.where(spread > 0, spread, 1)[:, None]
     matrix = centred @ centred.T / gains.shape[1]
@@ -45,12 +47,12 @@ def error_correlation_picture(names: Sequence[str], gains: np.ndarray) -> Figure
         ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=8, color="w" if value > 0.6 else "k")
     ax.set_xticks(range(len(names)), names, rotation=45, ha="right")
     ax.set_yticks(range(len(names)), names)
-    fig.colorbar(image, ax=ax, shrink=0.8, label="correlation of 1 - AP@3")
+    fig.colorbar(image, ax=ax, shrink=0.8, label=f"correlation of the {what}")
     return fig
 
 
-def greedy_path_picture(path: Sequence[tuple[str, float]]) -> Figure:
-    """Fitted MAP@3 after each step of the greedy selection, and which model each step took. path: (model, score)."""
+def greedy_path_picture(path: Sequence[tuple[str, float]], title: str) -> Figure:
+    """Fitted score after each step of the greedy selection, and which model each step took. path: (model, score)."""
     names = list(dict.fromkeys(name for name, _ in path))
     fig, (above, below) = _figures(8, 3 + 0.25 * len(names), 2, [3, 0.3 * len(names) + 0.6])
     steps = np.arange(1, len(path) + 1)
@@ -59,7 +61,7 @@ def greedy_path_picture(path: Sequence[tuple[str, float]]) -> Figure:
     best = int(np.argmax(scores))
     above.plot(steps[best], scores[best], "o", color=ORANGE)
     above.set_title(f"best: {scores[best]:.4f} after {steps[best]} steps", fontsize=10)
-    above.set_ylabel("fitted MAP@3")
+    above.set_ylabel(f"fitted {title}")
     below.plot(steps, [names.index(name) for name, _ in path], "s", color=BLUE, markersize=4)
     below.set_yticks(range(len(names)), names)
     below.invert_yaxis()
@@ -89,9 +91,11 @@ def weights_picture(weights: dict[str, float], offsets: dict[str, float]) -> Fig
     return fig
 
 
-def class_scores_picture(classes: Sequence[str], blend: np.ndarray, single: np.ndarray, counts: np.ndarray) -> Figure:
-    """AP@3 per class of the blend (bar) and of the best single model (tick), (classes,) each, the worst first; NaN
-    where no clip has the class."""
+def class_scores_picture(
+    classes: Sequence[str], blend: np.ndarray, single: np.ndarray, counts: np.ndarray, what: str
+) -> Figure:
+    """The score of each class, described by `what`, of the blend (bar) and of the best single model (tick), (classes,)
+    each, the worst first; NaN where no clip has the class."""
     order = np.argsort(np.where(np.isnan(blend), 2, blend), kind="stable")
     fig, ax = _figure(8, 0.2 * len(classes) + 1.2)
     rows = np.arange(len(classes))
@@ -103,7 +107,7 @@ def class_scores_picture(classes: Sequence[str], blend: np.ndarray, single: np.n
     ax.invert_yaxis()
     ax.grid(axis="x", color="#e2e8f0")
     ax.set_axisbelow(True)
-    ax.set_xlabel("AP@3, mean over the class's clips (their number in brackets)")
+    ax.set_xlabel(f"{what} (number of clips in brackets)")
     ax.legend(loc="lower left", fontsize=8)
     return fig
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from blending.apply import FLOOR, Blend, Model, apply_blend, rank_mean, sharpen
+from blending.apply import FLOOR, Blend, Model, apply_blend, quantiles_of, rank_mean, sharpen
 from runs.predictions import geometric
 
 A = np.array([[0.6, 0.3, 0.1], [0.2, 0.5, 0.3]])
@@ -94,3 +94,23 @@ def test_a_pool_of_models_that_know_nothing_is_its_offsets() -> None:
 def test_an_unknown_method_is_refused() -> None:
     with pytest.raises(ValueError, match="nonsense"):
         apply_blend(about("nonsense"), {"a": A, "b": B})
+
+
+def test_ranks_refer_to_the_quantiles_and_no_two_values_become_equal() -> None:
+    values = np.linspace(-3, 5, 401)[:, None]
+    knots = quantiles_of(values).tolist()
+    blend = Blend("rank", {"a": Model(1.0, quantiles=knots)}, task="multi_label", metric="macro_roc_auc")
+    found = apply_blend(blend, {"a": np.array([[-9.0], [-3.0], [1.0], [5.0], [9.0]])})[:, 0]
+    assert found[2] == pytest.approx(0.5)
+    assert (np.diff(found) > 0).all() and found[0] > 0 and found[-1] < 1
+    one = apply_blend(blend, {"a": np.array([[1.0]])})
+    assert one[0, 0] == found[2], "a clip's blend does not depend on the others"
+
+
+def test_several_labels_are_pooled_by_sigmoids() -> None:
+    half = np.array([[0.5, 0.5]])
+    pool = Blend("log_linear", {"a": Model(0.5, class_weights=[0.0, 1.0])}, [np.log(3), 0.0], task="multi_label")
+    assert np.allclose(apply_blend(pool, {"a": half}), [[0.75, 0.5]])
+    moved = Blend("arithmetic", {"a": Model(1.0)}, task="multi_label", thresholds=[0.2, 0.8])
+    assert np.allclose(apply_blend(moved, {"a": np.array([[0.2, 0.8]])}), 0.5)
+    assert np.allclose(apply_blend(moved, {"a": np.array([[0.1, 0.9]])}), [[0.25, 0.75]])

@@ -87,7 +87,7 @@ def test_experiments_are_aligned(runs: Path, competition: Competition) -> None:
     assert c.names == ("a", "b")
     assert c.fnames == tuple(competition.train["fname"])
     assert c.fold.tolist() == [0, 0, 0, 1, 1, 1]
-    assert c.truth.tolist() == [0, 1, 2, 0, 1, 2]
+    assert c.label_index.tolist() == [0, 1, 2, 0, 1, 2]
     assert c.oof.shape == (2, 6, 3) and c.test.shape == (2, 2, 3)
 
 

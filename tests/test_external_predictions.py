@@ -31,7 +31,7 @@ def test_columns_are_put_in_sorted_order(folder: Path) -> None:
     assert c.classes == ("ant", "bat", "cat")
     assert np.allclose(c.oof[0, 0], [0.2, 0.3, 0.5])
     assert np.allclose(c.test[0, 1], [0.8, 0.1, 0.1])
-    assert c.truth.tolist() == [2, 1, 0, 2]
+    assert c.label_index.tolist() == [2, 1, 0, 2]
     assert c.verified.tolist() == [True, False, True, True]
     assert c.fold.tolist() == [0, 1, 0, 1]
     assert len(set(c.group)) == 4
@@ -60,13 +60,29 @@ def test_tables_as_people_save_them(folder: Path) -> None:
     (folder / "sample_submission.csv").write_text("\ufefffname\nx.wav\ny.wav\n")
     (folder / "._one.npz").write_bytes(b"AppleDouble")
     c = candidates_from_predictions(folder)
-    assert (c.names, c.classes, c.truth.tolist()) == (("one", "two"), ("ant", "bat", "caf\u00e9"), [2, 1, 0, 2])
+    assert (c.names, c.classes, c.label_index.tolist()) == (("one", "two"), ("ant", "bat", "caf\u00e9"), [2, 1, 0, 2])
 
 
-def test_another_submission_than_ours_is_refused(folder: Path) -> None:
+def test_a_sample_of_probabilities_gives_the_form_and_must_have_every_class(folder: Path) -> None:
     (folder / "sample_submission.csv").write_text("fname,cat,bat,ant\nx.wav,0,0,0\ny.wav,0,0,0\n")
-    with pytest.raises(UserError, match="expects a number for each of 3 classes"):
+    c = candidates_from_predictions(folder)
+    assert (c.form.kind, c.form.columns) == ("probabilities", ("cat", "bat", "ant"))
+    (folder / "sample_submission.csv").write_text("fname,cat,bat,dog\nx.wav,0,0,0\ny.wav,0,0,0\n")
+    with pytest.raises(UserError, match="has no column for classes of the training clips: ant"):
         candidates_from_predictions(folder)
+
+
+def test_several_labels_are_a_matrix_and_any_scores_are_taken(folder: Path) -> None:
+    rows = (folder / "train.csv").read_text().splitlines()
+    names, folds = [row.split(",")[0] for row in rows[1:]], [row.split(",")[-1] for row in rows[1:]]
+    labels = ['"ant,cat"', "", "bat", '"cat, bat"']
+    lines = [f"{n},{label},{k},one" for n, label, k in zip(names, labels, folds, strict=True)]
+    (folder / "train.csv").write_text("\n".join(["fname,labels,fold,artist", *lines]))
+    np.savez(folder / "one.npz", oof=OOF - 2, test=TEST)
+    c = candidates_from_predictions(folder)
+    assert (c.task, c.metric.name) == ("multi_label", "macro_roc_auc")
+    assert c.truth.astype(int).tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0], [0, 1, 1]]
+    assert c.verified.all() and len(set(c.group)) == 1
 
 
 def test_the_id_changes_with_the_file_and_with_the_tables(folder: Path) -> None:

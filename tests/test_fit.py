@@ -19,7 +19,7 @@ def made_rows(clips: int = 240, classes: int = 5, skill: tuple[float, ...] = (2.
     truth = np.arange(clips) % classes
     logits = rng.normal(size=(len(skill), clips, classes)) + np.array(skill)[:, None, None] * np.eye(classes)[truth]
     stack = np.stack([softmax(one) for one in logits]).astype(np.float32)
-    return FitRows(stack, truth, np.ones(clips), (np.arange(clips) // classes) % 4)
+    return FitRows(stack, np.eye(classes, dtype=bool)[truth], np.ones(clips), (np.arange(clips) // classes) % 4)
 
 
 def blend(about: Blend, rows: FitRows, names: str) -> np.ndarray:
@@ -61,8 +61,8 @@ def test_a_model_of_constant_output_does_no_harm(method: str) -> None:
     rows = made_rows()
     constant = np.full((1, *rows.stack.shape[1:]), 0.2, dtype=np.float32)
     more = FitRows(np.concatenate([rows.stack, constant]), rows.truth, rows.weight, rows.fold)
-    with_it = map_at_3(blend(fit_blend(method, more, "abcd"), more, "abcd"), rows.truth)
-    without = map_at_3(blend(fit_blend(method, rows, "abc"), rows, "abc"), rows.truth)
+    with_it = map_at_3(blend(fit_blend(method, more, "abcd"), more, "abcd"), rows.label)
+    without = map_at_3(blend(fit_blend(method, rows, "abc"), rows, "abc"), rows.label)
     assert with_it > without - 0.02
 
 
@@ -71,7 +71,7 @@ def test_optuna_leaves_equal_weights_where_slsqp_stays() -> None:
     equal = np.full(4, 0.25)
 
     def loss(weights: np.ndarray) -> float:
-        return -map_at_3(arithmetic(rows.stack, weights), rows.truth)
+        return -map_at_3(arithmetic(rows.stack, weights), rows.label)
 
     stuck = minimize(loss, equal, method="SLSQP", bounds=[(0, 1)] * 4)
     assert np.allclose(stuck.x, equal, atol=1e-4)  # the known trap: the gradient of MAP@3 is 0
@@ -85,7 +85,8 @@ def test_temperature_of_probabilities_that_were_sharpened() -> None:
     logits = rng.normal(size=(4000, 3))
     truth = np.array([rng.choice(3, p=p) for p in softmax(logits)])
     # probabilities made with logits x 2 are right again at temperature 2
-    assert fit_temperature(softmax(2 * logits), truth, np.ones(4000)) == pytest.approx(2, rel=0.15)
+    is_true = np.eye(3, dtype=bool)[truth]
+    assert fit_temperature(softmax(2 * logits), is_true, np.ones(4000)) == pytest.approx(2, rel=0.15)
 
 
 def test_offsets_find_a_shift_of_class_shares() -> None:
@@ -94,7 +95,8 @@ def test_offsets_find_a_shift_of_class_shares() -> None:
     shift = np.array([1.0, 0.0, -1.0])
     truth = np.array([rng.choice(3, p=p) for p in softmax(logits + shift)])
     fold = np.arange(6000) % 3
-    weights, offsets, _ = fit_log_linear(softmax(logits)[None], truth, np.ones(6000), fold)
+    pool = fit_log_linear(softmax(logits)[None], np.eye(3, dtype=bool)[truth], np.ones(6000), fold, "single_label")
+    weights, offsets = pool.weights, pool.offsets
     assert weights[0] == pytest.approx(1, abs=0.15)
     assert np.allclose(offsets - offsets.mean(), shift, atol=0.2)
 
@@ -102,12 +104,15 @@ def test_offsets_find_a_shift_of_class_shares() -> None:
 def test_cross_entropy_by_hand() -> None:
     # two clips: the true class has 1/2 and 1/4; with weights 1 and 3 (log 2 + 3 log 4) / 4
     logits = np.log(np.array([[0.5, 0.5], [0.25, 0.75]]))
-    assert cross_entropy(logits, np.array([0, 0]), np.array([1.0, 3.0])) == pytest.approx(7 / 4 * np.log(2))
+    assert cross_entropy(logits, np.array([[True, False]] * 2), np.array([1.0, 3.0])) == pytest.approx(
+        7 / 4 * np.log(2)
+    )
 
 
 def test_rows_of_weight_zero_are_left_out() -> None:
     rows = made_rows()
-    noisy = FitRows(rows.stack, np.where(rows.fold == 0, 0, rows.truth), (rows.fold > 0).astype(float), rows.fold)
+    wrong = np.where((rows.fold == 0)[:, None], np.arange(rows.truth.shape[1]) == 0, rows.truth)
+    noisy = FitRows(rows.stack, wrong, (rows.fold > 0).astype(float), rows.fold)
     assert fit_blend("log_linear", noisy.at(noisy.weight > 0), "abc") == fit_blend(
         "log_linear", rows.at(rows.fold > 0), "abc"
     )
@@ -115,7 +120,7 @@ def test_rows_of_weight_zero_are_left_out() -> None:
 
 def test_a_class_that_no_row_has_does_not_stop_the_stack() -> None:
     rows = made_rows()
-    some = rows.at(rows.truth < 4)
+    some = rows.at(rows.label < 4)
     found = blend(fit_blend("stack", some, "abc"), rows, "abc")
     assert np.isfinite(found).all()
     assert (found.argmax(axis=1) < 4).all()

@@ -169,4 +169,4 @@ def read_or_refused(folder: Path) -> None:
     assert found.oof.shape == (1, len(found.fnames), 3) and found.test.shape == (1, len(found.test_fnames), 3)
     for probs in (found.oof, found.test):
         np.testing.assert_allclose(probs.sum(axis=2), 1, atol=0.011)
-    assert found.fold.dtype == np.int64 and found.fold.min() >= 0 and set(found.truth.tolist()) <= {0, 1, 2}
+    assert found.fold.dtype == np.int64 and found.fold.min() >= 0 and set(found.label_index.tolist()) <= {0, 1, 2}

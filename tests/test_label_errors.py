@@ -96,7 +96,7 @@ def candidates() -> Candidates:
         ids=((), ()),
         classes=CLASSES,
         fnames=("a.wav", "b.wav", "c.wav", "d.wav", "e.wav"),
-        truth=np.array([0, 1, 2, 0, 0]),
+        truth=np.eye(3, dtype=bool)[[0, 1, 2, 0, 0]],
         verified=np.array([False, False, False, True, True]),
         fold=np.zeros(5, int),
         group=np.arange(5),
@@ -119,7 +119,7 @@ def test_the_most_suspicious_comes_first(candidates: Candidates) -> None:
     np.testing.assert_allclose(found["p_suggested"], [0.9, 0.8], rtol=1e-6)
     assert found["verified"].tolist() == [True, False]
     assert found["path"].tolist() == ["sound/d.wav", "sound/a.wav"]
-    alike = replace(candidates, truth=candidates.oof.mean(0).argmax(1))
+    alike = replace(candidates, truth=np.eye(3, dtype=bool)[candidates.oof.mean(0).argmax(1)])
     assert suspects(
         alike, Competition(Path(), CLASSES, train, train, np.zeros((len(train), len(CLASSES)), np.float32))
     ).empty
