@@ -221,7 +221,7 @@ def test_ensemble_and_submit(own_work: Path, demo: Path) -> None:
     assert not imported(blended.stderr, *HEAVY)
     first_words = [line.split()[0] for line in blended.stdout.splitlines() if line]
     assert {"model", "one", "two", "method", "arithmetic", "auto"} <= set(first_words)
-    assert "a little flattered by each of two: its epoch was the one that scored best" in blended.stdout
+    assert "a little too high because of two: their epochs were chosen by these out-of-fold scores" in blended.stdout
     assert (own_work / "ensembles/default/weights.json").exists()
     again = run("ensemble.py", *where(demo, own_work))
     assert again.returncode == 0 and "found" in again.stdout
