@@ -12,7 +12,7 @@ import pandas as pd
 from configs.competition import ColumnNames, CompetitionConfig, SubmissionForm, Task
 from console.errors import UserError, list_some
 from console.output import say, warn
-from input.guesses import LABELS, NAMES
+from input.guesses import LABELS
 from input.labels import (
     NOTHING,
     find_label_separator,
@@ -26,7 +26,7 @@ from input.labels import (
 )
 from input.layout import Layout, find_layout
 from input.names import nfc, respell
-from input.sample import Sample, check_sample, form_without_sample, read_sample
+from input.sample import NAMES, Sample, check_sample, form_without_sample, read_sample
 from input.sound_files import check_files, fill_pattern, list_sounds, locate
 from input.tables import check_names, read_names, read_table
 from input.training_table import find_classes, group_column, read_training_table

@@ -8,7 +8,7 @@ from typing import Any
 from configs.competition import AudioFiles, CompetitionConfig, TableFile
 from configs.description import FILE_NAME, Given, complete, find_description, read_description, ready_descriptions
 from console.errors import UserError, list_some
-from input.guesses import guess
+from input.guess import guess
 from input.names import likely_files
 from input.recognise import recognise
 from input.sound_files import sound_folder

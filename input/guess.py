@@ -1,0 +1,70 @@
+"""What a folder says of itself: every key of competition.yaml that nobody gave, found out from tables and folders."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from configs.competition import TableFile
+from input.guess_sounds import guess_sounds
+from input.guess_tables import guess_columns, guess_details, guess_sample, guess_test, guess_train, tables_of
+from input.guesses import FSDKAGGLE2019, Guesses
+from input.labels import find_label_separator
+from input.sample import NAMES
+
+
+def guess(folder: Path, values: dict[str, Any]) -> Guesses:
+    """Everything that `values` does not say. Raises UserError where the folder shows no training clips."""
+    it = Guesses(folder, values)
+    there = tables_of(folder)
+    guess_sample(it, there)
+    train = guess_train(it, there)
+    if train is not None:
+        guess_columns(it, train)
+        guess_details(it, there, train)
+    guess_test(it, there)
+    guess_sounds(it, train)
+    _guess_task(it, train)
+    return it
+
+
+def _guess_task(it: Guesses, train: pd.DataFrame | None) -> None:
+    """Label separator, task, metric and the form of a submission."""
+    columns: list[str] = []
+    if (sample := it.table("sample_submission")) is not None:
+        columns = list(map(str, it.read(sample).columns))
+        name = next((one for one in (*columns[:1], *columns) if one.lower() in NAMES), columns[0])
+        columns.remove(name)
+    many = len(columns) > 1
+    label = it.value("columns", "label")
+    cells = train[label] if train is not None and label in train else pd.Series([], dtype=object)
+    separator = find_label_separator(cells, columns if many else ())
+    it.top("label_separator", separator, "its parts are labels too" if separator else "a cell is one label")
+    several = separator is not None or it.values.get("label_separator") is not None
+    several |= bool(it.value("columns", "secondary_labels")) or (many and bool(cells.str.strip().eq("").any()))
+    task = it.values.get("task") or it.found.get("task") or ("multi_label" if several else "single_label")
+    it.top("task", task, "cells with several labels or none" if task == "multi_label" else "one label a cell")
+    kind = "probabilities" if many or (sample is None and task == "multi_label") else "top_labels"
+    it.put("submission", "kind", kind, "as the sample submission" if sample else "as usual for the task")
+    _guess_form(it, sample, columns)
+    _guess_metric(it, columns)
+
+
+def _guess_form(it: Guesses, sample: TableFile | None, columns: list[str]) -> None:
+    if it.value("submission", "kind") != "top_labels":
+        return
+    words = it.read(sample)[columns[0]].head(50).str.split() if sample and columns else pd.Series([], dtype=object)
+    counts = set(words.map(len)) - {0}
+    default = 3 if sample is not None and not columns else 1
+    it.put("submission", "top_labels", counts.pop() if len(counts) == 1 else default, "as the sample submission")
+
+
+def _guess_metric(it: Guesses, columns: list[str]) -> None:
+    task = it.values.get("task", it.found.get("task"))
+    if it.value("submission", "kind") == "top_labels":
+        k = it.value("submission", "top_labels") or 1
+        it.top("metric", f"map@{k}" if k > 1 or task == "multi_label" else "accuracy", "as usual for such a submission")
+    elif set(columns) >= FSDKAGGLE2019:
+        it.top("metric", "lwlrap", "the classes are those of FSDKaggle2019")
+    else:
+        it.top("metric", "macro_roc_auc" if task == "multi_label" else "log_loss", "usual for probabilities")
