@@ -95,7 +95,7 @@ def load_competition(
         group_column(cfg),
         pattern,
     )
-    say(summary(layout, competition))
+    say(summary(layout, competition, described_by))
     return competition
 
 
@@ -149,7 +149,7 @@ def _say_unknown(place: Path, secondary: Sequence[tuple[str, ...]], classes: tup
         say(f"{place}: secondary labels that are no class, left out: {list_some(sorted(unknown), 3)}")
 
 
-def summary(layout: Layout, of: Competition) -> str:
+def summary(layout: Layout, of: Competition, described_by: str | None = None) -> str:
     """One line: which competition this is, and what of it is a guess that matters."""
     facts = [
         of.task,
@@ -163,7 +163,8 @@ def summary(layout: Layout, of: Competition) -> str:
     facts += [] if len(of.test) else ["no test set: the result is the cross-validated score"]
     matter = ("task", "metric", "label_separator", "columns.group", "columns.fold")
     guessed = [key for key in matter if key in layout.guesses and _has_value(layout, key)]
-    note = f"; guessed: {', '.join(guessed)} (python -m input.describe {of.folder})" if guessed else ""
+    how = f"{of.folder} --as {described_by}" if described_by else of.folder
+    note = f"; guessed: {', '.join(guessed)} (python -m input.describe {how})" if guessed else ""
     return f"{of.folder}: {layout.source}: {', '.join(facts)}{note}"
 
 

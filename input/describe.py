@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from configs.competition import CompetitionConfig, TableFile
+from configs.competition import TableFile
 from configs.description import FILE_NAME
 from configs.files import write
 from configs.forms import to_json
@@ -56,7 +56,7 @@ def describe(folder: Path, described_by: str | None = None) -> Competition:
 def draft(layout: Layout) -> str:
     """The text of a competition.yaml that says what was understood."""
     lines = [f"# {layout.folder.name}, understood by {layout.source}; what has a comment is a guess"]
-    for key, value in _plain(layout.config).items():
+    for key, value in _plain(layout).items():
         if isinstance(value, dict) and key in ("columns", "audio", "submission"):
             lines.append(f"{key}:")
             lines += [_line(f"  {name}", one, layout.guesses.get(f"{key}.{name}")) for name, one in value.items()]
@@ -71,15 +71,19 @@ def _line(key: str, value: Any, why: str | None) -> str:
     return f"{key}: {text}" + (f"  # {why}" if why else "")
 
 
-def _plain(cfg: CompetitionConfig) -> dict[str, Any]:
-    """The values that say something: tables by their files, lists instead of tuples, no empty ones."""
-    values = to_json(cfg)
+def _plain(layout: Layout) -> dict[str, Any]:
+    """The values that say something: tables by their files, lists instead of tuples, no empty ones. A column that a
+    description turns off stays so: it would be guessed again."""
+    cfg, values = layout.config, to_json(layout.config)
     for key in ("train", "details"):
         values[key] = [_short(table) for table in values[key]]
     for key in ("test", "sample_submission"):
         values[key] = _short(values[key]) if values.get(key) else None
     values["label_separator"] = cfg.label_separator
+    off = [key for key, value in vars(cfg.columns).items() if value is None and f"columns.{key}" not in layout.guesses]
     values["columns"] = {"name": cfg.columns.name, "label": cfg.columns.label} | values["columns"]
+    values["columns"] |= dict.fromkeys(off)
+    values["secondary_weight"] = cfg.secondary_weight
     values["classes"], values["no_label"] = list(cfg.classes), list(cfg.no_label)
     if cfg.columns.secondary_labels is None:
         values.pop("secondary_weight", None)

@@ -9,7 +9,7 @@ from configs.competition import TableFile
 from input.guess_sounds import guess_sounds
 from input.guess_tables import guess_columns, guess_details, guess_sample, guess_test, guess_train, tables_of
 from input.guesses import FSDKAGGLE2019, Guesses
-from input.labels import find_label_separator
+from input.labels import as_list, find_label_separator, split_cell
 from input.sample import NAMES
 
 
@@ -42,21 +42,29 @@ def _guess_task(it: Guesses, train: pd.DataFrame | None) -> None:
     it.top("label_separator", separator, "its parts are labels too" if separator else "a cell is one label")
     several = separator is not None or it.values.get("label_separator") is not None
     several |= bool(it.value("columns", "secondary_labels")) or (many and bool(cells.str.strip().eq("").any()))
+    several |= bool(cells.map(lambda cell: as_list(cell) is not None).any())
     task = it.values.get("task") or it.found.get("task") or ("multi_label" if several else "single_label")
     it.top("task", task, "cells with several labels or none" if task == "multi_label" else "one label a cell")
     kind = "probabilities" if many or (sample is None and task == "multi_label") else "top_labels"
     it.put("submission", "kind", kind, "as the sample submission" if sample else "as usual for the task")
-    _guess_form(it, sample, columns)
+    separator = it.values.get("label_separator", separator)
+    _guess_form(it, sample, columns, {label for cell in set(cells) for label in split_cell(cell, separator)})
     _guess_metric(it, columns)
 
 
-def _guess_form(it: Guesses, sample: TableFile | None, columns: list[str]) -> None:
+def _guess_form(it: Guesses, sample: TableFile | None, columns: list[str], known: set[str]) -> None:
+    """How many labels a clip has in the sample submission, and what joins them. known: the labels of the clips."""
     if it.value("submission", "kind") != "top_labels":
         return
-    words = it.read(sample)[columns[0]].head(50).str.split() if sample and columns else pd.Series([], dtype=object)
-    counts = set(words.map(len)) - {0}
+    cells = it.read(sample)[columns[0]].head(50).tolist() if sample and columns else []
+    separator = it.value("submission", "separator") or find_label_separator(cells, known)
+    if separator is None and not known.issuperset(cell.strip() for cell in cells):
+        separator = " "  # placeholders
+    counts = {len(split_cell(cell, separator)) for cell in cells} - {0}
     default = 3 if sample is not None and not columns else 1
     it.put("submission", "top_labels", counts.pop() if len(counts) == 1 else default, "as the sample submission")
+    if separator is not None:
+        it.put("submission", "separator", separator, "as the sample submission")
 
 
 def _guess_metric(it: Guesses, columns: list[str]) -> None:

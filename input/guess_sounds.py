@@ -8,7 +8,7 @@ import pandas as pd
 from input.guesses import TEST_FOLDERS, TRAIN_FOLDERS, Guesses
 from input.names import is_sound
 from input.sample import NAMES
-from input.sound_files import list_files
+from input.sound_files import fill_pattern, list_files
 
 
 def guess_sounds(it: Guesses, train: pd.DataFrame | None) -> None:
@@ -62,7 +62,7 @@ def _best_pattern(it: Guesses, rows: pd.DataFrame, places: Sequence[str], key: s
     fold, label = it.value("columns", "fold"), it.value("columns", "label")
     most, best = 0, None
     for pattern in _patterns(it.folder, places, key, fold if fold in rows else None, label if label in rows else None):
-        hits = sum((it.folder / pattern.format_map(row)).is_file() for row in some.to_dict("records"))
+        hits = sum((it.folder / file).is_file() for file in fill_pattern(pattern, some))
         if hits > most:
             most, best = hits, pattern
         if most == len(some):

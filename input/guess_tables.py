@@ -56,8 +56,15 @@ def guess_train(it: Guesses, there: Sequence[str]) -> pd.DataFrame | None:
     likely = [name for wanted in TRAIN for name in free if Path(name).name.lower() == wanted]
     likely += [name for name in free if "train" in Path(name).stem.lower()]
     likely += [name for name in free if "test" not in Path(name).stem.lower()]
+    unreadable: list[UserError] = []
     for name in dict.fromkeys(likely):
-        table = it.read({"file": name})
+        try:
+            table = it.read({"file": name})
+        except UserError as error:  # perhaps another file
+            if Path(name).name.lower() in TRAIN:
+                raise
+            unreadable.append(error)
+            continue
         if _name_column(table) and (pick(table, LABELS) or _class_columns(it, table)):
             it.top("train", [{"file": name}], "it has names and labels")
             _guess_noisy(it, name, free)
@@ -66,6 +73,8 @@ def guess_train(it: Guesses, there: Sequence[str]) -> pd.DataFrame | None:
         it.put("audio", "class_folders", place, "a folder of sounds per class")
         it.top("train", [], "the folders are the labels")
         return None
+    if unreadable:
+        raise unreadable[0]
     raise UserError(
         f"{it.folder}: no table of training clips with their labels, and no folder per class: name it in "
         f"competition.yaml: train: FILE, columns: {{name: COLUMN, label: COLUMN}}"
@@ -102,6 +111,8 @@ def _class_columns(it: Guesses, table: pd.DataFrame) -> list[str]:
 
 def guess_columns(it: Guesses, train: pd.DataFrame) -> None:
     name = it.value("columns", "name") or _name_column(train)
+    if {"{", "}"} & set(name or ""):
+        raise UserError(f"{it.folder}: the column of names is {name!r}: rename it: patterns of paths have such braces")
     it.put("columns", "name", name, "a column of file names")
     label = pick(train.drop(columns=[name], errors="ignore"), LABELS)
     if label is None and (classes := _class_columns(it, train)) and not it.given("columns", "label"):
@@ -146,7 +157,7 @@ def guess_details(it: Guesses, there: Sequence[str], train: pd.DataFrame) -> Non
 
 
 def guess_test(it: Guesses, there: Sequence[str]) -> None:
-    if it.table("sample_submission") is not None:
+    if "test" in it.values or it.table("sample_submission") is not None:
         return
     name = it.value("columns", "name")
     for file in there:

@@ -63,16 +63,24 @@ def split_cell(cell: str, separator: str | None) -> Labels:
     A label appears once. separator: None takes the cell as one label.
     """
     cell = cell.strip()
-    if re.fullmatch(r"\[.*\]|\{.*\}", cell, re.DOTALL):
-        try:
-            value = ast.literal_eval(cell)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            value = None
-        if isinstance(value, list | set | tuple):
-            return tuple(dict.fromkeys(str(item).strip() for item in value if str(item).strip()))
+    if (listed := as_list(cell)) is not None:
+        return listed
     parts = [cell] if separator is None else re.split(_pattern(separator), cell)
     bare = (_unquoted(part.strip()) for part in parts)
     return tuple(dict.fromkeys(part for part in bare if part))
+
+
+def as_list(cell: str) -> Labels | None:
+    """The labels of a Python list or set as text; None for other text."""
+    if not re.fullmatch(r"\[.*\]|\{.*\}", cell.strip(), re.DOTALL):
+        return None
+    try:
+        value = ast.literal_eval(cell.strip())
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return None
+    if not isinstance(value, list | set):
+        return None
+    return tuple(dict.fromkeys(str(item).strip() for item in value if str(item).strip()))
 
 
 def _pattern(separator: str) -> str:
@@ -117,7 +125,8 @@ def check_single(place: Path, names: pd.Series, cells: pd.Series, separator: str
 
 def find_label_separator(cells: Iterable[str], classes: Iterable[str] = ()) -> str | None:
     """The separator of cells with several labels: every part of such a cell is a class or appears on its own or in
-    other cells too, so that 'Frying, with oil' stays one label. None where cells hold one label each.
+    other cells too, so that 'Frying, with oil' stays one label. None where cells hold one label each. Where no part is
+    on its own, a blank or slash separates nothing: 'left hand', 'right hand', 'left foot', 'right foot'.
 
     classes: as the sample submission names them; empty where it does not.
     """
@@ -133,6 +142,7 @@ def find_label_separator(cells: Iterable[str], classes: Iterable[str] = ()) -> s
         alone = {nfc(_unquoted(cell)) for cell in bare}
         held = known or alone | {part for part, n in seen.items() if n > 1}
         good = sum(all(nfc(part) in held for part in some) for some in several)
-        if good == len(several) if known else 2 * good > len(several) and set(seen) & alone:
+        on_its_own = set(seen) & alone or (good == len(several) and separator not in "/ ")
+        if good == len(several) if known else 2 * good > len(several) and on_its_own:
             return separator
     return None

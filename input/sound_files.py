@@ -1,10 +1,10 @@
 """The sound file of every clip: found by name, and all that are missing in one error."""
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from string import Formatter
 
 import pandas as pd
 
@@ -16,12 +16,9 @@ from input.zips import is_dropping, is_file
 
 def fill_pattern(pattern: str, table: pd.DataFrame) -> pd.Series:
     """The path of every row: audio/fold{fold}/{name}.wav with the row's values. Raises KeyError of a missing column."""
-    parts = list(Formatter().parse(pattern))
     found = pd.Series("", index=table.index, dtype=object)
-    for text, column, _, _ in parts:
-        found = found + (text or "")
-        if column is not None:
-            found = found + table[column]
+    for i, part in enumerate(re.split(r"\{([^{}]+)\}", pattern)):  # a header may have any other letter: {file.name}
+        found = found + (table[part] if i % 2 else part)
     return found
 
 

@@ -58,7 +58,7 @@ def _read_part(layout: Layout, file: TableFile) -> TrainingTable:
     raw = read_table(path, tuple(one for one in needed if one and one not in optional), file.separator, file.encoding)
     check_names(path, raw[columns.name], cfg.audio.names_with_folder)
     labels = _labels_of(path, raw, cfg)
-    table = raw.rename(columns={columns.name: "fname"}) if columns.name != "fname" else raw
+    table = _named_fname(raw, columns.name)
     keep = [name for name in table if name not in (*OURS, columns.label, columns.verified) and name != columns.weight]
     table = table[["fname", *keep]].copy()
     table["verified"] = _verified(path, raw, file, columns.verified)
@@ -71,6 +71,11 @@ def _read_part(layout: Layout, file: TableFile) -> TrainingTable:
     if columns.secondary_labels:
         secondary = [split_cell(cell, cfg.label_separator) for cell in raw[columns.secondary_labels]]
     return TrainingTable(path, table, labels, secondary)
+
+
+def _named_fname(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """With the column of names as fname, in place of another one of that header."""
+    return table if name == "fname" else table.drop(columns="fname", errors="ignore").rename(columns={name: "fname"})
 
 
 def _labels_of(path: Path, raw: pd.DataFrame, cfg: CompetitionConfig) -> list[Labels]:
@@ -122,7 +127,8 @@ def _numbers(path: Path, raw: pd.DataFrame, column: str | None) -> "pd.Series | 
         return 1.0
     found = pd.to_numeric(raw[column], errors="coerce")
     if strange := sorted(set(raw[column][~found.between(0, 1)])):
-        raise UserError(f"{path}: {column} must be a number from 0 to 1, found {list_some(map(repr, strange))}")
+        line = "in competition.yaml: columns: {weight: null}"
+        raise UserError(f"{path}: {column} must be a number from 0 to 1, found {list_some(map(repr, strange))}; {line}")
     return found.astype(float)
 
 
@@ -208,7 +214,7 @@ def _add_details(table: pd.DataFrame, path: Path, details: TableFile, cfg: Compe
     """Add the columns of another table, joined by name."""
     extra = read_table(path, (cfg.columns.name,), details.separator, details.encoding)
     check_names(path, extra[cfg.columns.name], cfg.audio.names_with_folder)
-    extra = extra.rename(columns={cfg.columns.name: "fname"})
+    extra = _named_fname(extra, cfg.columns.name)
     extra["fname"] = respell(extra["fname"], table["fname"])
     taken = (*table.columns, *OURS, cfg.columns.verified, cfg.columns.label)
     columns = ["fname", *(column for column in extra if column not in taken)]

@@ -49,3 +49,15 @@ def test_a_description_that_is_there_stays(folder: Path, capsys: pytest.CaptureF
     assert describe(folder).metric == "padded_cmap"
     assert (folder / "competition.yaml").read_text() == "metric: padded_cmap\n"
     assert "is there and stays" in capsys.readouterr().out
+
+
+def test_a_draft_keeps_what_a_description_turns_off(folder: Path) -> None:
+    (folder / "train.csv").write_text(
+        "fname,labels,author,fold,secondary_labels\na.wav,Bark,x,0,['Cello']\nb.wav,Bark,x,1,[]\nc.wav,Cello,y,1,[]\n"
+    )
+    (folder / "mine.yaml").write_text("task: multi_label\nsecondary_weight: null\ncolumns: {fold: null, group: null}\n")
+    before = load_competition(folder, described_by="mine.yaml")
+    describe(folder, "mine.yaml")
+    after = load_competition(folder)
+    assert "fold" not in after.train and after.group_column is None and after.train.equals(before.train)
+    assert np.isnan(after.targets[0, 1]), "a secondary label stays out of the loss"

@@ -244,3 +244,86 @@ def test_own_folds_that_leak_a_group(make) -> None:
     assert "clips of one speaker are in several folds: s; in competition.yaml: columns: {fold: null}" in error_of(
         folder
     )
+
+
+@pytest.mark.parametrize("name", ["audio.filename", "file[0]", "file:name", "file!r"])
+def test_a_header_with_any_letters(make, name: str) -> None:
+    found = load_competition(make({"train.csv": f"{name},label\na.wav,x\nb.wav,y\n"}, "audio/a.wav audio/b.wav"))
+    assert found.train["fname"].tolist() == ["a.wav", "b.wav"] and found.train["path"].notna().all()
+
+
+def test_a_header_with_braces(make) -> None:
+    folder = make({"train.csv": "{file},label\na.wav,x\nb.wav,y\n"}, "audio/a.wav audio/b.wav")
+    assert "the column of names is '{file}': rename it" in error_of(folder)
+
+
+def test_a_column_fname_beside_that_of_names(make) -> None:
+    tables = {
+        "train.csv": "fname,filename,label\n1,a.wav,x\n2,b.wav,y\n",
+        "more.csv": "fname,filename,recorder\n8,a.wav,r\n9,b.wav,r\n",
+    }
+    found = load_competition(make(tables, "audio/a.wav audio/b.wav"))
+    assert list(found.train) == ["fname", "label", "verified", "recorder", "path"]
+    assert found.train["fname"].tolist() == ["a.wav", "b.wav"] and found.group_column == "recorder"
+
+
+@pytest.mark.parametrize(
+    ("cells", "labels"),
+    [
+        (['"dog,cat"', '"cat,bird"', '"dog,bird"'], ["cat|dog", "bird|cat", "bird|dog"]),  # never on its own
+        (["\"['dog', 'cat']\"", "['dog']", "[]"], ["cat|dog", "dog", ""]),
+        (
+            ["left hand", "right hand", "left foot", "right foot"],
+            ["left hand", "right hand", "left foot", "right foot"],
+        ),
+        (['"Frying, with oil"', '"Male, talk"', '"Female, talk"'], ["Frying, with oil", "Male, talk", "Female, talk"]),
+    ],
+)
+def test_cells_that_hold_several_labels_and_cells_that_do_not(make, cells: list[str], labels: list[str]) -> None:
+    names = [f"{i}.wav" for i in range(len(cells))]
+    rows = "".join(f"{name},{cell}\n" for name, cell in zip(names, cells, strict=True))
+    found = load_competition(make({"train.csv": f"filename,tags\n{rows}"}, " ".join(f"audio/{name}" for name in names)))
+    assert found.train["label"].tolist() == labels
+
+
+@pytest.mark.parametrize(
+    ("sample", "top_labels", "separator", "metric"),
+    [
+        ("air conditioner", 1, " ", "accuracy"),
+        ('"air conditioner,horn,dog"', 3, ",", "map@3"),
+        ("air conditioner;dog", 2, ";", "map@2"),
+    ],
+)
+def test_a_sample_whose_labels_have_blanks(make, sample: str, top_labels: int, separator: str, metric: str) -> None:
+    tables = {
+        "train.csv": "filename,label\na.wav,air conditioner\nb.wav,horn\nc.wav,dog\n",
+        "sample_submission.csv": f"filename,label\nt.wav,{sample}\n",
+    }
+    found = load_competition(make(tables, "train/a.wav train/b.wav train/c.wav test/t.wav"))
+    assert (found.task, found.metric) == ("single_label", metric)
+    assert (found.form.top_labels, found.form.separator) == (top_labels, separator)
+
+
+def test_other_tables_that_cannot_be_read(make) -> None:
+    tables = {"my_train.csv": "filename,label\na.wav,x\nb.wav,y\n", "a_train.csv": b"n\xe4me\n", "train_0.csv": ""}
+    assert len(load_competition(make(tables, "audio/a.wav audio/b.wav")).train) == 2
+
+
+def test_a_test_table_that_is_turned_off_is_not_read(make) -> None:
+    tables = {"train.csv": "filename,label\na.wav,x\nb.wav,y\n", "test_notes.csv": b"n\xe4me\n"}
+    folder = make(tables, "audio/a.wav audio/b.wav")
+    assert "test_notes.csv: cannot read" in error_of(folder), "it may name the test clips"
+    (folder / "competition.yaml").write_text("test: null\n")
+    assert load_competition(folder).test.empty
+
+
+def test_a_column_of_weights_in_grams(make) -> None:
+    folder = make({"train.csv": "filename,label,weight\na.wav,x,12\nb.wav,y,1\n"}, "audio/a.wav audio/b.wav")
+    assert error_of(folder).endswith("found '12'; in competition.yaml: columns: {weight: null}")
+
+
+def test_how_to_describe_what_as_describes(make, capsys: pytest.CaptureFixture[str]) -> None:
+    tables = {"train.csv": "filename,label\na.wav,x\nb.wav,y\n", "mine.yaml": "metric: map@2\n"}
+    folder = make(tables, "audio/a.wav audio/b.wav")
+    load_competition(folder, described_by="mine.yaml")
+    assert f"(python -m input.describe {folder} --as mine.yaml)" in capsys.readouterr().out
