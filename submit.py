@@ -80,6 +80,8 @@ def submit(
         if source.test.empty:
             remedy = "python ensemble.py prints the cross-validated score"
             raise UserError(f"{paths.input}: the competition has no test clips: nothing to submit: {remedy}")
+        if output.resolve() in {table.resolve() for table in source.tables}:
+            raise UserError(f"{output}: is the competition's own: give another name with --output")
         check_form(source.form, source.classes)
         check_overwritable(output, source.form, set(source.test["fname"]))
     found = find_ensemble(folder)

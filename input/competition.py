@@ -50,6 +50,7 @@ class Competition:
     form: SubmissionForm = field(default_factory=SubmissionForm)
     group_column: str | None = None  # of train: its clips stay in one fold; None: as folds.group_column says
     test_pattern: str = "audio_test/{fname}"  # where the sound of a test clip lies, within the folder
+    tables: tuple[Path, ...] = ()  # the files that all this was read from
 
 
 def load_competition(
@@ -94,6 +95,7 @@ def load_competition(
         form,
         group_column(cfg),
         pattern,
+        layout.tables,
     )
     say(summary(layout, competition, described_by))
     return competition

@@ -46,11 +46,16 @@ class Layout:
         table = self.config.sample_submission or self.config.test
         return table is not None or lists_test_folder(self.folder, self.config)
 
+    @property
+    def tables(self) -> tuple[Path, ...]:
+        """All tables that it names."""
+        cfg = self.config
+        named = [*cfg.train, *(one for one in (cfg.sample_submission, cfg.test) if one is not None), *cfg.details]
+        return tuple(self.folder / table.file for table in named)
+
     def missing(self, sound: bool) -> list[str]:
         """Needed parts that do not exist, relative to the folder."""
-        cfg = self.config
-        tables = [*cfg.train, *(one for one in (cfg.sample_submission, cfg.test) if one is not None), *cfg.details]
-        lost = [table.file for table in tables if not is_file(self.folder / table.file)]
+        lost = [str(table.relative_to(self.folder)) for table in self.tables if not is_file(table)]
         if not sound or (lost and self.source not in ready_descriptions()):  # without its tables, folders are guesses
             return lost
         places = [*self.train_audio, *([self.test_audio] if self.test_audio else [])]

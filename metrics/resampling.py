@@ -1,7 +1,10 @@
 """How far a score is from that of other clips of the same kind: the bootstrap, whole groups drawn."""
 
+from contextlib import suppress
+
 import numpy as np
 
+from console.errors import UserError
 from metrics.metric import Metric
 
 RESAMPLES = 500
@@ -26,7 +29,7 @@ def resampled(metric: Metric, probs: np.ndarray, truth: np.ndarray, times: np.nd
     found = np.full(len(times), np.nan)
     for i, row in enumerate(times):
         drawn = np.repeat(np.arange(len(probs)), row)
-        if truth[drawn].any():
+        with suppress(ValueError, UserError):  # nothing to score, also by one's own metric
             found[i] = metric.score(probs[drawn], truth[drawn])
     return found
 

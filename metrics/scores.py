@@ -1,10 +1,12 @@
 """The scores of a set of predictions, by name."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 import numpy as np
 
 from configs.competition import Task
+from console.errors import UserError
 from metrics.map_at_3 import ranks
 from metrics.metric import find_metric
 
@@ -18,7 +20,7 @@ def accuracy(probs: np.ndarray, truth: np.ndarray) -> float:
 
 def scores(probs: np.ndarray, truth: np.ndarray, verified: np.ndarray, metric: str = "map@3") -> dict[str, float]:
     """The metric by its key, for one label per clip accuracy, and, where some clips are verified and others are not,
-    the metric of those, '<key>_verified', unless none of them has a label.
+    the metric of those, '<key>_verified', unless they cannot be scored, as where none of them has a label.
 
     probs (clips, classes); truth (clips,) class indices for one label per clip, (clips, classes) bool for several;
     verified (clips,) bool. metric: a name for `find_metric`. Raises ValueError as `Metric.score`.
@@ -32,8 +34,9 @@ def scores(probs: np.ndarray, truth: np.ndarray, verified: np.ndarray, metric: s
     found = {chosen.key: chosen.score(probs, matrix)}
     if task == "single_label":
         found["accuracy"] = accuracy(probs, truth)
-    if verified.any() and not verified.all() and matrix[verified].any():
-        found[f"{chosen.key}_verified"] = chosen.score(probs[verified], matrix[verified])
+    if verified.any() and not verified.all():
+        with suppress(ValueError, UserError):  # the score of all clips has raised on a bad shape or a NaN
+            found[f"{chosen.key}_verified"] = chosen.score(probs[verified], matrix[verified])
     return found
 
 

@@ -143,14 +143,25 @@ def write_report(file: Path, ensemble_folder: Path, faults: dict[str, str], n_cl
 def score_by_usage(
     predictions: Predictions, truth: pd.DataFrame, classes: tuple[str, ...], metric: Metric
 ) -> dict[str, float]:
-    """The metric for every usage of `truth` (fname, label, usage), and for 'all'.
+    """The metric for every usage of `truth` (fname, label, usage), and for 'all'; NaN for a usage whose clips cannot be
+    scored, as where none of them has a label.
 
-    label: one, or several joined by LABEL_SEPARATOR. Raises UserError where a scored clip has no prediction.
+    label: one, or several joined by LABEL_SEPARATOR. Raises UserError where a scored clip has no prediction, and where
+    all clips together cannot be scored.
     """
     probs = predictions.of(list(truth["fname"]), "scoring")
     labels = [set(text.split(LABEL_SEPARATOR)) for text in truth["label"]]
     is_true = np.array([[name in row for name in classes] for row in labels])
     usages = sorted(set(truth["usage"]), reverse=True)  # Public before Private
     rows = {usage: (truth["usage"] == usage).to_numpy() for usage in usages}
-    found = {usage: metric.score(probs[row], is_true[row]) for usage, row in rows.items()}
-    return {**found, "all": metric.score(probs, is_true)} if len(found) > 1 else found
+    try:
+        whole = metric.score(probs, is_true)
+    except ValueError as error:
+        raise UserError(f"scoring: the test labels have no {metric.title}: {error}: use another metric") from None
+    found = {}
+    for usage, row in rows.items():
+        try:
+            found[usage] = metric.score(probs[row], is_true[row])
+        except ValueError:
+            found[usage] = float("nan")
+    return {**found, "all": whole} if len(found) > 1 else found

@@ -89,3 +89,11 @@ def test_where_training_clips_stand_in_for_test_clips_they_are_not_called_so(
     assert f"left out of training: {clip.name}" in told and "test clips" not in told
     prepare(cfg, data, paths, [0])
     assert "test clips with a fault" in capsys.readouterr().err
+
+
+def test_a_label_that_is_still_there_in_company_is_not_lost() -> None:
+    """Of several labels: the only clip with just these two is left out, other clips have them."""
+    folds = pd.DataFrame({"fname": ["a", "b", "c", "d"], "label": ["Bark|Meow", "Bark", "Meow|Purr", ""]})
+    assert list(usable_clips(folds, {"a": "empty", "d": "empty"})["fname"]) == ["b", "c"]
+    with pytest.raises(UserError, match="labels without a training clip that can be used: Purr; repair"):
+        usable_clips(folds, {"c": "silent"})

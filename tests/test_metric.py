@@ -374,3 +374,8 @@ def test_scores_of_one_label_by_another_metric() -> None:
     found = scores(PROBS, np.array([1, 1, 0]), np.ones(3, bool), "macro_roc_auc")
     assert list(found) == ["macro_roc_auc", "accuracy"] and found["accuracy"] == pytest.approx(1 / 3)
     assert scores(PROBS, np.array([1, 1, 0]), np.ones(3, bool), "accuracy") == {"accuracy": pytest.approx(1 / 3)}
+
+
+def test_verified_clips_that_have_no_score_are_left_out() -> None:
+    """One clip has no ROC-AUC: it needs a positive and a negative."""
+    assert list(scores(PROBS, TRUTH, np.array([True, False, False]), "macro_roc_auc")) == ["macro_roc_auc"]

@@ -266,3 +266,14 @@ def test_top_labels_and_map_at_3_rank_alike(seed: int) -> None:
     rows = [text.split() for text in top_labels(probs, classes)]
     gain = [1 / (row.index(classes[t]) + 1) if classes[t] in row else 0 for row, t in zip(rows, truth, strict=True)]
     assert map_at_3(probs, truth) == pytest.approx(np.mean(gain))
+
+
+def test_a_usage_without_a_score() -> None:
+    """The only Private clip has no label, the Public ones have; all together they have a ROC-AUC."""
+    predictions = Predictions(("a", "b", "c"), np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.4]], np.float32))
+    usage = ["Public", "Public", "Private"]
+    truth = pd.DataFrame({"fname": ["a", "b", "c"], "label": ["x", "y", ""], "usage": usage})
+    found = score_by_usage(predictions, truth, ("x", "y"), find_metric("macro_roc_auc"))
+    assert found["Public"] == 1 and np.isnan(found["Private"]) and found["all"] == 1
+    with pytest.raises(UserError, match="the test labels have no macro ROC-AUC: a score of 1 clips without any label"):
+        score_by_usage(predictions, truth[2:], ("x", "y"), find_metric("macro_roc_auc"))

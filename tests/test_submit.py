@@ -222,3 +222,13 @@ def allow_missing(run: Path, skip: bool) -> None:
     (run / "config.json").write_text(json.dumps(config))
     manifest["files"]["config.json"] = file_sha256(run / "config.json")
     (run / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_the_competitions_own_tables_are_not_overwritten(paths: Paths) -> None:
+    """A sample of three labels a clip looks like a submission, whatever its file is called."""
+    sample = (paths.input / "sample_submission.csv").rename(paths.input / "sample.csv")
+    (paths.input / "competition.yaml").write_text("sample_submission: sample.csv\nmetric: map@3\n")
+    before = sample.read_bytes()
+    with pytest.raises(UserError, match=r"sample\.csv: is the competition's own: give another name with --output"):
+        submit(paths, "default", sample, None)
+    assert sample.read_bytes() == before

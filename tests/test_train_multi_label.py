@@ -179,3 +179,18 @@ def config_here(folder: Path, loss: str, name: str = "several") -> Config:
     overrides = ["folds.n_folds=2", "folds.group_column=null", "model.width=8", "model.name=resnetish10"]
     overrides += ["train.epochs=1", f"train.loss={loss}", f"name={name}", "features.sample_rate=16000"]
     return load_config(None, [*overrides, "features.f_max=8000", "train.crop_seconds=1.0"])
+
+
+def test_a_fold_that_has_no_score_is_refused_before_features_are_made(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every clip of fold 1 has the label low, none another: no class has a positive and a negative."""
+    of = competition_of(paths.input.parent / "more")
+    fold = np.arange(N_TRAIN) % 2
+    label, targets = of.train["label"].where(fold == 0, "low"), of.targets.copy()
+    targets[fold == 1] = np.array(CLASSES) == "low"
+    of = replace(of, train=of.train.assign(label=label, fold=fold), targets=targets)
+    give(monkeypatch, of)
+    with pytest.raises(UserError, match=r"fold 1: its clips have no macro_roc_auc: .* use fewer folds"):
+        train_folds(config(), [0, 1], paths)
+    assert not paths.features.exists() and not paths.runs.exists()

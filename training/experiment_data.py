@@ -19,6 +19,8 @@ from features.store import Store, open_features
 from folds.assign import fold_hash, load_folds, n_folds_of
 from input.competition import Competition, load_competition, sound_hash, sound_sizes
 from input.corrections import correct, corrections_hash, read_corrections, targets_hash
+from input.labels import split_text
+from metrics.metric import find_metric
 from runs.network_code import check_no_code_inside
 from runs.predictions import warn_of_faults
 from runs.provenance import file_sha256
@@ -112,6 +114,7 @@ def prepare(cfg: Config, data: Data, paths: Paths, folds_to_train: list[int]) ->
         for made in origins:
             check_no_leak(str(cfg.model.weights), made, fold, data)
         check_finetuning_rows(cfg.train, correct(data.folds, data.corrections, fold), fold)
+    check_scorable(data, folds_to_train)
     device = choose_device(cfg.train.device)
     precision = choose_precision(cfg.train.precision, device)
     of = data.competition
@@ -128,6 +131,23 @@ def prepare(cfg: Config, data: Data, paths: Paths, folds_to_train: list[int]) ->
     origin = replace(data.origin, fold_hash=fold_hash(folds), skipped=train.faults, test_faults=test.faults)
     known = (of, folds, data.corrections, data.pseudo, origin, data.test_sizes)
     return Prepared(*known, train, copies, test, device, precision)
+
+
+def check_scorable(data: Data, folds_to_train: list[int]) -> None:
+    """Raises UserError where the metric cannot be computed from the validation clips of a fold, such as a ROC-AUC of
+    clips that all have the same labels."""
+    of = data.competition
+    if is_user_code(of.metric):
+        return
+    for fold in folds_to_train:
+        truth = of.targets[data.folds["fold"].to_numpy() == fold] == 1
+        try:
+            find_metric(of.metric, of.task).score(np.zeros(truth.shape), truth)
+        except ValueError as error:
+            raise UserError(
+                f"fold {fold}: its clips have no {of.metric}: {error}: use fewer folds (folds.n_folds), another "
+                f"folds.seed or another metric"
+            ) from None
 
 
 def check_task(cfg: Config, task: Task) -> None:
@@ -181,6 +201,7 @@ def check_training_clips(store: Store, skip: bool) -> None:
 def usable_clips(folds: pd.DataFrame, faults: dict[str, str]) -> pd.DataFrame:
     """The rows without clips that are left out. Raises UserError where a label loses all of its clips."""
     usable = folds[~folds["fname"].isin(faults)]
-    if lost := sorted(set(folds["label"]) - set(usable["label"])):
+    known, left = ({one for text in set(table["label"]) for one in split_text(text)} for table in (folds, usable))
+    if lost := sorted(known - left):
         raise UserError(f"labels without a training clip that can be used: {list_some(lost)}; repair one clip of each")
     return usable

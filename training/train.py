@@ -156,7 +156,10 @@ def warn_where_prior_is_better(label: str, probs: "np.ndarray", parts: "FoldData
 
     metric, log_loss = find_metric(parts.metric, parts.task), find_metric("log_loss", parts.task)
     truth, prior = parts.truth, np.tile(parts.prior, (len(probs), 1))
-    score, bar = metric.score(probs, truth), metric.score(prior, truth)
+    try:
+        score, bar = metric.score(probs, truth), metric.score(prior, truth)
+    except UserError:  # one's own metric may have no value for clips that all score alike
+        return
     loss, loss_bar = log_loss.score(probs, truth), log_loss.score(prior, truth)
     calibrated = parts.positive_weight is None  # else probabilities are too high by intention
     if not (score > bar if metric.higher_is_better else score < bar) or (loss >= loss_bar and calibrated):
