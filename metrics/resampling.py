@@ -4,7 +4,6 @@ from contextlib import suppress
 
 import numpy as np
 
-from console.errors import UserError
 from metrics.metric import Metric
 
 RESAMPLES = 500
@@ -29,7 +28,7 @@ def resampled(metric: Metric, probs: np.ndarray, truth: np.ndarray, times: np.nd
     found = np.full(len(times), np.nan)
     for i, row in enumerate(times):
         drawn = np.repeat(np.arange(len(probs)), row)
-        with suppress(ValueError, UserError):  # nothing to score, also by one's own metric
+        with suppress(ValueError):  # nothing to score, also by one's own metric
             found[i] = metric.score(probs[drawn], truth[drawn])
     return found
 

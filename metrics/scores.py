@@ -6,7 +6,6 @@ from contextlib import suppress
 import numpy as np
 
 from configs.competition import Task
-from console.errors import UserError
 from metrics.map_at_3 import ranks
 from metrics.metric import find_metric
 
@@ -35,7 +34,7 @@ def scores(probs: np.ndarray, truth: np.ndarray, verified: np.ndarray, metric: s
     if task == "single_label":
         found["accuracy"] = accuracy(probs, truth)
     if verified.any() and not verified.all():
-        with suppress(ValueError, UserError):  # the score of all clips has raised on a bad shape or a NaN
+        with suppress(ValueError):  # the score of all clips has raised on a bad shape or a NaN
             found[f"{chosen.key}_verified"] = chosen.score(probs[verified], matrix[verified])
     return found
 

@@ -292,6 +292,7 @@ def test_cells_that_hold_several_labels_and_cells_that_do_not(make, cells: list[
         ("air conditioner", 1, " ", "accuracy"),
         ('"air conditioner,horn,dog"', 3, ",", "map@3"),
         ("air conditioner;dog", 2, ";", "map@2"),
+        ("some other words", 3, " ", "map@3"),
     ],
 )
 def test_a_sample_whose_labels_have_blanks(make, sample: str, top_labels: int, separator: str, metric: str) -> None:

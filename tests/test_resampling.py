@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from console.errors import UserError
 from metrics.metric import METRICS, Metric, find_metric
 from metrics.resampling import draw_groups, resampled, standard_error, standard_error_of
 
@@ -104,3 +105,14 @@ def test_copies_of_a_clip_do_not_make_the_error_smaller() -> None:
     copies, group = [np.repeat(one, 4, axis=0) for one in (probs, truth)], np.repeat(np.arange(200), 4)
     assert standard_error_of(metric, *copies, group) == pytest.approx(once, rel=1e-6)
     assert standard_error_of(metric, *copies, np.arange(800)) < 0.7 * once
+
+
+def test_a_draw_that_ones_own_metric_refuses_does_not_count() -> None:
+    def score(probs: np.ndarray, truth: np.ndarray) -> float:
+        if truth.all():
+            raise UserError("metric: own:score returns nan: return a finite number")
+        return 1.0
+
+    truth = np.array([[True], [False]])
+    found = resampled(Metric("own:score", "own", "own", score), truth.astype(float), truth, np.array([[2, 0], [1, 1]]))
+    assert np.isnan(found[0]) and found[1] == 1

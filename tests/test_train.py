@@ -276,6 +276,22 @@ def test_what_is_no_better_than_the_class_prior_is_warned_of(
     assert not warns or "the prior has 0.7500 and 0.949: try another train.lr" in err
 
 
+def test_ones_own_metric_need_not_score_the_prior(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the same scores for every clip a correlation is NaN, which is no reason to lose a trained fold."""
+    code = "import numpy as np\n\n\ndef spread(probs, truth):\n    return 1.0 if np.ptp(probs[:, 0]) else np.nan\n"
+    (tmp_path / "prior_metric.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    parts = FoldData(
+        train=np.arange(0), val=np.array([0, 1]), targets=np.float32([[1, 0], [0, 1]]), weights=np.ones(2),
+        verified=np.ones(2, bool), val_fnames=("a", "b"), val_verified=np.ones(2, bool), prior=np.array([0.5, 0.5]),
+        metric="prior_metric:spread",
+    )  # fmt: skip
+    warn_where_prior_is_better("x fold 0", np.array([[0.4, 0.6], [0.6, 0.4]]), parts)
+    assert capsys.readouterr().err == ""
+
+
 def test_a_learning_rate_of_100_is_warned_of(own: Paths, capsys: pytest.CaptureFixture[str]) -> None:
     train_folds(config(train={"lr": 100.0}), [0], own)
     assert "warning: new fold 0: no better than the class prior" in capsys.readouterr().err

@@ -139,10 +139,11 @@ def check_scorable(data: Data, folds_to_train: list[int]) -> None:
     of = data.competition
     if is_user_code(of.metric):
         return
+    metric = find_metric(of.metric, of.task)
     for fold in folds_to_train:
         truth = of.targets[data.folds["fold"].to_numpy() == fold] == 1
         try:
-            find_metric(of.metric, of.task).score(np.zeros(truth.shape), truth)
+            metric.score(np.zeros(truth.shape), truth)
         except ValueError as error:
             raise UserError(
                 f"fold {fold}: its clips have no {of.metric}: {error}: use fewer folds (folds.n_folds), another "
