@@ -65,7 +65,9 @@ def guess_train(it: Guesses, there: Sequence[str]) -> pd.DataFrame | None:
                 raise
             unreadable.append(error)
             continue
-        if _name_column(table) and (pick(table, LABELS) or _class_columns(it, table)):
+        if (_name_column(table) or _stem_column(it.folder, table)) and (
+            pick(table, LABELS) or _class_columns(it, table)
+        ):
             it.top("train", [{"file": name}], "it has names and labels")
             _guess_noisy(it, name, free)
             return table
@@ -103,6 +105,15 @@ def _name_column(table: pd.DataFrame) -> str | None:
     return pick(table[sounds], NAMES) or (sounds[0] if sounds else pick(table, NAMES))
 
 
+def _stem_column(folder: Path, table: pd.DataFrame) -> str | None:
+    """The column of names without extension, under any header: most of its values are sounds in a folder."""
+    places = (folder, *(one for one in sorted(folder.iterdir()) if one.is_dir()))
+    there = {Path(one).stem for place in places for one in list_files(place) if is_sound(one)}
+    return next(
+        (str(c) for c in table if len(table) and table[c].is_unique and table[c].isin(there).mean() > 0.5), None
+    )
+
+
 def _class_columns(it: Guesses, table: pd.DataFrame) -> list[str]:
     """The columns of 0 and 1, one per class, where there are several."""
     found = [str(c) for c in table if len(table) and table[c].str.strip().isin(["0", "1", "0.0", "1.0"]).all()]
@@ -110,7 +121,7 @@ def _class_columns(it: Guesses, table: pd.DataFrame) -> list[str]:
 
 
 def guess_columns(it: Guesses, train: pd.DataFrame) -> None:
-    name = it.value("columns", "name") or _name_column(train)
+    name = it.value("columns", "name") or _name_column(train) or _stem_column(it.folder, train)
     if {"{", "}"} & set(name or ""):
         raise UserError(f"{it.folder}: the column of names is {name!r}: rename it: patterns of paths have such braces")
     it.put("columns", "name", name, "a column of file names")

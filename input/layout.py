@@ -15,6 +15,7 @@ from input.sound_files import sound_folder
 from input.zips import is_file, unpack_zips
 
 NO_DESCRIPTION = Given({}, {}, Path(FILE_NAME))
+NO_DESCRIPTION_SOURCE = "its files"
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,9 @@ def _remedy(layout: Layout) -> str:
             "FSDKaggle2018.meta/, FSDKaggle2018.audio_train/, FSDKaggle2018.audio_test/; another competition: "
             "python -m input.describe DIR"
         )
-    return f"understood by {layout.source}: complete the download, or describe it: python -m input.describe DIR"
+    if layout.source in (*ready_descriptions(), NO_DESCRIPTION_SOURCE):
+        return f"understood by {layout.source}: complete the download, or describe it: python -m input.describe DIR"
+    return f"described by {layout.source}: correct the name there (train, audio, ...), or complete the download"
 
 
 def understand(folder: Path, described_by: str | None = None) -> Layout:
@@ -137,7 +140,7 @@ def _given(folder: Path, described_by: str | None) -> tuple[Given, str]:
         return read_description(folder / FILE_NAME), FILE_NAME
     if (name := recognise(folder)) is not None:
         return read_description(ready_descriptions()[name]), name
-    return NO_DESCRIPTION, "its files"
+    return NO_DESCRIPTION, NO_DESCRIPTION_SOURCE
 
 
 def _lacks_train(folder: Path, given: Given) -> bool:

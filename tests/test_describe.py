@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from console.errors import UserError
 from input.competition import load_competition
 from input.describe import describe
 from input.layout import find_layout
@@ -61,3 +62,22 @@ def test_a_draft_keeps_what_a_description_turns_off(folder: Path) -> None:
     after = load_competition(folder)
     assert "fold" not in after.train and after.group_column is None and after.train.equals(before.train)
     assert np.isnan(after.targets[0, 1]), "a secondary label stays out of the loss"
+
+
+def test_names_without_extension_under_any_header_are_found_by_their_files(folder: Path) -> None:
+    """Two folders of sounds beside a table are no classes."""
+    (folder / "train").rename(folder / "recordings")
+    (folder / "test").rename(folder / "evaluation")
+    (folder / "train.csv").write_text('clip_no,labels\na,Bark\nb,"Cello,Bark"\nc,Cello\n')
+    (folder / "sample_submission.csv").write_text("clip_no,Bark,Cello\nt,0,0\n")
+    cfg = find_layout(folder).config
+    assert [one.file for one in cfg.train] == ["train.csv"] and cfg.columns.name == "clip_no"
+    assert cfg.audio.train == "recordings/{clip_no}.wav" and cfg.audio.class_folders is None
+
+
+def test_a_wrong_name_in_a_description_is_said_to_be_wrong_there(folder: Path) -> None:
+    (folder / "competition.yaml").write_text("train: trian.csv\n")
+    with pytest.raises(
+        UserError, match=r"missing trian\.csv.*; described by competition\.yaml: correct the name there"
+    ):
+        find_layout(folder)
