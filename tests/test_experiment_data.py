@@ -97,3 +97,13 @@ def test_a_label_that_is_still_there_in_company_is_not_lost() -> None:
     assert list(usable_clips(folds, {"a": "empty", "d": "empty"})["fname"]) == ["b", "c"]
     with pytest.raises(UserError, match="labels without a training clip that can be used: Purr; repair"):
         usable_clips(folds, {"c": "silent"})
+
+
+def test_an_unknown_metric_is_refused_before_features_are_made(tmp_path: Path) -> None:
+    make_demo(tmp_path / "input", train_per_class=2, test_per_class=1)
+    (tmp_path / "input" / "competition.yaml").write_text("metric: lwrlap\n")
+    cfg = load_config(Path("configs/demo_vggish.yaml"), ["folds.n_folds=2"])
+    paths = Paths(tmp_path / "input", tmp_path / "work")
+    with pytest.raises(UserError, match="metric 'lwrlap': no such metric: did you mean 'lwlrap'"):
+        prepare(cfg, load_data(cfg, [0], paths), paths, [0])
+    assert not (tmp_path / "work" / "features").exists()

@@ -292,6 +292,18 @@ def test_ones_own_metric_need_not_score_the_prior(
     assert capsys.readouterr().err == ""
 
 
+def test_a_better_score_with_a_worse_log_loss_is_not_called_no_better(capsys: pytest.CaptureFixture[str]) -> None:
+    """As above: MAP@3 1 against 0.75, log loss -log(0.34) = 1.079 against 0.949."""
+    parts = FoldData(
+        train=np.arange(0), val=np.array([2, 0]), targets=np.float32([[0, 1, 0], [0, 0, 0], [1, 0, 0]]),
+        weights=np.ones(3), verified=np.ones(3, bool), val_fnames=("a", "b"), val_verified=np.ones(2, bool),
+        prior=np.array([0.5, 0.3, 0.2]),
+    )  # fmt: skip
+    warn_where_prior_is_better("x fold 0", np.array([[0.34, 0.33, 0.33], [0.33, 0.34, 0.33]]), parts)
+    err = capsys.readouterr().err
+    assert "log loss 1.079 is no better than the class prior's 0.949, though out-of-fold MAP@3 1.0000 is better" in err
+
+
 def test_a_learning_rate_of_100_is_warned_of(own: Paths, capsys: pytest.CaptureFixture[str]) -> None:
     train_folds(config(train={"lr": 100.0}), [0], own)
     assert "warning: new fold 0: no better than the class prior" in capsys.readouterr().err

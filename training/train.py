@@ -162,7 +162,13 @@ def warn_where_prior_is_better(label: str, probs: "np.ndarray", parts: "FoldData
         return
     loss, loss_bar = log_loss.score(probs, truth), log_loss.score(prior, truth)
     calibrated = parts.positive_weight is None  # else probabilities are too high by intention
-    if not (score > bar if metric.higher_is_better else score < bar) or (loss >= loss_bar and calibrated):
+    ranked = score > bar if metric.higher_is_better else score < bar
+    if ranked and loss >= loss_bar and calibrated:
+        warn(
+            f"{label}: log loss {loss:.3f} is no better than the class prior's {loss_bar:.3f}, though out-of-fold "
+            f"{metric.title} {score:.4f} is better than its {bar:.4f}: try more train.epochs or another train.lr"
+        )
+    elif not ranked:
         warn(
             f"{label}: no better than the class prior: out-of-fold {metric.title} {score:.4f} and log loss {loss:.3f}, "
             f"the prior has {bar:.4f} and {loss_bar:.3f}: try another train.lr (a lower one, as a rule) or more "
