@@ -65,7 +65,8 @@ def finished_runs(folder: Path, names: Sequence[str], competition: Competition) 
         if reason:
             warn(f"left out: {reason}")
     if not whole:
-        raise UserError(f"{folder}: no experiment with all its folds finished: python train_fold.py --fold 0..4")
+        last = max((run.manifest.n_folds for runs, _ in experiments for run in runs), default=5) - 1
+        raise UserError(f"{folder}: no experiment with all its folds finished: python train_fold.py --fold 0..{last}")
     _check_comparable(whole, competition)
     return whole
 
@@ -85,8 +86,9 @@ def _experiment(folder: Path) -> tuple[list[Run], str]:
     if lacking := sorted(set(range(n_folds)) - {run.fold for run in runs}):
         begun = [k for k in lacking if (folder / f"fold{k}.partial").exists()]
         more = f" ({list_some(begun)} begun)" if begun else ""
-        fact = f"{folder}: folds {', '.join(map(str, lacking))} of {n_folds} are not finished{more}"
-        return runs, f"{fact}: train them, or name others with --runs"
+        one = "fold {} is" if len(lacking) == 1 else "folds {} are"
+        fact = f"{folder}: {one.format(', '.join(map(str, lacking)))} not finished, of 0..{n_folds - 1}{more}"
+        return runs, f"{fact}: train what is missing, or name others with --runs"
     return runs, "" if runs else f"{folder}: no fold is finished"
 
 

@@ -264,3 +264,15 @@ def test_predicted_clips_bring_their_own_faults(runs: Path, heard: Competition, 
     found = candidates_of(runs, [], new)
     assert found.test_faults == {"t2.wav": "silent", "new.wav": "truncated"}
     assert asked.clips == [("a", ["new.wav"]), ("b", ["new.wav"])]
+
+
+def test_the_folds_still_to_train_are_named(runs: Path, competition: Competition) -> None:
+    """By their numbers, and with a command that this number of folds allows."""
+    for name in ("a", "b"):
+        shutil.rmtree(runs / name / "fold1")
+    with pytest.raises(UserError, match=r"a: fold 1 is not finished, of 0\.\.1: train what"):
+        finished_runs(runs, ["a"], competition)
+    with pytest.raises(
+        UserError, match=r"no experiment with all its folds finished: python train_fold\.py --fold 0\.\.1$"
+    ):
+        finished_runs(runs, [], competition)

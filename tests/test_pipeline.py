@@ -349,8 +349,8 @@ def test_an_unfinished_experiment_is_left_out_or_refused(own_work: Path, demo: P
     (own_work / "runs/two/fold1").rename(own_work / "runs/two/fold1.partial")
     said = run("submit.py", *where(demo, own_work))
     assert said.returncode == 0 and "the mean of one -> " in said.stdout
-    assert "two: folds 1 of 2 are not finished" in said.stderr
-    assert "two: folds 1 of 2 are not finished" in refused("ensemble.py", *where(demo, own_work), "--runs", "two")
+    assert "two: fold 1 is not finished, of 0..1" in said.stderr
+    assert "two: fold 1 is not finished, of 0..1" in refused("ensemble.py", *where(demo, own_work), "--runs", "two")
 
 
 def test_differing_folds_are_refused(own_work: Path, demo: Path) -> None:

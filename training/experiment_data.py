@@ -102,8 +102,9 @@ def read_pseudo(cfg: Config, folds_to_train: list[int], data: Data, paths: Paths
 def prepare(cfg: Config, data: Data, paths: Paths, folds_to_train: list[int]) -> Prepared:
     """Device, precision and features, which the first call makes.
 
-    Raises UserError on bad input, and before it makes features: on a metric, a device, a precision, a network or a second
-    stage that is not possible, and on weights to start from that have learned from clips that a fold is scored on.
+    Raises UserError on bad input, and before it makes features: on a metric, a device, a precision, a network or a
+    second stage that is not possible, and on weights to start from that have learned from clips that one of the folds
+    is scored on.
     """
     from models.build import build_model
     from models.device import choose_device, choose_precision
