@@ -166,7 +166,8 @@ def warn_where_prior_is_better(label: str, probs: "np.ndarray", parts: "FoldData
     if ranked and loss >= loss_bar and calibrated:
         warn(
             f"{label}: log loss {loss:.3f} is no better than the class prior's {loss_bar:.3f}, though out-of-fold "
-            f"{metric.title} {score:.4f} is better than its {bar:.4f}: try more train.epochs or another train.lr"
+            f"{metric.title} {score:.4f} is better than its {bar:.4f}: "
+            "try another train.lr (a lower one, as a rule) or more train.epochs"
         )
     elif not ranked:
         warn(
