@@ -381,7 +381,8 @@ def test_the_sample_submission_is_not_overwritten(own_work: Path, demo: Path) ->
     sample = demo / "sample_submission.csv"
     before = sample.read_bytes()
     assert "--output" in refused("submit.py", *where(demo, own_work), "--output", sample)
-    assert "not a submission" in refused("submit.py", *where(demo, own_work), "--output", demo / "train.csv")
+    assert "competition's own" in refused("submit.py", *where(demo, own_work), "--output", demo / "train.csv")
+    assert "not a submission" in refused("submit.py", *where(demo, own_work), "--output", demo / "test_labels.csv")
     assert sample.read_bytes() == before
 
 
