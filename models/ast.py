@@ -71,10 +71,7 @@ class AST(nn.Module):
         x = self.patch_embed(x)
         grid = self.pos_embed[:, 2:].transpose(1, 2).unflatten(2, (BANDS, STEPS))
         x = x + resized(resized(grid, 3, x.shape[3]), 2, x.shape[2])
-        tokens = torch.cat((self.cls_token, self.dist_token), dim=1) + self.pos_embed[:, :2]
-        x = torch.cat((tokens.expand(len(x), -1, -1), x.flatten(2).transpose(1, 2)), dim=1)
-        x = self.norm(self.blocks(x))
-        return self.head(self.dropout(x[:, :2].mean(1)))
+        return logits_of(self, x, self.pos_embed[:, :2])
 
 
 class PaSST(nn.Module):
@@ -116,10 +113,16 @@ class PaSST(nn.Module):
         spare = PASST_STEPS - x.shape[3]
         start = int(torch.randint(spare + 1, ())) if self.training and spare > 0 else 0
         x = x + resized(self.time_new_pos_embed, 3, x.shape[3], start) + self.freq_new_pos_embed
-        tokens = torch.cat((self.cls_token, self.dist_token), dim=1) + self.new_pos_embed
-        x = torch.cat((tokens.expand(len(x), -1, -1), x.flatten(2).transpose(1, 2)), dim=1)
-        x = self.norm(self.blocks(x))
-        return self.head(self.dropout(x[:, :2].mean(1)))
+        return logits_of(self, x, self.new_pos_embed)
+
+
+def logits_of(network: AST | PaSST, x: Tensor, positions: Tensor) -> Tensor:
+    """(batch, n_classes) from patches (batch, dim, bands, steps) with their positions added: the mean of the two tokens
+    before them, whose own positions are (1, 2, dim)."""
+    tokens = torch.cat((network.cls_token, network.dist_token), dim=1) + positions
+    x = torch.cat((tokens.expand(len(x), -1, -1), x.flatten(2).transpose(1, 2)), dim=1)
+    x = network.norm(network.blocks(x))
+    return network.head(network.dropout(x[:, :2].mean(1)))
 
 
 def resized(table: Tensor, axis: int, size: int, start: int | None = None) -> Tensor:
