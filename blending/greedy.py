@@ -103,7 +103,13 @@ def _open_pairs(
 def greedy_weights(stack: np.ndarray, truth: np.ndarray, weight: np.ndarray, steps: int = 50) -> np.ndarray:
     """Weights (models,) that sum to 1: the best prefix of `greedy_path`, the shortest of equals."""
     path, scores = greedy_path(stack, truth, weight, steps)
-    return np.bincount(path[: int(np.argmax(scores)) + 1], minlength=len(stack)) / (int(np.argmax(scores)) + 1)
+    return best_prefix(path, scores, len(stack))
+
+
+def best_prefix(path: list[int], scores: list[float], n_models: int) -> np.ndarray:
+    """Weights (models,) that sum to 1: the share of each model in the best prefix of a path, the shortest of equals."""
+    length = int(np.argmax(scores)) + 1
+    return np.asarray(np.bincount(path[:length], minlength=n_models) / length)
 
 
 def bagged_greedy_weights(

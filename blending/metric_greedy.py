@@ -5,6 +5,7 @@ Source: R. Caruana et al., "Ensemble selection from libraries of models", ICML 2
 
 import numpy as np
 
+from blending.greedy import best_prefix
 from metrics.metric import Metric
 from metrics.resampling import resampled
 
@@ -47,8 +48,7 @@ def bagged_metric_weights(
         members = np.sort(rng.permutation(n_models)[: max(2, -(-n_models // 2))])
         rows = np.sort(rng.integers(n_clips, size=n_clips))
         path, scores = metric_greedy_path(metric, stack[members][:, rows], truth[rows], weight[rows], steps)
-        best = int(np.argmax(scores)) + 1
-        total[members] += np.bincount(path[:best], minlength=len(members)) / best
+        total[members] += best_prefix(path, scores, len(members))
     return total / bags
 
 
