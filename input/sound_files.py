@@ -3,7 +3,7 @@
 import os
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -56,6 +56,26 @@ def list_files(folder: Path) -> set[str]:
 def list_sounds(folder: Path) -> list[str]:
     """The sound files of a folder, sorted."""
     return sorted(name for name in list_files(folder) if is_sound(name))
+
+
+def sounds_under(paths: Iterable[str | Path]) -> list[str]:
+    """The files among the paths, and the sound files of the folders and of their inner folders, sorted; each once.
+
+    Raises UserError where a path does not exist, or a folder holds no sound.
+    """
+    found: dict[str, None] = {}
+    for path in map(Path, paths):
+        if path.is_dir():
+            inner = [Path(at) for at, _, _ in os.walk(path)]
+            sounds = sorted(str(folder / name) for folder in inner for name in list_sounds(folder))
+            if not sounds:
+                raise UserError(f"{path}: no sound files in this folder")
+        elif not path.exists():
+            raise UserError(f"{path}: does not exist")
+        else:
+            sounds = [str(path)]
+        found |= dict.fromkeys(sounds)
+    return list(found)
 
 
 def check_files(folder: Path, parts: Sequence[tuple[pd.Series, pd.Series]], skip: bool, unpack_fault: str = "") -> None:

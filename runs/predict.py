@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -9,9 +10,11 @@ import numpy as np
 import pandas as pd
 import torch
 
+from configs.schema import FeatureConfig
 from console.errors import UserError
 from console.output import progress, say
 from features.batches import Batches
+from features.sections import Sections, cut
 from features.store import Store, open_features
 from models.device import choose_precision, memory_kept
 from models.inference import predict_finite
@@ -22,26 +25,31 @@ from runs.run_folder import Trained, read_trained
 
 
 def predict_test(
-    folders: Sequence[Path], clips: pd.DataFrame, features: Path, keep: Path | None = None
+    folders: Sequence[Path],
+    clips: pd.DataFrame,
+    features: Path,
+    keep: Path | None = None,
+    sections: Sections | None = None,
 ) -> list[Predictions]:
     """Each run folder's probabilities of test clips (fname, path), from its weights and the sound.
 
     The runs are shared out among the GPUs, or take turns on the CPU; the log-mel is made once per feature setting, in
     the folder `features`. keep: a folder where the probabilities of a run for this sound are kept, and found again.
-    Raises UserError where a run folder is damaged, or a file of `keep`.
+    sections: a row for each of these parts of the clips instead; then nothing is trimmed or kept. Raises UserError
+    where a run folder is damaged, or a file of `keep`.
     """
     runs = [read_trained(folder) for folder in folders]
     own = {run.config.model.name: code for run in runs if (code := network_code(run))}
     for name, code in own.items():
         say(f"network of your own, {name}: {', '.join(map(str, code.values()))}")
-    stores = {run.config.features: open_features(run.config.features, clips, features) for run in runs}
+    stores = {run.config.features: _open(run.config.features, clips, features, sections) for run in runs}
     free: SimpleQueue[torch.device] = SimpleQueue()
     for device in prediction_devices():
         free.put(device)
 
     def predict(run: Trained) -> Predictions:
         store = stores[run.config.features]
-        kept = cached_predictions(keep, run.id, store.key) if keep else None
+        kept = cached_predictions(keep, run.id, store.key) if keep and sections is None else None
         if kept and kept.exists():
             advance(1)
             try:
@@ -50,7 +58,7 @@ def predict_test(
                 raise UserError(f"{error}: delete this file, it will be made again") from None
         device = free.get()
         try:
-            found = Predictions(tuple(clips["fname"]), predict_store(run, store, device))
+            found = Predictions(store.fnames, predict_store(run, store, device))
         finally:
             free.put(device)
         if kept:
@@ -61,6 +69,12 @@ def predict_test(
 
     with memory_kept(), ThreadPoolExecutor(free.qsize()) as pool, progress("predicting", len(runs), "runs") as advance:
         return list(pool.map(predict, runs))
+
+
+def _open(cfg: FeatureConfig, clips: pd.DataFrame, folder: Path, sections: Sections | None) -> Store:
+    if sections is None:
+        return open_features(cfg, clips, folder)
+    return cut(open_features(replace(cfg, trim_db=None), clips, folder), sections)
 
 
 def predict_store(run: Trained, store: Store, device: torch.device) -> np.ndarray:
