@@ -12,7 +12,7 @@ import submit
 from console.errors import UserError
 from console.options import as_path, expand_home
 
-COMMANDS = ("train_fold", "tune", "ensemble", "submit", "find_label_errors")
+COMMANDS = ("train_fold", "tune", "ensemble", "submit", "predict", "find_label_errors")
 COMMANDS += ("submission.bundle", "submission.push", "submission.kernel_predict")
 COMMANDS += ("input.demo", "input.download", "ablation.run", "benchmarks.run")
 
