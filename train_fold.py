@@ -5,7 +5,7 @@ from configs.schema import Config
 from console.command_line import run_command
 from console.errors import UserError, list_some
 from console.options import command_parser, share
-from training.parallel import train_at_once
+from training.parallel import number_of_jobs, train_at_once
 
 EXAMPLES = """examples:
   python train_fold.py --fold 0..4
@@ -19,7 +19,10 @@ def main() -> None:
     share(parser, "config")
     parser.add_argument("--only", metavar="NAMES", help="of a file with several experiments these: a or a,b")
     share(parser, "input", "as", "work", force="train again what is finished or was begun")
-    share(parser, "overrides", jobs="so many folds at once, each with its share of the cores: faster on a CPU")
+    parser.add_argument(
+        "--jobs", metavar="N", default="auto", help="folds at once (auto: one per GPU, on a CPU one per core)"
+    )
+    share(parser, "overrides")
     args = parser.parse_intermixed_args()
 
     from configs.load import load_configs
@@ -31,16 +34,18 @@ def main() -> None:
     experiments = load_configs(args.config or DEFAULT_CONFIG, args.overrides)
     experiments = experiments if args.only is None else chosen(experiments, args.only)
     parse_folds(args.fold, None)
-    if args.jobs < 1:
-        raise UserError(f"--jobs {args.jobs}: must be at least 1")
     with muted():  # training reads it again and reports it
         competition = load_competition(args.input, sound=False, described_by=args.described_by)
     folds = [folds_of(args.fold, cfg.folds, competition) for cfg in experiments]
-    if args.jobs > 1 and sum(map(len, folds)) > 1:
-        train_at_once(experiments, folds, args)
+    paths, plan = Paths(args.input, args.work, args.described_by), list(zip(experiments, folds, strict=True))
+    finished = [paths.run(cfg.name, fold).exists() and not args.force for cfg, some in plan for fold in some]
+    n_folds = finished.count(False)
+    jobs = number_of_jobs(args.jobs, experiments, n_folds)
+    if min(jobs, n_folds) > 1:
+        train_at_once(experiments, folds, args, jobs)
         return
-    for cfg, some in zip(experiments, folds, strict=True):
-        train_folds(cfg, some, Paths(args.input, args.work, args.described_by), args.force)
+    for cfg, some in plan:
+        train_folds(cfg, some, paths, args.force)
 
 
 def chosen(experiments: list[Config], names: str) -> list[Config]:

@@ -55,7 +55,11 @@ def main() -> None:
         "--pruner", choices=PRUNERS, default=PRUNERS[0], help="how to stop bad trials early (%(default)s)"
     )
     parser.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="processes with one thread each (1, with all threads)"
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes with one thread each, and a GPU each (1, with all threads)",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the search (%(default)s)")
     parser.add_argument("--report", action="store_true", help="only write the report of the trials so far")
@@ -100,6 +104,7 @@ def make_plan(args: argparse.Namespace) -> "tuple[Plan, str]":
 
 def tune(plan: "Plan", name: str, paths: Paths, workers: int = 1) -> None:
     """Run the missing trials, then report. Raises UserError on bad input, and if the study has another plan or data."""
+    from models.device import visible_cards
     from training.experiment_data import load_data, prepare
     from tuning.study import finished, open_study, outside_of_space, search
 
@@ -117,9 +122,9 @@ def tune(plan: "Plan", name: str, paths: Paths, workers: int = 1) -> None:
         if workers == 1:
             search(folder, study, plan, Training(data, paths, plan.folds))
         else:
-            with worker_processes(workers, "does trials") as pool:  # an exception in one ends the others
+            with worker_processes(workers, "does trials", cards=visible_cards()) as pool:
                 for job in as_completed([pool.submit(work, plan, data, paths, name) for _ in range(workers)]):
-                    job.result()
+                    job.result()  # an exception in one ends the others
         if (done := len(finished(study))) < plan.trials:
             say(f"{done} of {plan.trials} trials finished: the process that ends last writes the report")
             return

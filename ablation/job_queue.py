@@ -73,12 +73,15 @@ def to_do(trials: list[Trial]) -> list[Trial]:
 
 
 def run_all(trials: list[Trial], workers: int) -> list[str]:
-    """Make these runs, several at once, with one thread each. Returns 'run: reason' of each that failed."""
+    """Make these runs, several at once, with one thread and, where there are any, one GPU each. Returns 'run: reason' of
+    each that failed."""
+    from models.device import visible_cards
+
     waiting, running = {trial.id: trial for trial in trials}, dict[Future[str], Trial]()
     failed: dict[Id, str] = {}
     started = time.monotonic()
     while waiting:
-        with worker_processes(workers, "runs the ablation") as pool:
+        with worker_processes(workers, "runs the ablation", cards=visible_cards()) as pool:
             broken = False
             while (waiting or running) and not broken:
                 for trial in _ready(waiting, running.values(), failed, workers - len(running)):

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -17,12 +17,15 @@ from console.errors import UserError
 from console.output import READER_LEFT, say
 
 SIGNALS = {signal.SIGINT, signal.SIGTERM}
+DEALT = 4096  # cards in the deck: a worker that is replaced takes the next; a pipe holds as much
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @contextmanager
-def worker_processes(n: int, what: str, threads: int = 1) -> Iterator[Executor]:
+def worker_processes(n: int, what: str, threads: int = 1, cards: Sequence[str] = ()) -> Iterator[Executor]:
     """An executor with n processes of that many threads. what: what each process does, for error messages.
+
+    cards: GPUs as CUDA_VISIBLE_DEVICES names them, dealt out in turn: each process sees one. Empty: all see all.
 
     Lines that a worker prints are printed here by `say`, never mixed. Ctrl-C and SIGTERM raise KeyboardInterrupt here,
     and any exception here ends the workers at once. They also end when this process is killed. Raises UserError if a
@@ -32,10 +35,12 @@ def worker_processes(n: int, what: str, threads: int = 1) -> Iterator[Executor]:
 
     warnings.filterwarnings("ignore", module=r"joblib\.externals")  # that pgrep is missing, or a worker was replaced
     (lines, out), (alive, parent) = Pipe(duplex=False), Pipe(duplex=False)
+    (deck, dealer) = Pipe(duplex=False)
+    os.write(dealer.fileno(), bytes(i % len(cards) for i in range(DEALT if cards else 0)))
     unread = threading.Event()
     reader = threading.Thread(target=_print_lines, args=(lines, parent, unread), daemon=True)
     environment = dict.fromkeys(THREADS, str(max(1, threads)))
-    pool = ProcessPoolExecutor(n, initializer=_prepare_worker, initargs=(alive, out), env=environment)
+    pool = ProcessPoolExecutor(n, initializer=_prepare_worker, initargs=(alive, out, deck, cards), env=environment)
     resource_tracker.ensure_running()  # Python 3.11 unblocks the signals that are blocked below when it starts
     with _sigterm_interrupts():
         try:
@@ -51,6 +56,8 @@ def worker_processes(n: int, what: str, threads: int = 1) -> Iterator[Executor]:
                     "because it was out of memory: run the same command to continue"
                 ) from None
         finally:
+            dealer.close()
+            deck.close()
             parent.close()  # ends the workers; kill_workers=True prints a traceback if calls wait (loky 3.6)
             pool.shutdown()
             out.close()
@@ -59,8 +66,12 @@ def worker_processes(n: int, what: str, threads: int = 1) -> Iterator[Executor]:
         sys.exit(READER_LEFT)
 
 
-def _prepare_worker(alive: Connection, out: Connection) -> None:
-    """Run first in a worker. Its output goes to the parent through a pipe, where no progress bar is shown."""
+def _prepare_worker(alive: Connection, out: Connection, deck: Connection, cards: Sequence[str]) -> None:
+    """Run first in a worker. Its output goes to the parent through a pipe, where no progress bar is shown.
+
+    deck: holds the numbers of `cards` in turn, a byte each, for as many workers as there may ever be."""
+    if cards:  # before CUDA starts in this process
+        os.environ["CUDA_VISIBLE_DEVICES"] = cards[os.read(deck.fileno(), 1)[0]]
     threading.Thread(target=_end_with_parent, args=(alive,), daemon=True).start()
     os.dup2(out.fileno(), 1)
     out.close()

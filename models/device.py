@@ -1,6 +1,7 @@
 """The device and precision of a network, and faster reuse of memory on a CPU."""
 
 import ctypes
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -39,6 +40,16 @@ def choose_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("train.device=cuda, but PyTorch finds no GPU: use train.device=auto")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def visible_cards() -> list[str]:
+    """The GPUs that PyTorch sees, each as CUDA_VISIBLE_DEVICES names it: a number, a GPU's UUID or a part of one (MIG).
+
+    A list that the environment has narrowed already is kept to.
+    """
+    count = torch.cuda.device_count()
+    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return (named or [str(i) for i in range(count)])[:count]
 
 
 def choose_precision(name: str, device: torch.device) -> str:

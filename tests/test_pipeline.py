@@ -212,7 +212,9 @@ def test_folds_side_by_side_stop_and_go_on(work: Path, demo: Path, tmp_path: Pat
 def test_folds_side_by_side_tell_a_fault_once(demo: Path, tmp_path: Path) -> None:
     words = ["train_fold.py", "--fold", "0..1", *MANY_JOBS, *where(demo, tmp_path), *ONE]
     assert "no network 'none'" in refused(*words, "model.name=none")
-    assert "--jobs 0: must be at least 1" in refused("train_fold.py", "--fold", 0, "--jobs", 0, *where(demo, tmp_path))
+    assert "--jobs 0: expected auto or a number from 1 on" in refused(
+        "train_fold.py", "--fold", 0, "--jobs", 0, *where(demo, tmp_path)
+    )
 
 
 def test_ensemble_and_submit(own_work: Path, demo: Path) -> None:

@@ -162,3 +162,14 @@ def test_workers_need_no_standard_streams(closed: str) -> None:
     done = speak(1, closed, PYTHONIOENCODING="utf-8")
     assert done.returncode == 0 and done.stderr == b""
     assert done.stdout == (b"" if ">&-" in closed.split() else "Gänse\nGänse\n".encode())
+
+
+def card() -> str | None:
+    time.sleep(0.3)  # the other worker gets the next call
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def test_each_worker_sees_a_gpu_of_its_own() -> None:
+    with worker_processes(2, "looks", cards=["3", "MIG-1a"]) as pool:
+        seen = [job.result() for job in [pool.submit(card) for _ in range(6)]]
+    assert set(seen) == {"3", "MIG-1a"}

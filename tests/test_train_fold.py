@@ -10,7 +10,7 @@ import pytest
 from configs.schema import Config, PseudoConfig
 from console.errors import UserError
 from train_fold import chosen
-from training.parallel import train_at_once
+from training.parallel import automatic_jobs, number_of_jobs, train_at_once
 
 
 def test_experiments_are_chosen_by_name_in_the_order_that_was_asked() -> None:
@@ -34,11 +34,60 @@ def test_an_experiment_that_learns_from_others_waits_for_all_their_folds(monkeyp
     monkeypatch.setattr("training.train.say_all_folds", lambda cfg, some, *_: told.append((cfg.name, some)))
     monkeypatch.setattr("training.parallel._train", train)
     monkeypatch.setattr("training.parallel.worker_processes", lambda n, *_: ThreadPoolExecutor(n))
+    monkeypatch.setattr("models.device.visible_cards", list)
     monkeypatch.setattr("training.experiment_data.load_data", lambda cfg, folds, paths: seen.append(len(ended)))
     monkeypatch.setattr("training.experiment_data.prepare", lambda *_: None)
     several = [Config(name="a"), Config(name="b"), Config(name="c", pseudo=PseudoConfig(("a", "b")))]
-    args = argparse.Namespace(input=Path("i"), work=Path("none"), jobs=2, described_by=None, force=False)
-    train_at_once(several, [[0, 1]] * 3, args)
+    args = argparse.Namespace(input=Path("i"), work=Path("none"), described_by=None, force=False)
+    train_at_once(several, [[0, 1]] * 3, args, 2)
     assert seen[2] == 4 and {name for name, _ in ended[:4]} == {"a", "b"}
     assert sorted(ended[4:]) == [("c", "0"), ("c", "1")]
     assert told == [(name, [0, 1]) for name in ("a", "b", "c")]
+
+
+def test_the_number_of_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU a core each, as far as the memory reaches; none where the user has shared out the cores."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr("os.sysconf", lambda name: {"SC_PAGE_SIZE": 4096, "SC_AVPHYS_PAGES": 3 << 20}[name])  # 12 GB
+    some = [Config()]
+    assert (automatic_jobs(some, 5), automatic_jobs(some, 2)) == (3, 2)
+    assert (number_of_jobs("auto", some, 5), number_of_jobs("auto", some, 1), number_of_jobs("7", some, 1)) == (3, 1, 7)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert automatic_jobs(some, 5) == 1
+    for text in ("0", "-1", "many", ""):
+        with pytest.raises(UserError, match=f"--jobs {text}: expected auto or a number from 1 on"):
+            number_of_jobs(text, some, 2)
+
+
+def test_a_fold_per_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    from configs.schema import TrainConfig
+
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert (automatic_jobs([Config()], 5), automatic_jobs([Config()], 1)) == (2, 1)
+    assert automatic_jobs([Config(train=TrainConfig(device="cpu"))], 5) == 1
+
+
+@pytest.mark.parametrize(
+    ("narrowed", "count", "cards"),
+    [
+        (None, 0, []),
+        (None, 2, ["0", "1"]),
+        ("1,3", 2, ["1", "3"]),
+        ("GPU-8f6, MIG-1a", 2, ["GPU-8f6", "MIG-1a"]),
+        ("0,1,-1,2", 2, ["0", "1"]),  # CUDA reads no further than an invalid one
+        ("", 0, []),
+    ],
+)
+def test_cards_are_named_as_the_environment_has_them(
+    monkeypatch: pytest.MonkeyPatch, narrowed: str | None, count: int, cards: list[str]
+) -> None:
+    from models.device import visible_cards
+
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if narrowed is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", narrowed)
+    assert visible_cards() == cards

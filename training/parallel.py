@@ -13,19 +13,48 @@ from console.command_line import run_command
 from console.errors import UserError, list_some
 from console.output import READER_LEFT
 
+MEMORY = 4 << 30  # bytes
 Experiments = list[tuple[Config, list[int]]]  # each with its folds
 
 
-def train_at_once(experiments: list[Config], folds: list[list[int]], args: argparse.Namespace) -> None:
-    """Each fold in a process of its own, args.jobs of them at a time. Raises UserError that lists those that failed.
+def number_of_jobs(text: str, experiments: list[Config], n_folds: int) -> int:
+    """What --jobs asks for: a number or 'auto'. Raises UserError on anything else."""
+    if text == "auto":
+        return automatic_jobs(experiments, n_folds) if n_folds > 1 else 1
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"--jobs {text}: expected auto or a number from 1 on")
+    return int(text)
 
-    Small networks gain little from a second thread, much from a second process. Input is checked and features are made
+
+def automatic_jobs(experiments: list[Config], n_folds: int) -> int:
+    """How many of so many folds to train at once: one per GPU, or on a CPU one per core.
+
+    Small networks gain little from a second thread, much from a second process. Where OMP_NUM_THREADS is set, the
+    cores are shared out already: one. On a CPU each needs about MEMORY bytes.
+    """
+    from models.device import visible_cards
+
+    if any(cfg.train.device != "cpu" for cfg in experiments) and (cards := visible_cards()):
+        return min(len(cards), n_folds)
+    if "OMP_NUM_THREADS" in os.environ:
+        return 1
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(len(os.sched_getaffinity(0)), n_folds, free // MEMORY))
+
+
+def train_at_once(experiments: list[Config], folds: list[list[int]], args: argparse.Namespace, n: int) -> None:
+    """Each fold in a process of its own, n at a time, on a GPU each where there are GPUs. Raises UserError that lists
+    those that failed.
+
+    Input is checked and features are made
     here, so that a fault is reported once, and before training; an experiment that learns from others waits for them.
     """
+    from models.device import visible_cards
     from training.experiment_data import Data, load_data, prepare
     from training.train import say_all_folds
 
-    paths, threads = Paths(args.input, args.work, args.described_by), len(os.sched_getaffinity(0)) // args.jobs
+    paths, threads = Paths(args.input, args.work, args.described_by), len(os.sched_getaffinity(0)) // n
+    cards = visible_cards()
     loaded: list[Data] = []
     failed: list[str] = []
     for side_by_side in _in_turn(list(zip(experiments, folds, strict=True))):
@@ -34,7 +63,7 @@ def train_at_once(experiments: list[Config], folds: list[list[int]], args: argpa
             if not all(paths.run(cfg.name, fold).exists() for fold in wanted) or args.force:
                 prepare(cfg, loaded[-1], paths, wanted)
         calls = [(cfg, fold) for cfg, wanted in side_by_side for fold in wanted]
-        with worker_processes(min(args.jobs, len(calls)), "trains a fold", threads) as pool:
+        with worker_processes(min(n, len(calls)), "trains a fold", threads, cards) as pool:
             jobs = {pool.submit(_train, *call, paths, args.force): call for call in calls}
             for job in as_completed(jobs):
                 job.result()  # raises at once what ends them all
