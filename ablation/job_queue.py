@@ -73,7 +73,7 @@ def to_do(trials: list[Trial]) -> list[Trial]:
 
 
 def run_all(trials: list[Trial], workers: int) -> list[str]:
-    """Make these runs, several at once, with one thread and, where there are any, one GPU each. Returns 'run: reason' of
+    """Make these runs, several at once, with one thread and, where there are any, a GPU each. Returns 'run: reason' of
     each that failed."""
     from models.device import visible_cards
 
