@@ -7,7 +7,6 @@ from typing import Literal
 
 Task = Literal["single_label", "multi_label"]
 LABEL_SEPARATOR = "|"  # joins the labels of a clip in our own tables; no class may contain it
-SINGLE_LABEL_METRIC = re.compile(r"accuracy|top@\d+")  # means nothing where a clip has several labels
 
 
 @dataclass(frozen=True)
@@ -101,8 +100,6 @@ class CompetitionConfig:
             _require(
                 re.fullmatch(r"([^{}]|\{[^{}]+\})+", pattern) is not None, "audio", f"has a stray brace: {pattern}"
             )
-        if self.task == "multi_label" and SINGLE_LABEL_METRIC.fullmatch(self.metric or ""):
-            _require(False, "metric", f"{self.metric} is for one label per clip: set task: single_label, or another")
 
 
 def _require(condition: bool, key: str, fact: str) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.competition import CompetitionConfig
+from configs.metric_names import check_metric
 from console.errors import UserError, list_some
 from console.options import expand_home
 
@@ -45,12 +46,18 @@ def read_description(path: Path) -> Given:
 
 def complete(given: Given, found: dict[str, Any]) -> CompetitionConfig:
     """The description, with what was found out where nothing is given. A section given in part is completed."""
-    from configs.strict_yaml import build
+    from configs.strict_yaml import build, place_of
 
     merged = dict(found)
     for key, value in given.values.items():
         merged[key] = found.get(key, {}) | value if isinstance(value, dict) and _is_section(key) else value
-    return build(CompetitionConfig, merged, given.places, given.path, USUAL_NAMES)
+    built = build(CompetitionConfig, merged, given.places, given.path, USUAL_NAMES)
+    if built.metric is not None:
+        try:
+            check_metric(built.metric, built.task)
+        except UserError as error:
+            raise UserError(f"{place_of(('metric',), given.places, given.path)}: {error}") from None
+    return built
 
 
 def ready_descriptions() -> dict[str, Path]:

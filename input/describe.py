@@ -4,7 +4,10 @@ The draft has a comment at each guess. A competition.yaml that is there stays.
 """
 
 from collections import Counter
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -15,9 +18,9 @@ from configs.description import FILE_NAME
 from configs.files import write
 from configs.forms import to_json
 from console.command_line import run_command
-from console.errors import list_some
+from console.errors import UserError, list_some
 from console.options import as_path, command_parser, share
-from console.output import say
+from console.output import say, warn
 from input.competition import Competition, load_competition
 from input.labels import label_matrix
 from input.layout import Layout, find_layout
@@ -50,7 +53,25 @@ def describe(folder: Path, described_by: str | None = None) -> Competition:
     found = load_competition(folder, skip_missing=True, described_by=described_by)
     for line in facts(found):
         say(line)
+    check_trainable(found)
     return found
+
+
+def check_trainable(of: Competition) -> None:
+    """What training checks before its work. Raises UserError on a metric of one's own that cannot be used; warns of
+    what the settings of an experiment can mend, as folds without a score."""
+    from configs.schema import FoldConfig
+    from folds.assign import load_folds
+    from folds.scorable import check_scorable
+    from metrics.metric import find_metric
+
+    find_metric(of.metric, of.task)
+    try:
+        with TemporaryDirectory() as scratch, redirect_stdout(StringIO()):
+            folds = load_folds(FoldConfig(), of, Path(scratch))
+        check_scorable(of, folds, sorted(set(folds["fold"])))
+    except UserError as error:
+        warn(f"training with the default folds would stop: {error}")
 
 
 def draft(layout: Layout) -> str:

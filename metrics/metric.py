@@ -1,7 +1,5 @@
 """The metrics by name: how a competition's score is computed from probabilities and true labels."""
 
-import difflib
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from configs.competition import Task
+from configs.metric_names import AT_K, check_metric
 from configs.user_code import faults_in_one_line, is_user_code, load_callable
 from console.errors import UserError
 from metrics.average_precision import (
@@ -72,17 +71,9 @@ def find_metric(name: str, task: Task | None = None) -> Metric:
     """
     if is_user_code(name):
         return _own_metric(name)
-    known = [one for one in (*METRICS, *_at_k(name)) if one.name == name]
-    if not known:
-        near = difflib.get_close_matches(name.lower(), LIKELY, n=1, cutoff=0.5)
-        hint = f"did you mean {LIKELY[near[0]]!r}? " if near else ""
-        raise UserError(f"metric {name!r}: no such metric: {hint}use one of {NAMES}, or your own my_file:function")
-    suitable = [one for one in known if task is None or task in one.tasks]
-    if not suitable:
-        several = "one label per clip, but clips have several" if task == "multi_label" else "several labels per clip"
-        fit = ", ".join(dict.fromkeys(one.name for one in METRICS if task in one.tasks))
-        raise UserError(f"metric {name!r}: is for {several}: use one of map@K, {fit}")
-    return suitable[0]
+    check_metric(name, task)
+    suitable = (one for one in (*METRICS, *_at_k(name)) if one.name == name and (task is None or task in one.tasks))
+    return next(suitable)
 
 
 def _mean(per_clip: PerClip) -> Score:
@@ -91,7 +82,7 @@ def _mean(per_clip: PerClip) -> Score:
 
 def _at_k(name: str) -> list[Metric]:
     """The metric named map@5, top@5 or the like."""
-    if not (match := re.fullmatch(r"(map|top)@([1-9][0-9]{0,3})", name)):
+    if not (match := AT_K.fullmatch(name)):
         return []
     kind, k = match[1], int(match[2])
     if kind == "map":
@@ -192,24 +183,3 @@ METRICS = (
         within="all",
     ),
 )
-NAMES = ", ".join(dict.fromkeys(["map@K", "top@K", *(one.name for one in METRICS)]))
-LIKELY = {one.name: one.name for one in METRICS} | {  # what people call them -> name
-    "map": "map@3",
-    "mapk": "map@3",
-    "map@3": "map@3",
-    "top": "top@5",
-    "topk": "top@5",
-    "top@5": "top@5",
-    "auc": "macro_roc_auc",
-    "roc_auc": "macro_roc_auc",
-    "acc": "accuracy",
-    "lrap": "lwlrap",
-    "average_precision": "macro_average_precision",
-    "macro_ap": "macro_average_precision",
-    "micro_ap": "micro_average_precision",
-    "cmap": "padded_cmap",
-    "f1": "macro_f1",
-    "bce": "log_loss",
-    "binary_cross_entropy": "log_loss",
-    "cross_entropy": "log_loss",
-}

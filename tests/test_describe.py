@@ -81,3 +81,20 @@ def test_a_wrong_name_in_a_description_is_said_to_be_wrong_there(folder: Path) -
         UserError, match=r"missing trian\.csv.*; described by competition\.yaml: correct the name there"
     ):
         find_layout(folder)
+
+
+@pytest.mark.parametrize("metric", ["macro_rocauc", "accuracy", "no_such_file:score"])
+def test_a_metric_that_training_refuses_is_refused(folder: Path, metric: str) -> None:
+    (folder / "competition.yaml").write_text(f"metric: {metric}\n")
+    with pytest.raises(UserError, match=r"metric.*" + metric.partition(":")[0]):
+        describe(folder)
+
+
+def test_folds_that_training_refuses_are_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Three clips of two authors in five folds; then folds of the table's own with a class in one of them alone."""
+    describe(folder)
+    assert "folds would stop: folds.n_folds: 2 groups of clips cannot fill 5 folds" in capsys.readouterr().err
+    (folder / "train.csv").write_text("fname,labels,fold\na.wav,Bark,0\nb.wav,Bark,0\nc.wav,Cello,1\n")
+    (folder / "competition.yaml").write_text("task: multi_label\nmetric: macro_roc_auc\n")
+    describe(folder)
+    assert "folds would stop: fold 0: its clips have no macro_roc_auc" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 from sklearn import metrics as sk
 
 from configs.competition import Task
+from configs.metric_names import LIKELY, NAMES, SINGLE_LABEL
 from console.errors import UserError
 from metrics.metric import METRICS, Metric, find_metric
 from metrics.scores import oof_columns, scores
@@ -379,3 +380,10 @@ def test_scores_of_one_label_by_another_metric() -> None:
 def test_verified_clips_that_have_no_score_are_left_out() -> None:
     """One clip has no ROC-AUC: it needs a positive and a negative."""
     assert list(scores(PROBS, TRUTH, np.array([True, False, False]), "macro_roc_auc")) == ["macro_roc_auc"]
+
+
+def test_every_metric_is_known_by_name_before_any_is_computed() -> None:
+    assert set(NAMES) == {one.name for one in METRICS} and set(LIKELY.values()) <= {*NAMES, "map@3", "top@5"}
+    for name in NAMES:
+        suits = {task for one in METRICS if one.name == name for task in one.tasks}
+        assert ("multi_label" not in suits) == bool(SINGLE_LABEL.fullmatch(name)) and "single_label" in suits

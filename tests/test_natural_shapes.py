@@ -195,7 +195,9 @@ def test_a_description_goes_before_every_guess(make) -> None:
         ("columns: {filename: a}\n", "did you mean 'columns.name'?"),
         ("train: {file: train.csv, weight: 2}\n", "weight must be between 0 and 1"),
         ("train: ../other.csv\n", "leaves the folder"),
-        ("task: multi_label\nmetric: accuracy\n", "metric accuracy is for one label per clip"),
+        ("task: multi_label\nmetric: accuracy\n", "competition.yaml:2: metric 'accuracy': is for one label per clip"),
+        ("metric: top@5\n", "competition.yaml:1: metric 'top@5': is for one label per clip, but clips have several"),
+        ("task: multi_label\nmetric: macro_rocauc\n", "yaml:2: metric 'macro_rocauc': no such metric: did you mean"),
         (
             "classes: [Bark, Cello, Meow, Gong]\n",
             "classes without a training clip: Gong; in competition.yaml: classes: [...]",

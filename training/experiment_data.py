@@ -17,10 +17,10 @@ from console.errors import UserError, list_faults, list_some
 from console.output import say, warn
 from features.store import Store, open_features
 from folds.assign import fold_hash, load_folds, n_folds_of
+from folds.scorable import check_scorable
 from input.competition import Competition, load_competition, sound_hash, sound_sizes
 from input.corrections import correct, corrections_hash, read_corrections, targets_hash
 from input.labels import split_text
-from metrics.metric import find_metric
 from runs.network_code import check_no_code_inside
 from runs.predictions import warn_of_faults
 from runs.provenance import file_sha256
@@ -115,7 +115,7 @@ def prepare(cfg: Config, data: Data, paths: Paths, folds_to_train: list[int]) ->
         for made in origins:
             check_no_leak(str(cfg.model.weights), made, fold, data)
         check_finetuning_rows(cfg.train, correct(data.folds, data.corrections, fold), fold)
-    check_scorable(data, folds_to_train)
+    check_scorable(data.competition, data.folds, folds_to_train)
     device = choose_device(cfg.train.device)
     precision = choose_precision(cfg.train.precision, device)
     of = data.competition
@@ -132,24 +132,6 @@ def prepare(cfg: Config, data: Data, paths: Paths, folds_to_train: list[int]) ->
     origin = replace(data.origin, fold_hash=fold_hash(folds), skipped=train.faults, test_faults=test.faults)
     known = (of, folds, data.corrections, data.pseudo, origin, data.test_sizes)
     return Prepared(*known, train, copies, test, device, precision)
-
-
-def check_scorable(data: Data, folds_to_train: list[int]) -> None:
-    """Raises UserError where the metric cannot be computed from the validation clips of a fold, such as a ROC-AUC of
-    clips that all have the same labels."""
-    of = data.competition
-    if is_user_code(of.metric):
-        return
-    metric = find_metric(of.metric, of.task)
-    for fold in folds_to_train:
-        truth = of.targets[data.folds["fold"].to_numpy() == fold] == 1
-        try:
-            metric.score(np.zeros(truth.shape), truth)
-        except ValueError as error:
-            raise UserError(
-                f"fold {fold}: its clips have no {of.metric}: {error}: use fewer folds (folds.n_folds), another "
-                f"folds.seed or another metric"
-            ) from None
 
 
 def check_task(cfg: Config, task: Task) -> None:
