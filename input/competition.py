@@ -28,7 +28,7 @@ from input.layout import Layout, find_layout
 from input.names import nfc, respell
 from input.sample import NAMES, Sample, check_sample, form_without_sample, read_sample
 from input.sound_files import check_files, fill_pattern, list_sounds, locate
-from input.tables import check_names, read_names, read_table
+from input.tables import check_names, no_column, read_names, read_table
 from input.training_table import find_classes, group_column, read_training_table
 
 __all__ = ["Competition", "label_matrix", "load_competition", "one_hot", "read_names", "read_sample", "read_table"]
@@ -128,7 +128,8 @@ def _test_table(layout: Layout, sample: Sample | None) -> pd.DataFrame:
     if sample is not None:
         return pd.DataFrame({"fname": sample.fnames})
     if cfg.test is not None:
-        table = read_table(folder / cfg.test.file, (cfg.columns.name,), cfg.test.separator, cfg.test.encoding)
+        keys = {cfg.columns.name: "columns.name"}
+        table = read_table(folder / cfg.test.file, tuple(keys), cfg.test.separator, cfg.test.encoding, keys)
         check_names(folder / cfg.test.file, table[cfg.columns.name], cfg.audio.names_with_folder)
         return pd.DataFrame({"fname": table[cfg.columns.name]})
     audio = layout.test_audio
@@ -140,8 +141,8 @@ def _fill(layout: Layout, pattern: str, test: pd.DataFrame) -> pd.Series:
         return fill_pattern(pattern, test.assign(name=test["fname"]))
     except KeyError as error:
         raise UserError(
-            f"{layout.folder}: the pattern of the test sounds, {pattern}, needs {error}, but only the name is known: "
-            f"in competition.yaml: audio: {{test: 'folder/{{name}}'}}"
+            f"{layout.folder}: the pattern of the test sounds, {pattern}, needs {error}, but only the name is known; "
+            f"correct it in competition.yaml: audio: {{test: 'folder/{{name}}'}}"
         ) from None
 
 
@@ -241,7 +242,7 @@ def truth_columns(path: Path, table: pd.DataFrame, columns: ColumnNames | None) 
     label = next((one for one in labels if one in table), None)
     for found, wanted in ((name, names[0]), (label, labels[0])):
         if found is None:
-            raise UserError(f"{path}: missing column {wanted}; it has {', '.join(map(str, table.columns))}")
+            raise no_column(path, [wanted], table.columns)
     assert name is not None and label is not None
     return name, label
 

@@ -23,6 +23,7 @@ from input.guesses import (
 from input.names import is_sound
 from input.sample import NAMES
 from input.sound_files import list_files
+from input.tables import no_column
 from input.zips import is_dropping, is_file
 
 
@@ -122,6 +123,8 @@ def _class_columns(it: Guesses, table: pd.DataFrame) -> list[str]:
 
 def guess_columns(it: Guesses, train: pd.DataFrame) -> None:
     name = it.value("columns", "name") or _name_column(train) or _stem_column(it.folder, train)
+    if name not in train and (table := it.table("train")) is not None:  # before its files are looked for
+        raise no_column(it.folder / table.file, [name], train.columns, {name: "columns.name"})
     if {"{", "}"} & set(name or ""):
         raise UserError(f"{it.folder}: the column of names is {name!r}: rename it: patterns of paths have such braces")
     it.put("columns", "name", name, "a column of file names")

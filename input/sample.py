@@ -9,7 +9,7 @@ from configs.competition import CompetitionConfig, SubmissionConfig, SubmissionF
 from console.errors import UserError, list_some
 from console.output import warn
 from input.names import nfc
-from input.tables import check_names, read_table
+from input.tables import check_names, no_column, read_table
 
 NAMES = (
     "fname",
@@ -52,7 +52,7 @@ def read_sample(
     columns = list(map(str, table.columns))
     name = given.name_column or next((one for one in (*columns[:1], *columns) if one.lower() in NAMES), columns[0])
     if name not in columns:
-        raise UserError(f"{path}: missing column {name}; it has {', '.join(columns)}")
+        raise no_column(path, [name], columns, {name: "submission.name_column"})
     others = [one for one in columns if one != name]
     check_names(path, table[name], with_folder)
     kind = given.kind or ("probabilities" if len(others) > 1 else "top_labels")
@@ -67,7 +67,7 @@ def read_sample(
             f"submission: {{kind: top_labels}}"
         )
     if given.label_column and others and given.label_column != others[0] and kind == "top_labels":
-        raise UserError(f"{path}: missing column {given.label_column}; it has {', '.join(columns)}")
+        raise no_column(path, [given.label_column], columns, {given.label_column: "submission.label_column"})
     if kind == "probabilities":
         return Sample(table[name], SubmissionForm(kind, name_column=name, columns=tuple(others)))
     form = SubmissionForm(

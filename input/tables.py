@@ -1,6 +1,9 @@
 """Tables as they come: text with any separator and encoding, keyed by the names of the clips."""
 
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 
 import pandas as pd
 
@@ -9,12 +12,18 @@ from console.errors import UserError, list_some
 from input.names import nfc
 
 SEPARATORS = (",", ";", "\t")
+NO_KEYS: Mapping[str, str] = MappingProxyType({})
 
 
 def read_table(
-    path: Path, needed: tuple[str, ...], separator: str | None = ",", encoding: str = "utf-8"
+    path: Path,
+    needed: tuple[str, ...],
+    separator: str | None = ",",
+    encoding: str = "utf-8",
+    keys: Mapping[str, str] = NO_KEYS,
 ) -> pd.DataFrame:
-    """A CSV with every value as text ('None' stays a word). separator: None takes the one that the header has.
+    """A CSV with every value as text ('None' stays a word). separator: None takes the one that the header has. keys: of
+    needed columns that competition.yaml names, the key that does.
 
     Raises UserError if it cannot be read or a needed column is missing.
     """
@@ -37,8 +46,28 @@ def read_table(
     if double := [column for column in needed if f"{column}.1" in table]:  # pandas' name for the second
         raise UserError(f"{path}: the header has {list_some(double)} twice: keep one column of that name")
     if missing := [column for column in needed if column not in table]:
-        raise UserError(f"{path}: missing column {list_some(missing)}; it has {', '.join(map(str, table.columns))}")
+        raise no_column(path, missing, table.columns, keys)
     return table
+
+
+def no_column(path: Path, missing: Sequence[str], there: Iterable[str], keys: Mapping[str, str] = NO_KEYS) -> UserError:
+    """The error of columns that a table lacks, with the likely ones and the line that names them."""
+    columns = list(map(str, there))
+    near = {one: likely for one in missing if (likely := likely_column(one, columns))}
+    hint = f"; did you mean {', '.join(near.values())}?" if near else ""
+    lines = [line for one in missing if one in keys for line in [_line(keys[one], near.get(one, "COLUMN"))]]
+    remedy = f"{' correct it' if hint else ';'} in competition.yaml: {', '.join(lines)}" if lines else ""
+    return UserError(f"{path}: missing column {list_some(missing)}; it has {', '.join(columns)}{hint}{remedy}")
+
+
+def likely_column(name: str, there: Iterable[str]) -> str | None:
+    lower = {str(column).lower(): str(column) for column in there}
+    return next((lower[one] for one in difflib.get_close_matches(name.lower(), lower, n=1)), None)
+
+
+def _line(key: str, column: str) -> str:
+    section, _, name = key.partition(".")
+    return f"{section}: {{{name}: {column}}}"
 
 
 def find_separator(path: Path, encoding: str = "utf-8") -> str:

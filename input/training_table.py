@@ -12,7 +12,7 @@ from input.labels import Labels, check_single, in_one_form, split_cell
 from input.layout import Layout
 from input.names import nfc, respell
 from input.sound_files import fill_pattern, list_sounds
-from input.tables import check_names, read_table
+from input.tables import check_names, likely_column, read_table
 
 OURS = ("fname", "label", "verified", "path", "weight", "fold", "file")  # columns of ours
 TRUE, FALSE = {"1", "true", "yes", "1.0"}, {"0", "false", "no", "0.0"}
@@ -54,8 +54,8 @@ def read_training_table(layout: Layout) -> TrainingTable:
 def _read_part(layout: Layout, file: TableFile) -> TrainingTable:
     cfg, columns, path = layout.config, layout.config.columns, layout.folder / file.file
     optional = {columns.verified} if columns.verified == "manually_verified" else set()
-    needed = (columns.name, columns.label, columns.secondary_labels, columns.fold, columns.verified, columns.weight)
-    raw = read_table(path, tuple(one for one in needed if one and one not in optional), file.separator, file.encoding)
+    keys = {column: f"columns.{key}" for key, column in vars(columns).items() if column and key != "group"}
+    raw = read_table(path, tuple(one for one in keys if one not in optional), file.separator, file.encoding, keys)
     check_names(path, raw[columns.name], cfg.audio.names_with_folder)
     labels = _labels_of(path, raw, cfg)
     table = _named_fname(raw, columns.name)
@@ -137,9 +137,13 @@ def _files(path: Path, raw: pd.DataFrame, pattern: str, name: str) -> pd.Series:
     try:
         return fill_pattern(pattern, table)
     except KeyError as error:
-        columns = ", ".join(map(str, raw.columns))
+        wrong, columns = str(error.args[0]), ", ".join(map(str, raw.columns))
+        likely = likely_column(wrong, raw.columns)
+        right = pattern.replace(f"{{{wrong}}}", f"{{{likely or 'COLUMN'}}}")
         raise UserError(
-            f"{path}: the pattern {pattern} needs a column {error}; it has {columns}: audio: {{train: ...}}"
+            f"{path}: the pattern {pattern} needs a column {error}; it has {columns}"
+            f"{f'; did you mean {likely}?' if likely else ';'} correct it in competition.yaml: audio: "
+            f"{{train: '{right}'}}, or the table's own audio: '{right}'"
         ) from None
 
 
@@ -186,10 +190,12 @@ def _check_group(layout: Layout, table: pd.DataFrame) -> None:
     if group is None:
         return
     if group not in table:
-        there = ", ".join(name for name in table.columns if name not in OURS)
+        there = [cfg.columns.name, *(name for name in table.columns if name not in OURS)]
+        likely = likely_column(group, there)
         raise UserError(
-            f"{layout.folder}: the training tables have no column {group}: they have {there}; set "
-            f"columns: {{group: null}}"
+            f"{layout.folder}: the training tables have no column {group}: they have {', '.join(there)}"
+            f"{f'; did you mean {likely}?' if likely else ';'} correct it in competition.yaml: columns: "
+            f"{{group: {likely or 'null'}}}"
         )
     if cfg.columns.fold:
         known = table[table[group] != ""]
@@ -212,7 +218,8 @@ def _one_spelling(table: pd.DataFrame) -> pd.DataFrame:
 
 def _add_details(table: pd.DataFrame, path: Path, details: TableFile, cfg: CompetitionConfig) -> pd.DataFrame:
     """Add the columns of another table, joined by name."""
-    extra = read_table(path, (cfg.columns.name,), details.separator, details.encoding)
+    keys = {cfg.columns.name: "columns.name"}
+    extra = read_table(path, tuple(keys), details.separator, details.encoding, keys)
     check_names(path, extra[cfg.columns.name], cfg.audio.names_with_folder)
     extra = _named_fname(extra, cfg.columns.name)
     extra["fname"] = respell(extra["fname"], table["fname"])

@@ -210,6 +210,20 @@ def test_a_description_goes_before_every_guess(make) -> None:
         ("columns: {group: nobody}\n", "have no column nobody: they have"),
         ("columns: {label: nothing}\n", "train.csv: missing column nothing; it has fname, labels"),
         ("audio: {train: 'train/{nothing}'}\n", "the pattern train/{nothing} needs a column 'nothing'"),
+        (
+            "audio: {train: 'train/{fnam}'}\n",
+            "did you mean fname? correct it in competition.yaml: audio: {train: 'train/{fname}'}",
+        ),
+        ("audio: {test: 'test/{fnam}'}\n", "only the name is known; correct it in competition.yaml: audio: {test: "),
+        (
+            "columns: {name: fnam}\n",
+            "train.csv: missing column fnam; it has fname, labels; did you mean fname? correct it in "
+            "competition.yaml: columns: {name: fname}",
+        ),
+        ("columns: {label: lable}\n", "did you mean labels? correct it in competition.yaml: columns: {label: labels}"),
+        ("columns: {group: fnam}\n", "no column fnam: they have fname; did you mean fname? correct it in comp"),
+        ("columns: {fold: k}\n", "missing column k; it has fname, labels; in competition.yaml: columns: {fold: COL"),
+        ("submission: {name_column: clip}\n", "Meow; in competition.yaml: submission: {name_column: COLUMN}"),
         ("submission: {kind: top_labels}\n", "one column of labels expected, found 3"),
         ("train: [train.csv, more.csv]\n", "missing more.csv"),
     ],
