@@ -1,5 +1,6 @@
 """Find the parts of a competition's folder: as competition.yaml or --as describes it, by its shape, or by guesses."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from input.sound_files import sound_folder
 from input.zips import is_file, unpack_zips
 
 NO_DESCRIPTION = Given({}, {}, Path(FILE_NAME))
+PART = re.compile("train|test|valid|eval|meta|audio|curated|noisy|clean")  # in the name of a part of a competition
 NO_DESCRIPTION_SOURCE = "its files"
 
 
@@ -95,9 +97,10 @@ def find_layout(folder: Path, sound: bool = True, described_by: str | None = Non
     try:
         layout = understand(folder, described_by)
     except UserError as error:
-        raise UserError(f"{start}{error}") from None
+        raise UserError(f"{start}{_instead(folder, described_by) or error}") from None
     if missing := layout.missing(sound):
-        raise UserError(f"{start}{folder}: missing {_with_likely(folder, missing)}; {_remedy(layout)}")
+        inner = _instead(folder, described_by) if layout.source == NO_DESCRIPTION_SOURCE else ""
+        raise UserError(start + (inner or f"{folder}: missing {_with_likely(folder, missing)}; {_remedy(layout)}"))
     return replace(layout, unpack_fault=fault)
 
 
@@ -140,7 +143,40 @@ def _given(folder: Path, described_by: str | None) -> tuple[Given, str]:
         return read_description(folder / FILE_NAME), FILE_NAME
     if (name := recognise(folder)) is not None:
         return read_description(ready_descriptions()[name]), name
+    if (
+        len(inner := competitions_in(folder, sound=True)) > 1
+    ):  # else a table of one of them would be taken for that of all
+        raise UserError(_holds(folder, inner))
     return NO_DESCRIPTION, NO_DESCRIPTION_SOURCE
+
+
+def competitions_in(folder: Path, sound: bool) -> list[Path]:
+    """The folders within it that have all tables, and with `sound` all folders, of a competition of their own: none of
+    train, test and the like, which are parts of one."""
+    tables = ("competition.yaml", "*.csv", "meta*/*.csv", "*.meta/*.csv")
+    found = []
+    for inner in sorted(one for one in folder.iterdir() if one.is_dir()):
+        is_part = PART.search(inner.name.lower()) is not None
+        if is_part or inner.name.startswith(".") or not any(any(inner.glob(one)) for one in tables):
+            continue
+        try:
+            found += [] if understand(inner).missing(sound) else [inner]
+        except UserError:
+            continue
+    return found
+
+
+def _instead(folder: Path, described_by: str | None) -> str:
+    """What to name instead of an undescribed folder that is none; empty where nothing in it looks like one."""
+    if described_by is not None or is_file(folder / FILE_NAME):
+        return ""
+    inner = competitions_in(folder, sound=False)
+    return _holds(folder, inner) if inner else ""
+
+
+def _holds(folder: Path, inner: list[Path]) -> str:
+    names = list_some(one.name for one in inner)
+    return f"{folder}: is no competition, but holds what looks like one: {names}: name it: --input {inner[0]}"
 
 
 def _lacks_train(folder: Path, given: Given) -> bool:

@@ -348,3 +348,33 @@ def test_a_target_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "audio_train").write_bytes(b"a file where a folder should be")
     with pytest.raises(UserError, match=r"all\.zip: cannot be unpacked into its folder: "):
         find_layout(tmp_path)
+
+
+def test_a_folder_of_competitions_names_them(tmp_path: Path) -> None:
+    """Also where the sounds lie beside each table, and the first table would be taken for that of all."""
+    for name in ("birds", "cats"):
+        put(tmp_path / name, {"labels.csv": b"filename,species\na.wav,x\nb.wav,y\n", "a.wav": b"a", "b.wav": b"b"})
+    put(tmp_path / "notes", {"list.csv": b"a,b\n1,2\n"})
+    with pytest.raises(UserError, match=r"is no competition, but holds .*2: birds, cats: name it: --input .*/birds$"):
+        find_layout(tmp_path)
+    assert find_layout(tmp_path / "birds").source == "its files"
+    put(tmp_path / "dogs", KAGGLE)
+    (tmp_path / "birds" / "labels.csv").unlink()
+    (tmp_path / "cats" / "a.wav").unlink()
+    (tmp_path / "cats" / "b.wav").unlink()
+    with pytest.raises(UserError, match=r"looks like one: 2: cats, dogs: name it"):
+        find_layout(tmp_path)
+
+
+@pytest.mark.parametrize("table", ["meta/esc10.csv", "metadata.csv"])
+def test_a_competition_one_folder_deeper_is_named(tmp_path: Path, table: str) -> None:
+    files = {table: b"filename,fold,category\na.wav,1,x\nb.wav,2,y\n", "audio/a.wav": b"a", "audio/b.wav": b"b"}
+    put(tmp_path / "birds", files)
+    with pytest.raises(UserError, match=r"holds what looks like one: birds: name it: --input .*/birds$"):
+        find_layout(tmp_path)
+
+
+def test_parts_of_a_competition_are_not_competitions(tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        put(tmp_path / name, {f"{name}.csv": b"filename,label\na.wav,x\nb.wav,y\n", "a.wav": b"a", "b.wav": b"b"})
+    assert find_layout(tmp_path).config.train[0].file == "train/train.csv"
