@@ -66,7 +66,9 @@ def list_label_errors(
 
     check_overwritable(out, force)
     competition = load_competition(paths.input, skip_missing=True, described_by=paths.described_by)
-    known = read_corrections(corrections, competition.train, competition.classes) if corrections else {}
+    known = (
+        read_corrections(corrections, competition.train, competition.classes, competition.task) if corrections else {}
+    )
     competition = replace(competition, test=competition.test[:0])  # nothing is asked of test clips
     experiments = finished_runs(paths.runs, runs, competition)
     candidates = align(experiments, test_predictions(experiments, competition, paths), competition)
@@ -84,7 +86,8 @@ def list_label_errors(
     say(f"{out}: {part} are likely wrong by the mean of {', '.join(candidates.names)}{rest}")
     say(
         f"listen, copy those that are wrong, with the label that you heard, into a file with the columns {AFTER} (no "
-        f"label: the clip is left out), then: python train_fold.py --fold 0..4 input.corrections=FILE name=NEW"
+        f"label: the clip is left out), then: python train_fold.py --fold 0..4{paths.options} "
+        f"input.corrections=FILE name=NEW"
     )
     return listed
 

@@ -78,7 +78,7 @@ def submit(
     source = predictions or locate_test(load_competition(paths.input, sound=False, described_by=paths.described_by))
     if not isinstance(source, Path):
         if source.test.empty:
-            remedy = "python ensemble.py prints the cross-validated score"
+            remedy = f"python ensemble.py{paths.options} prints the cross-validated score"
             raise UserError(f"{paths.input}: the competition has no test clips: nothing to submit: {remedy}")
         if output.resolve() in {table.resolve() for table in source.tables}:
             raise UserError(f"{output}: is the competition's own: give another name with --output")
@@ -86,7 +86,7 @@ def submit(
         check_overwritable(output, source.form, set(source.test["fname"]))
     found = find_ensemble(folder)
     if found is None and name != "default":
-        raise UserError(f"{folder}: no such blend: python ensemble.py --name {name}")
+        raise UserError(f"{folder}: no such blend: python ensemble.py{paths.options} --name {name}")
     candidates = read_candidates(paths, folder, found, source, refresh)
     check_overwritable(output, candidates.form, set(candidates.test_fnames))
     truth = read_scored(truth_file, candidates) if truth_file else None

@@ -39,7 +39,7 @@ class Trial:
     needs: tuple[Id, ...]  # runs that must be finished before
     cfg: Config
     paths: Paths  # the competition of the condition, and the folder of features, folds and runs
-    truth: Path  # the competition with the true labels
+    truth: Paths  # the competition with the true labels
     weights_of: str | None  # the experiment whose weights predict; None: train
     keep: bool  # whether other runs need the run folder
     key: str  # hash of all that decides the result
@@ -83,7 +83,7 @@ def _train(trial: Trial) -> dict[str, Any]:
     from runs.run_folder import partial_of, read_run
     from training.train import train_folds
 
-    competition = load_competition(trial.paths.input)
+    competition = load_competition(trial.paths.input, described_by=trial.paths.described_by)
     for clips in (competition.train, competition.test):  # before the clock starts
         open_features(trial.cfg.features, clips, trial.paths.features)
     for left in (trial.run, partial_of(trial.run)):  # of a killed process; continued, the time would be wrong
@@ -110,7 +110,11 @@ def _predict(trial: Trial) -> dict[str, Any]:
 
     assert trial.weights_of is not None
     folder = trial.paths.run(trial.weights_of, trial.id.fold)
-    store = open_features(trial.cfg.features, load_competition(trial.paths.input).train, trial.paths.features)
+    store = open_features(
+        trial.cfg.features,
+        load_competition(trial.paths.input, described_by=trial.paths.described_by).train,
+        trial.paths.features,
+    )
     trained, seconds = read_trained(folder), []
     for cfg in (trained.config, trial.cfg):
         started = time.process_time()
@@ -129,11 +133,11 @@ def _scores(trial: Trial, run: "Run", probs: "np.ndarray") -> dict[str, Any]:
     from metrics.map_at_3 import map_at_3
     from metrics.scores import accuracy
 
-    def rows_of(folder: Path) -> "np.ndarray":
-        table = load_competition(folder, sound=False).train
+    def rows_of(of: Paths) -> "np.ndarray":
+        table = load_competition(of.input, sound=False, described_by=of.described_by).train
         label = dict(zip(table["fname"], table["label"], strict=True))
         return np.array([run.classes.index(label[fname]) for fname in run.oof.fnames])
 
-    truth, given = rows_of(trial.truth), rows_of(trial.paths.input)
+    truth, given = rows_of(trial.truth), rows_of(trial.paths)
     scores = {"map3": map_at_3(probs, truth), "accuracy": accuracy(probs, truth), "map3_given": map_at_3(probs, given)}
     return {**scores, "clips": len(truth), "git_revision": run.manifest.git_revision}

@@ -15,6 +15,7 @@ from ablation.techniques import CONDITIONS, PLAIN, Plan, Recipe, config_of
 from configs.paths import Paths
 from configs.processes import worker_processes
 from configs.schema import hashed_settings
+from console.errors import UserError
 from console.output import say, warn
 from folds.assign import fold_number
 
@@ -27,19 +28,26 @@ class Data:
 
     folder: Path
     key: str  # hash of tables, sound and true labels
+    described_by: str | None = None  # as --as names it
 
 
-def open_data(clean: Path, work: Path) -> dict[str, Data]:
+def open_data(clean: Path, work: Path, described_by: str | None = None) -> dict[str, Data]:
     """The competition of each condition; the noisy one is written if it is missing. Raises UserError on bad input."""
     from input.competition import load_competition
 
-    competition = load_competition(clean)
+    competition = load_competition(clean, described_by=described_by)
+    if competition.task != "single_label":
+        raise UserError(f"{clean}: clips have several labels, and the ablation takes one label per clip: use another")
+    if "fold" in competition.train:
+        line = "columns: {fold: null}"
+        raise UserError(f"{clean}: has folds of its own, and the ablation makes its: describe it with {line}, by --as")
     if competition.metric != "map@3":
         say(f"{clean}: the ablation compares MAP@3, not the competition's {competition.metric}")
     folders = {CONDITIONS[0]: clean, CONDITIONS[1]: work / "noisy-competition"}
     write_noisy(competition, folders[CONDITIONS[1]], NOISE_SEED)
-    truth = _data_key(clean)
-    return {name: Data(folder, truth + _data_key(folder)) for name, folder in folders.items()}
+    truth = _data_key(clean, described_by)
+    as_ = dict.fromkeys(CONDITIONS) | {CONDITIONS[0]: described_by}  # the noisy one is in Kaggle's layout
+    return {name: Data(folder, truth + _data_key(folder, as_[name]), as_[name]) for name, folder in folders.items()}
 
 
 def make_trials(plan: Plan, recipes: list[Recipe], data: dict[str, Data], seeds: int, work: Path) -> list[Trial]:
@@ -133,8 +141,8 @@ def _make(
         id=Id(condition, recipe.name, fold, seed),
         needs=tuple(needs.values()),
         cfg=replace(cfg, name=f"{recipe.name}-{key}"),
-        paths=Paths(data[condition].folder, work),
-        truth=data[CONDITIONS[0]].folder,
+        paths=Paths(data[condition].folder, work, data[condition].described_by),
+        truth=Paths(data[CONDITIONS[0]].folder, work, data[CONDITIONS[0]].described_by),
         weights_of=weights_of,
         keep=False,
         key=key,
@@ -146,10 +154,10 @@ def _n_folds(plan: Plan) -> int:
     return config_of(plan.recipes[PLAIN], 0, "any", {}).folds.n_folds
 
 
-def _data_key(folder: Path) -> str:
+def _data_key(folder: Path, described_by: str | None) -> str:
     from input.competition import load_competition, sound_hash
 
-    competition = load_competition(folder)
+    competition = load_competition(folder, described_by=described_by)
     digest = hashlib.sha256(competition.train.drop(columns="path").to_csv(index=False).encode())
     for clips in (competition.train, competition.test):
         digest.update(sound_hash(clips).encode())

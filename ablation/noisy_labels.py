@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.files import write
-from console.errors import UserError
+from console.errors import UserError, list_some
+from input.names import file_key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,9 +50,14 @@ def write_noisy(clean: "Competition", folder: Path, seed: int) -> None:
     if not clean.train["verified"].all():
         n = int((~clean.train["verified"]).sum())
         raise UserError(f"{clean.folder}: {n} labels are not verified: use a competition with true labels only")
-    layout = find_layout(clean.folder)
+    layout = find_layout(clean.folder, described_by=clean.described_by)
     if layout.test_audio is None or len(layout.train_audio) != 1:
         raise UserError(f"{clean.folder}: expected one folder of training clips and one of test clips")
+    for clips, place in ((clean.train, layout.train_audio[0]), (clean.test, layout.test_audio)):
+        if odd := [
+            path for path, name in zip(clips["path"], clips["fname"], strict=True) if not _lies(path, place, name)
+        ]:
+            raise UserError(f"{place}: expected every clip in it by the name in its table, not {list_some(odd, 3)}")
     folder.mkdir(parents=True, exist_ok=True)
     for name, sound in (("audio_train", layout.train_audio[0]), ("audio_test", layout.test_audio)):
         link = folder / name
@@ -60,9 +66,15 @@ def write_noisy(clean: "Competition", folder: Path, seed: int) -> None:
             link.symlink_to(sound.resolve(), target_is_directory=True)
     table = noisy_labels(clean.train, seed)
     table = table.assign(manually_verified=table["verified"].astype(int)).drop(columns=["verified", "path"])
+    if clean.group_column not in (None, "freesound_id"):
+        table["freesound_id"] = table[clean.group_column]  # by which Kaggle's layout is grouped
     _write(table[["fname", "label", "manually_verified"]], folder / "train.csv")
     _write(table, folder / "train_post_competition.csv")
     _write(clean.test[["fname"]].assign(label=" ".join(clean.classes[:3])), folder / "sample_submission.csv")
+
+
+def _lies(path: str | None, place: Path, name: str) -> bool:
+    return path is not None and Path(path).parent == place and file_key(Path(path).name) == file_key(name)
 
 
 def _draw(seed: int, what: str, fname: str) -> int:

@@ -35,7 +35,7 @@ examples:
 def main() -> None:
     parser = command_parser(__doc__.partition("\n")[0], EXAMPLES, "python -m ablation.run")
     parser.add_argument("--input", **FOLDER, required=True, help="competition with true labels")
-    share(parser, "work", jobs="runs at once, one thread each (%(default)s)")
+    share(parser, "as", "work", jobs="runs at once, one thread each (%(default)s)")
     parser.add_argument("--techniques", **FILE, default=HERE / "techniques.yaml", help="the techniques to compare")
     parser.add_argument("--results", **FILE, default=HERE / "RESULTS.md", help="the table")
     parser.add_argument("--only", metavar="NAMES", help="these techniques: mixup,roll (all)")
@@ -58,7 +58,7 @@ def ablate(args: argparse.Namespace) -> None:
     conditions = _chosen("--conditions", args.conditions, CONDITIONS)
     busy = f"{work}: another ablation is running there: wait for it, or use another --work"
     with lock(work, busy):  # else two commands would make every run twice
-        data = open_data(args.input, work)
+        data = open_data(args.input, work, args.described_by)
         failed = []
         if not args.report:
             trials = make_trials(plan, plan.needed(names), data, args.seeds, work)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from configs.competition import SubmissionForm, Task
+from configs.paths import Paths
 from configs.schema import differences
 from console.errors import UserError, list_some
 from console.output import warn
@@ -66,7 +67,10 @@ def finished_runs(folder: Path, names: Sequence[str], competition: Competition) 
             warn(f"left out: {reason}")
     if not whole:
         last = max((run.manifest.n_folds for runs, _ in experiments for run in runs), default=5) - 1
-        raise UserError(f"{folder}: no experiment with all its folds finished: python train_fold.py --fold 0..{last}")
+        options = Paths(competition.folder, folder.parent, competition.described_by).options
+        raise UserError(
+            f"{folder}: no experiment with all its folds finished: python train_fold.py --fold 0..{last}{options}"
+        )
     _check_comparable(whole, competition)
     return whole
 

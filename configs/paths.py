@@ -1,5 +1,6 @@
 """Where every file is."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,13 @@ class Paths:
     input: Path = INPUT
     work: Path = WORK
     described_by: str | None = None  # the competition: a ready description or a file, as --as names it; None: found
+
+    @property
+    def options(self) -> str:
+        """' --input DIR --as NAME --work DIR' without the defaults: what a command that follows this one needs too."""
+        given = {"input": self.input, "as": self.described_by, "work": self.work}
+        usual = {"input": INPUT, "as": None, "work": WORK}
+        return "".join(f" --{key} {shlex.quote(str(one))}" for key, one in given.items() if one != usual[key])
 
     @property
     def features(self) -> Path:

@@ -24,7 +24,7 @@ from input.labels import (
     split_text,
     targets_of,
 )
-from input.layout import Layout, find_layout
+from input.layout import Layout, describe_command, find_layout
 from input.names import nfc, respell
 from input.sample import NAMES, Sample, check_sample, form_without_sample, read_sample
 from input.sound_files import check_files, fill_pattern, list_sounds, locate
@@ -51,6 +51,7 @@ class Competition:
     group_column: str | None = None  # of train: its clips stay in one fold; None: as folds.group_column says
     test_pattern: str = "audio_test/{fname}"  # where the sound of a test clip lies, within the folder
     tables: tuple[Path, ...] = ()  # the files that all this was read from
+    described_by: str | None = None  # as `Paths.described_by`
 
 
 def load_competition(
@@ -96,6 +97,7 @@ def load_competition(
         group_column(cfg),
         pattern,
         layout.tables,
+        described_by,
     )
     say(summary(layout, competition, described_by))
     return competition
@@ -166,8 +168,8 @@ def summary(layout: Layout, of: Competition, described_by: str | None = None) ->
     facts += [] if len(of.test) else ["no test set: the result is the cross-validated score"]
     matter = ("task", "metric", "label_separator", "columns.group", "columns.fold")
     guessed = [key for key in matter if key in layout.guesses and _has_value(layout, key)]
-    how = f"{of.folder} --as {described_by}" if described_by else of.folder
-    note = f"; guessed: {', '.join(guessed)} (python -m input.describe {how})" if guessed else ""
+    how = describe_command(of.folder, described_by)
+    note = f"; guessed: {', '.join(guessed)} ({how})" if guessed else ""
     return f"{of.folder}: {layout.source}: {', '.join(facts)}{note}"
 
 

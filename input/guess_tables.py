@@ -66,9 +66,8 @@ def guess_train(it: Guesses, there: Sequence[str]) -> pd.DataFrame | None:
                 raise
             unreadable.append(error)
             continue
-        if (_name_column(table) or _stem_column(it.folder, table)) and (
-            pick(table, LABELS) or _class_columns(it, table)
-        ):
+        named = it.value("columns", "name") in table or _name_column(table) or _stem_column(it.folder, table)
+        if named and (it.value("columns", "label") in table or pick(table, LABELS) or _class_columns(it, table)):
             it.top("train", [{"file": name}], "it has names and labels")
             _guess_noisy(it, name, free)
             return table

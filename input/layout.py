@@ -1,6 +1,7 @@
 """Find the parts of a competition's folder: as competition.yaml or --as describes it, by its shape, or by guesses."""
 
 import re
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -109,15 +110,21 @@ def _with_likely(folder: Path, missing: list[str]) -> str:
     return list_some(f"{name} (found {list_some(likely[name])})" if name in likely else name for name in missing)
 
 
+def describe_command(folder: Path, described_by: str | None = None) -> str:
+    named = f" --as {shlex.quote(described_by)}" if described_by else ""
+    return f"python -m input.describe {shlex.quote(str(folder))}{named}"
+
+
 def _remedy(layout: Layout) -> str:
+    how = describe_command(layout.folder)
     if layout.source in ("fsdkaggle2018", "fsdkaggle2018_zenodo"):
         return (
             "Kaggle's layout is train.csv, audio_train/, audio_test/, sample_submission.csv, Zenodo's "
             "FSDKaggle2018.meta/, FSDKaggle2018.audio_train/, FSDKaggle2018.audio_test/; another competition: "
-            "python -m input.describe DIR"
+            f"{how}"
         )
     if layout.source in (*ready_descriptions(), NO_DESCRIPTION_SOURCE):
-        return f"understood by {layout.source}: complete the download, or describe it: python -m input.describe DIR"
+        return f"understood by {layout.source}: complete the download, or describe it: {how}"
     return f"described by {layout.source}: correct the name there (train, audio, ...), or complete the download"
 
 

@@ -73,7 +73,7 @@ def bundle(
     folder = paths.ensemble(ensemble)
     recover(folder)
     if not folder.exists():
-        raise UserError(f"{folder}: no such blend: python ensemble.py makes it")
+        raise UserError(f"{folder}: no such blend: python ensemble.py{paths.options} makes it")
     blend = load_ensemble(folder).blend
     blend = replace(blend, models=blend.used)  # a greedy blend leaves models out; so does the bundle
     packed = pack_competition(paths, blend) if paths.input.is_dir() else PackedCompetition()
@@ -82,7 +82,7 @@ def bundle(
     with new_folder(final) as partial:
         write_blend(partial / "weights.json", blend)
         write_packed(partial / FILE, packed)
-        copy_runs(paths.runs, blend, partial / "weights", partial / "code")
+        copy_runs(paths, blend, partial / "weights", partial / "code")
         copy_code(partial / "code")
         check_code(partial / "code")
         copy_wheels(wheels, partial / "wheels")
@@ -108,7 +108,7 @@ def title_of(slug: str) -> str:
     return slug.replace("-", " ").title()
 
 
-def copy_runs(runs: Path, blend: "Blend", target: Path, code: Path) -> None:
+def copy_runs(paths: Paths, blend: "Blend", target: Path, code: Path) -> None:
     """The trained part of every run of the blend, and the user's own code of its network. Raises UserError where a run
     is not the one that was blended, or that code is not what it was made with."""
     from configs.user_code import is_installed
@@ -116,7 +116,10 @@ def copy_runs(runs: Path, blend: "Blend", target: Path, code: Path) -> None:
     from runs.run_folder import TRAINED, finished_folds, read_run, read_trained
 
     for name, model in blend.models.items():
-        changed = f"{runs / name}: its runs changed since they were blended: python ensemble.py blends again"
+        runs = paths.runs
+        changed = (
+            f"{runs / name}: its runs changed since they were blended: python ensemble.py{paths.options} blends again"
+        )
         folds, ids = finished_folds(runs / name), list[str]()
         if not folds or tuple(read_run(fold).id for fold in folds) != model.ids:
             raise UserError(changed)

@@ -70,7 +70,7 @@ def push(paths: Paths, machine: str = MACHINE, submit: bool = False, message: st
 
 
 def _push(paths: Paths, bundle: Path, machine: str, submit: bool, message: str) -> Path:
-    dataset, competition = check_bundle(bundle)
+    dataset, competition = check_bundle(bundle, paths.options)
     kaggle = Kaggle()
     if kaggle.user.lower() != dataset.partition("/")[0].lower():
         raise UserError(
@@ -99,11 +99,11 @@ def _push(paths: Paths, bundle: Path, machine: str, submit: bool, message: str) 
     return submission
 
 
-def check_bundle(bundle: Path) -> tuple[str, str]:
+def check_bundle(bundle: Path, options: str = "") -> tuple[str, str]:
     """The dataset's owner/slug and the competition. Raises UserError where the bundle is absent or changed."""
     recover(bundle)
     if not (bundle / MANIFEST_NAME).exists():
-        raise UserError(f"{bundle}: no bundle: run python -m submission.bundle")
+        raise UserError(f"{bundle}: no bundle: run python -m submission.bundle{options}")
     manifest = read_json(bundle / MANIFEST_NAME, Manifest, REMEDY)
     metadata = read_json(bundle / METADATA, Metadata, REMEDY)
     try:

@@ -208,7 +208,7 @@ def test_damaged_weights_are_refused(paths: Paths) -> None:
 
 
 def test_an_absent_blend_is_an_error(paths: Paths) -> None:
-    with pytest.raises(UserError, match=r"no such blend: python ensemble\.py"):
+    with pytest.raises(UserError, match=r"no such blend: python ensemble\.py --input .+ --work .+ makes it"):
         bundle(paths, "none", "me")
 
 

@@ -236,6 +236,12 @@ def test_what_is_refused(make, yaml: str, message: str) -> None:
     assert message in error_of(folder)
 
 
+def test_headers_alone_describe_a_table(make) -> None:
+    """The table is found by the columns that the description names, whatever they are called."""
+    tables = {"competition.yaml": "columns: {label: kind}\n", "list.csv": "filename,kind\na.wav,x\nb.wav,y\n"}
+    assert load_competition(make(tables, "audio/a.wav audio/b.wav")).classes == ("x", "y")
+
+
 def test_a_class_that_the_submission_lacks(make) -> None:
     folder = make(
         {"train.csv": LABELS + "d.wav,Gong\n", "sample_submission.csv": PROBABILITIES},

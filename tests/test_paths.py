@@ -5,10 +5,13 @@ import importlib
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import submit
+from blending.candidates import finished_runs
+from configs.paths import Paths
 from console.errors import UserError
 from console.options import as_path, expand_home
 
@@ -88,3 +91,12 @@ def test_a_missing_home_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pyt
         "submit.py: error: argument --work: ~nobody-here/w: there is no home folder ~nobody-here: "
         "write the path in full"
     )
+
+
+def test_a_hint_names_the_options_that_were_given() -> None:
+    """What follows a command needs the same folders and description; the defaults go without saying."""
+    assert Paths().options == ""
+    named = Paths(Path("my data"), Path("w"), "esc50")
+    assert named.options == " --input 'my data' --as esc50 --work w"
+    with pytest.raises(UserError, match=r"fold 0\.\.4 --input 'my data' --as esc50 --work w$"):
+        finished_runs(named.runs, [], SimpleNamespace(folder=named.input, described_by="esc50"))  # type: ignore[arg-type]

@@ -261,7 +261,7 @@ def inline(monkeypatch: pytest.MonkeyPatch) -> None:
 def command(clean: Path, tiny: Path, **changed: Any) -> argparse.Namespace:
     folder = tiny.parent
     values = {"input": clean, "work": folder / "work", "techniques": tiny, "results": folder / "R.md"}
-    defaults = {"only": None, "conditions": "clean,noisy", "seeds": 1, "jobs": 2, "report": False}
+    defaults = {"only": None, "conditions": "clean,noisy", "seeds": 1, "jobs": 2, "report": False, "described_by": None}
     return argparse.Namespace(**{**values, **defaults, **changed})
 
 
@@ -376,7 +376,7 @@ def test_another_metric_of_the_competition_is_named(
     open_data(clean, tiny.parent / "work")
     assert "MAP@3" not in capsys.readouterr().out
     competition = dataclasses.replace(load_competition(clean), metric="accuracy")
-    monkeypatch.setattr("input.competition.load_competition", lambda *_: competition)
+    monkeypatch.setattr("input.competition.load_competition", lambda *_, **__: competition)
     open_data(clean, tiny.parent / "work")
     assert f"{clean}: the ablation compares MAP@3, not the competition's accuracy\n" in capsys.readouterr().out
 
@@ -386,3 +386,38 @@ def test_unknown_names_are_errors(clean: Path, tiny: Path) -> None:
         ablation.ablate(command(clean, tiny, only="mixup,roll"))
     with pytest.raises(UserError, match="--conditions: no loud"):
         ablation.ablate(command(clean, tiny, conditions="loud"))
+
+
+def test_a_competition_that_as_describes(clean: Path, tiny: Path) -> None:
+    """Under other headers, with groups: both conditions hold the same clips in the same groups."""
+    folder = tiny.parent / "described"
+    shutil.copytree(clean, folder)
+    (folder / "train_post_competition.csv").unlink()
+    table = pd.read_csv(folder / "train.csv").rename(columns={"label": "kind"})
+    table.assign(author=[f"a{i // 2}" for i in range(len(table))]).to_csv(folder / "train.csv", index=False)
+    lines = "columns: {name: fname, label: kind, group: author}\naudio: {train: 'audio_train/{fname}'}\n"
+    (folder / "mine.yaml").write_text(lines)
+    data = open_data(folder, tiny.parent / "work", "mine.yaml")
+    assert {name: one.described_by for name, one in data.items()} == {"clean": "mine.yaml", "noisy": None}
+    noisy = load_competition(data["noisy"].folder).train.set_index("fname")
+    assert noisy["freesound_id"].loc[table["fname"]].tolist() == [f"a{i // 2}" for i in range(len(table))]
+    plan = read_plan(tiny)
+    for trial in make_trials(plan, list(plan.recipes.values()), data, 1, tiny.parent / "work"):
+        expected = "mine.yaml" if trial.id.condition == "clean" else None
+        assert (trial.paths.described_by, trial.truth.described_by) == (expected, "mine.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "fact"),
+    [
+        ("label_separator: '_'\ntask: multi_label\nmetric: lwlrap\n", "clips have several labels"),
+        ("columns: {fold: part, group: null}\n", "has folds of its own.*columns: {fold: null}"),
+    ],
+)
+def test_a_competition_that_the_ablation_cannot_take(clean: Path, tmp_path: Path, text: str, fact: str) -> None:
+    shutil.copytree(clean, tmp_path / "other")
+    table = pd.read_csv(tmp_path / "other" / "train.csv")
+    table.assign(part=[i % 2 for i in range(len(table))]).to_csv(tmp_path / "other" / "train.csv", index=False)
+    (tmp_path / "other" / "mine.yaml").write_text(text)
+    with pytest.raises(UserError, match=fact):
+        open_data(tmp_path / "other", tmp_path / "work", "mine.yaml")
