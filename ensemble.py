@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from blending.methods import AUTO, DECIDE, METHODS
 from configs.paths import Paths
 from console.command_line import run_command
+from console.errors import count
 from console.options import command_parser, share
 from console.output import say, table
 
@@ -93,7 +94,7 @@ def blend(
     ensemble = on_disk.make_ensemble(candidates, method, decide=decide, unverified_weight=unverified_weight)
     on_disk.save_ensemble(ensemble, folder, lambda partial: write_report(partial, ensemble, candidates))
     show(ensemble, candidates.selected_on_oof)
-    say(f"{ensemble.blend.method} blend of {len(candidates.names)} models -> {folder} (look at report.html)")
+    say(f"{ensemble.blend.method} blend of {count(len(candidates.names), 'model')} -> {folder} (look at report.html)")
     return ensemble
 
 

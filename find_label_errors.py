@@ -9,7 +9,7 @@ from blending.label_errors import suspects
 from configs.files import atomic
 from configs.paths import Paths
 from console.command_line import run_command
-from console.errors import UserError
+from console.errors import UserError, count
 from console.options import FILE, command_parser, share
 from console.output import say
 
@@ -82,7 +82,7 @@ def list_label_errors(
     more = [f"{kept.sum()} verified ones, which --verified lists"] if kept.any() else []
     more += [f"{corrected.sum()} that are corrected already"] if corrected.any() else []
     rest = f", without {' and '.join(more)}" if more else ""
-    part = f"{len(listed)} of {len(candidates.fnames)} labels"
+    part = f"{len(listed)} of {count(len(candidates.fnames), 'label')}"
     say(f"{out}: {part} are likely wrong by the mean of {', '.join(candidates.names)}{rest}")
     say(
         f"listen, copy those that are wrong, with the label that you heard, into a file with the columns {AFTER} (no "

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from configs.paths import Paths
 from console.command_line import run_command
-from console.errors import UserError, list_faults, list_some
+from console.errors import UserError, count, list_faults, list_some
 from console.options import FILE, command_parser, share
 from console.output import say, table, warn
 
@@ -94,7 +94,7 @@ def submit(
     write(output, folder, ensemble, candidates)
     if truth is not None:
         show_scores(ensemble, candidates, truth)
-    say(f"{len(ensemble.test.fnames)} clips -> {output}")
+    say(f"{count(len(ensemble.test.fnames), 'clip')} -> {output}")
 
 
 def read_candidates(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from configs.paths import DEFAULT_CONFIG, Paths
 from configs.processes import worker_processes
 from console.command_line import run_command
-from console.errors import UserError, list_some
+from console.errors import UserError, count, list_some
 from console.options import FILE, command_parser, share
 from console.output import muted, say
 from tuning.objective import Training, check_networks, without_test_clips, work
@@ -114,7 +114,7 @@ def tune(plan: "Plan", name: str, paths: Paths, workers: int = 1) -> None:
     study = open_study(folder, plan.facts() | facts_of(data, paths), plan)
     if (done := len(finished(study))) < plan.trials:
         if done:
-            say(f"{folder}: continuing after {done} of {plan.trials} trials")
+            say(f"{folder}: continuing after {done} of {count(plan.trials, 'trial')}")
         check_networks(plan, len(data.competition.classes))
         if not done and (outside := outside_of_space(plan)):
             say(f"the base config lies outside of the search space, but is still the first trial: {list_some(outside)}")
@@ -126,10 +126,10 @@ def tune(plan: "Plan", name: str, paths: Paths, workers: int = 1) -> None:
                 for job in as_completed([pool.submit(work, plan, data, paths, name) for _ in range(workers)]):
                     job.result()  # an exception in one ends the others
         if (done := len(finished(study))) < plan.trials:
-            say(f"{done} of {plan.trials} trials finished: the process that ends last writes the report")
+            say(f"{done} of {count(plan.trials, 'trial')} finished: the process that ends last writes the report")
             return
     else:
-        say(f"{folder}: {done} trials finished before: use a larger --trials for more")
+        say(f"{folder}: {count(done, 'trial')} finished before: use a larger --trials for more")
     report(paths, name)
 
 

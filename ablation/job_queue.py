@@ -15,7 +15,7 @@ from ablation.techniques import CONDITIONS, PLAIN, Plan, Recipe, config_of
 from configs.paths import Paths
 from configs.processes import worker_processes
 from configs.schema import hashed_settings
-from console.errors import UserError
+from console.errors import UserError, count
 from console.output import say, warn
 from folds.assign import fold_number
 
@@ -104,7 +104,7 @@ def run_all(trials: list[Trial], workers: int) -> list[str]:
                 done = len(trials) - len(waiting) - len(running)
                 if done and done % 10 == 0:
                     left = (time.monotonic() - started) / done * (len(trials) - done)
-                    say(f"{done} of {len(trials)} runs, {left / 60:.0f} min left")
+                    say(f"{done} of {count(len(trials), 'run')}, {left / 60:.0f} min left")
     return [f"{id}: {reason}" for id, reason in failed.items()]
 
 

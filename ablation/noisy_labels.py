@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from configs.files import write
-from console.errors import UserError, list_some
+from console.errors import UserError, count, list_some
 from input.names import file_key
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def write_noisy(clean: "Competition", folder: Path, seed: int) -> None:
 
     if not clean.train["verified"].all():
         n = int((~clean.train["verified"]).sum())
-        raise UserError(f"{clean.folder}: {n} labels are not verified: use a competition with true labels only")
+        raise UserError(f"{clean.folder}: {count(n, 'label')} not verified: use a competition with true labels only")
     layout = find_layout(clean.folder, described_by=clean.described_by)
     if layout.test_audio is None or len(layout.train_audio) != 1:
         raise UserError(f"{clean.folder}: expected one folder of training clips and one of test clips")

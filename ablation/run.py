@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from configs.files import lock
 from console.command_line import run_command
-from console.errors import UserError, list_some
+from console.errors import UserError, count, list_some
 from console.options import FILE, FOLDER, command_parser, share
 from console.output import say, table
 
@@ -64,12 +64,12 @@ def ablate(args: argparse.Namespace) -> None:
             trials = make_trials(plan, plan.needed(names), data, args.seeds, work)
             trials = [trial for trial in trials if trial.id.condition in conditions]
             todo = to_do(trials)
-            say(f"{len(trials)} runs, {len(trials) - len(todo)} of them finished, {args.jobs} at once")
+            say(f"{count(len(trials), 'run')}, {len(trials) - len(todo)} finished, {args.jobs} at once")
             failed = run_all(todo, args.jobs)
         every = make_trials(plan, list(plan.recipes.values()), data, rounds_found(plan, work), work)
         report(plan, every, args)
     if failed:
-        raise UserError(f"{len(failed)} runs failed for the reasons above: run the same command to try again")
+        raise UserError(f"{count(len(failed), 'run')} failed for the reasons above: run the same command to try again")
 
 
 def report(plan: "Plan", trials: "list[Trial]", args: argparse.Namespace) -> None:
@@ -80,10 +80,10 @@ def report(plan: "Plan", trials: "list[Trial]", args: argparse.Namespace) -> Non
     results = {trial.id: found for trial in trials if (found := trial.result())}
     seconds = sorted(r["seconds"] for id, r in results.items() if id.recipe == PLAIN)
     clips = {r["clips"] for r in results.values()}
-    about = f"Made by `python -m ablation.run` from {len(results)} runs on {args.input.name}."
+    about = f"Made by `python -m ablation.run` from {count(len(results), 'run')} on {args.input.name}."
     if seconds:
         about += f" A run of the plain recipe takes {seconds[len(seconds) // 2]:.0f} s of one core and is scored on"
-        about += f" {min(clips)} to {max(clips)} clips."
+        about += f" {min(clips)} to {count(max(clips), 'clip')}."
     about += " SE is the standard error of the difference over n pairs of runs. README.md explains the table."
     tables = {condition: rows_of(plan, condition, results) for condition in CONDITIONS}
     write_report(args.results, about, tables)
@@ -91,7 +91,7 @@ def report(plan: "Plan", trials: "list[Trial]", args: argparse.Namespace) -> Non
         if rows:
             say(f"\n{condition}")
             table(HEADER[:-1], [row[:-1] for row in rows])
-    say(f"{sum(map(len, tables.values()))} rows from {len(results)} runs -> {args.results}")
+    say(f"{count(sum(map(len, tables.values())), 'row')} from {count(len(results), 'run')} -> {args.results}")
 
 
 def _chosen(option: str, text: str | None, known: Sequence[str]) -> set[str]:

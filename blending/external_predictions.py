@@ -19,7 +19,7 @@ from blending.candidates import Candidates
 from blending.named_rows import find_orders
 from configs.competition import Task
 from configs.text import read_text
-from console.errors import UserError, list_some
+from console.errors import UserError, count, list_some
 from folds.assign import fold_number, group_numbers
 from input.competition import read_names, read_table
 from input.names import nfc, respell
@@ -162,10 +162,12 @@ def _check_probabilities(
     with np.errstate(over="ignore"):  # infinity is refused below
         probs = probs.astype(np.float32)
     if bad := int((~np.isfinite(probs)).any(axis=1).sum()):
-        raise UserError(f"{file}: {key} holds NaN or infinity in {bad} rows: predict again, or leave the model out")
+        raise UserError(
+            f"{file}: {key} holds NaN or infinity in {count(bad, 'row')}: predict again, or leave the model out"
+        )
     if task == "multi_label":  # rank methods take any scores
         return probs
     off = np.abs(probs.sum(axis=1) - 1) > SUM_TOLERANCE
     if bad := int((off | (probs < 0).any(axis=1)).sum()):
-        raise UserError(f"{file}: {key} has {bad} rows that are no probabilities (below 0, or not of sum 1)")
+        raise UserError(f"{file}: {key} has no probabilities (below 0, or not of sum 1) in {count(bad, 'row')}")
     return probs

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from configs.checkpoint import checkpoint_of
 from configs.schema import Config
 from configs.strict_yaml import Places, YamlFault, build, parse_yaml, place_of, read_yaml
-from console.errors import UserError
+from console.errors import UserError, count
 from console.options import expand_home
 
 FILE_KEYS = (("input", "corrections"), ("model", "weights"))  # keys whose value is a path
@@ -43,7 +43,9 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = (), setting
     """The only experiment of a file, see `load_configs`. Raises UserError as that does, and if there are several."""
     first, *more = load_configs(path, overrides, settings)
     if more:
-        raise UserError(f"{path}: has {1 + len(more)} experiments, expected one: use a file with one experiment")
+        raise UserError(
+            f"{path}: has {count(1 + len(more), 'experiment')}, expected one: use a file with one experiment"
+        )
     return first
 
 

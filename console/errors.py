@@ -22,6 +22,12 @@ def list_some(items: Iterable[object], most: int = 10) -> str:
     return f"{len(names)}: {', '.join(names[:most])}{rest}"
 
 
+def count(n: int, noun: str) -> str:
+    """'1 clip', '3 clips', '2 classes', with what stands before the noun: '1 test clip'."""
+    plural = noun if n == 1 else f"{noun}{'es' if noun.endswith('s') else 's'}"
+    return f"{n} {plural}"
+
+
 def list_faults(faults: Mapping[str, str]) -> str:
     """fname -> reason as '2: a.wav (empty), b.wav (silent)', shortened like `list_some`."""
     return list_some(f"{fname} ({reason})" for fname, reason in faults.items())

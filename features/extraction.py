@@ -16,7 +16,7 @@ import numpy as np
 from configs.files import atomic, write
 from configs.processes import worker_processes
 from configs.schema import FeatureConfig, hashed_settings
-from console.errors import UserError
+from console.errors import UserError, count
 from console.output import progress, say, warn
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def make_store(
     n_clips = sum(len(job[1]) for job in jobs)
     at = f" changed by {wave}" if wave else "" if cfg.speed == 1 else f" at speed {cfg.speed:g}"
     before = f", {len(clips) - n_clips} done before" if n_clips < len(clips) else ""
-    say(f"features: log-mel of {len(clips)} clips{at}{before}")
+    say(f"features: log-mel of {count(len(clips), 'clip')}{at}{before}")
     if cfg.mel_scale != "kaldi" and (empty := empty_mel_bands(cfg)):  # published networks were trained with theirs
         fact = f"features.n_mels={cfg.n_mels}: {len(empty)} mel bands are always empty, as no FFT bin lies in them"
         warn(f"{fact}: use fewer bands or a larger features.n_fft than {cfg.n_fft}")

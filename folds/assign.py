@@ -11,7 +11,7 @@ import pandas as pd
 
 from configs.files import atomic
 from configs.schema import FoldConfig
-from console.errors import UserError, list_some
+from console.errors import UserError, count, list_some
 from console.output import say, warn
 from folds.stratify import assign_folds, assign_label_folds
 from input.competition import Competition, read_table
@@ -123,7 +123,8 @@ def _assigned(cfg: FoldConfig, competition: Competition, table: pd.DataFrame, fo
     if not file.exists():
         if (n_groups := table["group"].nunique()) < cfg.n_folds:
             raise UserError(
-                f"folds.n_folds: {n_groups} groups of clips cannot fill {cfg.n_folds} folds: use fewer folds"
+                f"folds.n_folds: {count(n_groups, 'group')} of clips cannot fill {count(cfg.n_folds, 'fold')}: "
+                f"use fewer folds"
             )
         fold = (
             assign_label_folds(table, competition.targets == 1, cfg.n_folds, cfg.seed)
@@ -131,7 +132,7 @@ def _assigned(cfg: FoldConfig, competition: Competition, table: pd.DataFrame, fo
             else assign_folds(table, cfg.n_folds, cfg.seed)
         )
         _write(table.assign(fold=fold), file)
-        say(f"folds: {len(table)} clips in {cfg.n_folds} folds -> {file}")
+        say(f"folds: {count(len(table), 'clip')} in {count(cfg.n_folds, 'fold')} -> {file}")
     return _read_folds(file, table, cfg.n_folds)
 
 
@@ -143,7 +144,7 @@ def _check_own_folds(cfg: FoldConfig, competition: Competition, table: pd.DataFr
     spread = table.groupby("group")["fold"].nunique()
     if split := sorted(map(str, spread[spread > 1].index)):
         raise UserError(
-            f"{competition.folder}: the training table's own folds split {len(split)} groups by "
+            f"{competition.folder}: the training table's own folds split {count(len(split), 'group')} by "
             f"{column}, so that validation clips resemble training clips: "
             f"{list_some(split)}: leave out the column of folds, or accept it with folds.group_column=null"
         )
@@ -165,7 +166,7 @@ def _groups(cfg: FoldConfig, competition: Competition) -> list[str]:
         if column != default:
             there = ", ".join(map(str, train.columns))
             raise UserError(f"folds.group_column: the training table has no column {column!r}: use one of {there}")
-        say(f"folds: the competition has no column {column}: clips are not grouped")
+        say("folds: clips are not grouped: no column is named by columns.group of competition.yaml")
         return own
     has_none = train[column].isna() | (train[column] == "")
     return [single if none else str(value) for value, none, single in zip(train[column], has_none, own, strict=True)]

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from configs.competition import ColumnNames, CompetitionConfig, SubmissionForm, Task
-from console.errors import UserError, list_some
+from console.errors import UserError, count, list_some
 from console.output import say, warn
 from input.guesses import LABELS
 from input.labels import (
@@ -159,11 +159,11 @@ def summary(layout: Layout, of: Competition, described_by: str | None = None) ->
     facts = [
         of.task,
         of.metric,
-        f"{len(of.train)} training clips",
-        f"{len(of.test)} test clips",
-        f"{len(of.classes)} classes",
+        count(len(of.train), "training clip"),
+        count(len(of.test), "test clip"),
+        count(len(of.classes), "class"),
     ]
-    facts += [f"{of.train['fold'].nunique()} folds of its own"] if "fold" in of.train else []
+    facts += [f"{count(of.train['fold'].nunique(), 'fold')} of its own"] if "fold" in of.train else []
     facts += [f"grouped by {of.group_column}"] if of.group_column else []
     facts += [] if len(of.test) else ["no test set: the result is the cross-validated score"]
     matter = ("task", "metric", "label_separator", "columns.group", "columns.fold")

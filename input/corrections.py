@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from configs.competition import LABEL_SEPARATOR, Task
-from console.errors import UserError, list_some
+from console.errors import UserError, count, list_some
 from input.competition import Competition, read_names
 from input.names import respell
 
@@ -34,7 +34,7 @@ def read_corrections(
     if strange := sorted(parts - {"", *classes}):
         raise UserError(
             f"{file}: labels that no training clip has: {list_some(map(repr, strange))}: use one of the "
-            f"{len(classes)} labels of the competition, or an empty one to drop the clip"
+            f"{count(len(classes), 'label')} of the competition, or an empty one to drop the clip"
         )
     return dict(zip(table["fname"], table["label"], strict=True))
 

@@ -18,7 +18,7 @@ from configs.description import FILE_NAME
 from configs.files import write
 from configs.forms import to_json
 from console.command_line import run_command
-from console.errors import UserError, list_some
+from console.errors import UserError, count, list_some
 from console.options import as_path, command_parser, share
 from console.output import say, warn
 from input.competition import Competition, load_competition
@@ -127,11 +127,11 @@ def facts(of: Competition) -> list[str]:
     lines = [
         f"sound: train {_sounds(of.train['path'].tolist())}; test {_sounds(of.test['path'].tolist())}",
         f"classes: {list_some(f'{of.classes[i]} ({per_class[i]})' for i in order)}",
-        f"labels per clip: {counts}; {int(of.train['verified'].sum())} clips verified",
+        f"labels per clip: {counts}; {count(int(of.train['verified'].sum()), 'clip')} verified",
     ]
     if "fold" in of.train:
         sizes = of.train["fold"].value_counts().sort_index()
-        lines.append(f"folds of its own: {', '.join(f'{fold}: {n} clips' for fold, n in sizes.items())}")
+        lines.append("folds of its own: " + ", ".join(f"{fold}: {count(n, 'clip')}" for fold, n in sizes.items()))
     return lines + [f"leak: {leak}" for leak in leaks(of)]
 
 
@@ -149,9 +149,11 @@ def _sounds(paths: list[str | None]) -> str:
         seconds.append(about.duration)
         rates[about.samplerate] += 1
     if not seconds:
-        return f"{len(paths)} clips" + (f", {unreadable} missing or unreadable" if unreadable else "")
+        return count(len(paths), "clip") + (f", {unreadable} missing or unreadable" if unreadable else "")
     low, middle, high = np.quantile(seconds, [0, 0.5, 1])
-    text = f"{len(paths)} clips, {low:.1f} to {high:.1f} s (median {middle:.1f}), {sum(seconds) / 3600:.2f} h, "
+    text = (
+        f"{count(len(paths), 'clip')}, {low:.1f} to {high:.1f} s (median {middle:.1f}), {sum(seconds) / 3600:.2f} h, "
+    )
     text += " and ".join(f"{rate} Hz" for rate, _ in rates.most_common(3))
     return text + (f", {unreadable} missing or unreadable" if unreadable else "")
 

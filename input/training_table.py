@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from configs.competition import LABEL_SEPARATOR, CompetitionConfig, TableFile
-from console.errors import UserError, list_some
+from console.errors import UserError, count, list_some
 from console.output import say, warn
 from input.labels import Labels, check_single, in_one_form, split_cell
 from input.layout import Layout
@@ -261,11 +261,11 @@ def find_classes(found: TrainingTable, cfg: CompetitionConfig, columns: tuple[st
     if len(classes) < max(least, top):
         words = {1: "one", 2: "two", 3: "three"}
         need = f"a submission needs {words.get(top, top)} per clip" if top >= least else "two are needed"
-        raise UserError(f"{found.place}: has {len(classes)} classes, but {need}")
+        raise UserError(f"{found.place}: has {count(len(classes), 'class')}, but {need}")
     joins = _joins(cfg)
     if joins and (bad := [name for name in classes if joins in name]):
         raise UserError(
-            f"{found.place}: a submission joins {top} labels by {joins!r}, which is in {list_some(map(repr, bad))}; in "
-            f"competition.yaml: submission: {{separator: ...}}"
+            f"{found.place}: a submission joins {count(top, 'label')} by {joins!r}, which is in "
+            f"{list_some(map(repr, bad))}; in competition.yaml: submission: {{separator: ...}}"
         )
     return classes

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from console.errors import count
+
 
 def check_scores(probs: np.ndarray, truth: np.ndarray) -> None:
     """probs (clips, classes) float, truth (clips, classes) bool. Raises ValueError on shapes that do not match, no
@@ -12,14 +14,15 @@ def check_scores(probs: np.ndarray, truth: np.ndarray) -> None:
         raise ValueError("a score of no clips")
     check_no_nan(probs)
     if not truth.any():
-        raise ValueError(f"a score of {len(truth)} clips without any label")
+        raise ValueError(f"a score of {count(len(truth), 'clip')} without any label")
 
 
 def check_no_nan(probs: np.ndarray) -> None:
     """probs (clips, classes). Raises ValueError with the number of clips that have a NaN."""
     flat = probs.ravel()
     if not np.isfinite(flat @ flat) and np.isnan(probs).any():  # a product takes a third of the time of a sum
-        raise ValueError(f"{int(np.isnan(probs).any(axis=1).sum())} clips have a NaN among their probabilities")
+        n = int(np.isnan(probs).any(axis=1).sum())
+        raise ValueError(f"a NaN among the probabilities of {count(n, 'clip')}")
 
 
 def label_index(truth: np.ndarray) -> np.ndarray:
@@ -28,5 +31,5 @@ def label_index(truth: np.ndarray) -> np.ndarray:
     Raises ValueError where a clip has no label or several.
     """
     if others := int(np.count_nonzero(np.count_nonzero(truth, axis=1) != 1)):
-        raise ValueError(f"{others} clips have no label or several, but this metric needs one label per clip")
+        raise ValueError(f"no label or several for {count(others, 'clip')}, but this metric needs one label per clip")
     return np.asarray(truth.argmax(axis=1))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from configs.files import new_folder, recover
 from configs.paths import Paths
 from console.command_line import run_command
-from console.errors import UserError, list_some
+from console.errors import UserError, count, list_some
 from console.options import FILE, command_parser, share
 from console.output import say
 from submission.kernel_script import MANIFEST_NAME
@@ -89,7 +89,7 @@ def bundle(
         about = {"competition": competition, "ensemble": ensemble, "git_revision": git_revision(ROOT)}
         size = write_manifest(partial, about)
         (partial / METADATA).write_text(json.dumps(metadata, indent=1))
-    say(f"{metadata['id']}: {len(blend.models)} experiments, {size / 1e6:.1f} MB -> {final}")
+    say(f"{metadata['id']}: {count(len(blend.models), 'experiment')}, {size / 1e6:.1f} MB -> {final}")
     return final
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.files import write
 from console.command_line import run_command
-from console.errors import UserError, list_some
+from console.errors import UserError, count, list_some
 from console.options import as_path, command_parser
 from console.output import say, warn
 from submission.kernel_script import MANIFEST_NAME, folders_with
@@ -69,7 +69,7 @@ def predict(bundle: Path, inputs: Path, slug: str, output: Path, scratch: Path) 
     pattern = packed.test_pattern.removeprefix(f"{sound_folder(packed.test_pattern)}/")  # it may lie elsewhere there
     files = set(fill_pattern(pattern, pd.DataFrame({"name": fnames})))
     clips = read_test_clips(fnames, find_audio(folder, files, scratch), skip_missing, pattern)
-    say(f"{folder}: {len(clips)} test clips; {len(folders)} runs of {list_some(runs)}")
+    say(f"{folder}: {count(len(clips), 'test clip')}; {count(len(folders), 'run')} of {list_some(runs)}")
     probs = dict(zip(folders, predict_test(folders, clips, scratch / "features"), strict=True))
     means = {name: mean_of_folds([probs[folder].probs for folder in folds]) for name, folds in runs.items()}
     blended = apply_blend(blend, means).astype(np.float32)
@@ -81,7 +81,7 @@ def predict(bundle: Path, inputs: Path, slug: str, output: Path, scratch: Path) 
     warn_of_faults(heard.faults)
     report |= {"seconds": round(time.monotonic() - started), **environment}
     write(output.with_name("report.json"), json.dumps(report, indent=1) + "\n")
-    say(f"{len(clips)} clips in {report['seconds']} s -> {output}")
+    say(f"{count(len(clips), 'clip')} in {report['seconds']} s -> {output}")
 
 
 def print_environment() -> dict[str, Any]:
@@ -160,7 +160,7 @@ def find_audio(root: Path, files: Collection[str], scratch: Path) -> Path:
         for place in roots:
             if folder := _fullest(place, files, match):
                 return folder
-    raise UserError(f"{root}: none of the {len(files)} test clips lies there, such as {min(files)}")
+    raise UserError(f"{root}: none of {count(len(files), 'test clip')} lies there, such as {min(files)}")
 
 
 def _fullest(root: Path, files: Collection[str], match: Match) -> Path | None:

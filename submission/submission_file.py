@@ -12,7 +12,7 @@ import pandas as pd
 
 from configs.competition import LABEL_SEPARATOR, SubmissionForm
 from configs.files import atomic, write
-from console.errors import UserError, list_some
+from console.errors import UserError, count, list_some
 from metrics.metric import Metric
 from runs.predictions import Predictions
 
@@ -56,7 +56,9 @@ def check_form(form: SubmissionForm, classes: tuple[str, ...]) -> None:
     """Raises UserError where the classes cannot be submitted in this form."""
     if form.kind == "top_labels":
         if not 1 <= form.top_labels <= len(classes):
-            raise UserError(f"submission: {form.top_labels} labels per clip, but there are {len(classes)} classes")
+            raise UserError(
+                f"submission: {count(form.top_labels, 'label')} per clip, but there are {count(len(classes), 'class')}"
+            )
         if form.top_labels > 1 and (bad := [name for name in classes if form.separator in name]):
             raise UserError(
                 f"submission: classes contain {form.separator!r}, which separates labels: {list_some(bad)}: "

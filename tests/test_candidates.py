@@ -273,6 +273,6 @@ def test_the_folds_still_to_train_are_named(runs: Path, competition: Competition
     with pytest.raises(UserError, match=r"a: fold 1 is not finished, of 0\.\.1: train what"):
         finished_runs(runs, ["a"], competition)
     with pytest.raises(
-        UserError, match=r"no experiment with all its folds finished: python train_fold\.py --fold 0\.\.1$"
+        UserError, match=r"no experiment with all its folds finished: python train_fold\.py --fold 0\.\.1 --input "
     ):
         finished_runs(runs, [], competition)

@@ -98,12 +98,12 @@ def test_the_id_changes_with_the_file_and_with_the_tables(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("oof", "told"),
     [
-        (np.where(OOF == 0.8, np.nan, OOF), "NaN or infinity in 1 rows"),
+        (np.where(OOF == 0.8, np.nan, OOF), "NaN or infinity in 1 row:"),
         (OOF[:3], "oof has shape"),
         (OOF[:, :2], "oof has shape"),
-        (np.log(OOF), "4 rows that are no probabilities"),
-        (OOF * 2, "4 rows that are no probabilities"),
-        (OOF * [2.5, 1, -1], "rows that are no probabilities"),
+        (np.log(OOF), "no probabilities .* in 4 rows"),
+        (OOF * 2, "no probabilities .* in 4 rows"),
+        (OOF * [2.5, 1, -1], "no probabilities"),
         (OOF * 1e300, "NaN or infinity in 4 rows"),
         (OOF + 0j, "oof holds complex128, not numbers"),
         (OOF.astype(str), "oof holds <U32, not numbers"),

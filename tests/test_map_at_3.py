@@ -75,7 +75,7 @@ def test_infinite_scores_are_ranked() -> None:
 @pytest.mark.parametrize("bad", [[[0.1, np.nan, 0.2]], [[np.inf, np.nan, -np.inf]]])
 def test_nan_raises(bad: list[list[float]]) -> None:
     probs, truth = np.array(bad), np.array([0])
-    with pytest.raises(ValueError, match="1 clips have a NaN"):
+    with pytest.raises(ValueError, match="a NaN among the probabilities of 1 clip"):
         map_at_3(probs, truth)
 
 

@@ -256,13 +256,13 @@ def test_what_has_no_score_raises(metric: Metric, task: Task) -> None:
         metric.score(probs, np.zeros_like(truth))
     spoiled = probs.copy()
     spoiled[[1, 3], 2] = np.nan, np.inf
-    with pytest.raises(ValueError, match="1 clips have a NaN"):
+    with pytest.raises(ValueError, match="a NaN among the probabilities of 1 clip"):
         metric.score(spoiled, truth)
 
 
 @pytest.mark.parametrize("name", ["accuracy", "top@2", "log_loss", "macro_f1"])
 def test_one_label_is_needed(name: str) -> None:
-    with pytest.raises(ValueError, match="2 clips have no label or several"):
+    with pytest.raises(ValueError, match="no label or several for 2 clips"):
         find_metric(name, "single_label").score(PROBS, TRUTH)
 
 

@@ -12,7 +12,7 @@ import pytest
 import submit
 from blending.candidates import finished_runs
 from configs.paths import Paths
-from console.errors import UserError
+from console.errors import UserError, count
 from console.options import as_path, expand_home
 
 COMMANDS = ("train_fold", "tune", "ensemble", "submit", "predict", "find_label_errors")
@@ -91,6 +91,11 @@ def test_a_missing_home_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pyt
         "submit.py: error: argument --work: ~nobody-here/w: there is no home folder ~nobody-here: "
         "write the path in full"
     )
+
+
+def test_a_count_has_its_plural() -> None:
+    assert [count(n, "clip") for n in (0, 1, 2)] == ["0 clips", "1 clip", "2 clips"]
+    assert [count(n, "class") for n in (1, 2)] == ["1 class", "2 classes"]
 
 
 def test_a_hint_names_the_options_that_were_given() -> None:

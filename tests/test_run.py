@@ -112,7 +112,7 @@ def test_the_noisy_competition_has_the_same_sound_recordings_and_clips(clean: Pa
 def test_noise_needs_true_labels(clean: Path, tmp_path: Path) -> None:
     competition = load_competition(clean)
     competition.train.loc[0, "verified"] = False
-    with pytest.raises(UserError, match="1 labels are not verified"):
+    with pytest.raises(UserError, match="1 label not verified"):
         write_noisy(competition, tmp_path / "noisy", seed=0)
     assert not (tmp_path / "noisy").exists()
 

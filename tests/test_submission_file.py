@@ -275,5 +275,5 @@ def test_a_usage_without_a_score() -> None:
     truth = pd.DataFrame({"fname": ["a", "b", "c"], "label": ["x", "y", ""], "usage": usage})
     found = score_by_usage(predictions, truth, ("x", "y"), find_metric("macro_roc_auc"))
     assert found["Public"] == 1 and np.isnan(found["Private"]) and found["all"] == 1
-    with pytest.raises(UserError, match="the test labels have no macro ROC-AUC: a score of 1 clips without any label"):
+    with pytest.raises(UserError, match="the test labels have no macro ROC-AUC: a score of 1 clip without any label"):
         score_by_usage(predictions, truth[2:], ("x", "y"), find_metric("macro_roc_auc"))

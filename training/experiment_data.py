@@ -13,7 +13,7 @@ from configs.forms import read_json
 from configs.paths import Paths
 from configs.schema import Config, config_hash
 from configs.user_code import hashes, is_user_code, user_files
-from console.errors import UserError, list_faults, list_some
+from console.errors import UserError, count, list_faults, list_some
 from console.output import say, warn
 from features.store import Store, open_features
 from folds.assign import fold_hash, load_folds, n_folds_of
@@ -74,7 +74,7 @@ def load_data(cfg: Config, folds_to_train: list[int], paths: Paths) -> Data:
             Path(cfg.input.corrections), competition.train, competition.classes, competition.task
         )
         corrected = corrections_hash(corrections)
-        say(f"{cfg.input.corrections}: corrects {len(corrections)} clips, for training only")
+        say(f"{cfg.input.corrections}: corrects {count(len(corrections), 'clip')}, for training only")
     origin = Origin(
         n_folds=n_folds_of(cfg.folds, competition),
         task=competition.task,

@@ -18,7 +18,7 @@ from optuna.visualization.matplotlib import plot_optimization_history, plot_para
 
 from configs.files import write
 from configs.schema import Config, from_dict, to_dict
-from console.errors import UserError
+from console.errors import UserError, count
 from console.output import say, table
 from metrics.metric import Metric, find_metric
 from tuning.study import DEFAULT_METRIC, NO_TRIALS, best_trial, finished, settings_of
@@ -33,7 +33,7 @@ def write_report(folder: Path, study: optuna.Study) -> None:
     trials, best = finished(study), best_trial(study)
     write(folder / "trials.csv", _csv(study, trials))
     if best is None:
-        say(f"{folder}: {len(trials)} trials finished, none complete: nothing to report yet")
+        say(f"{folder}: {count(len(trials), 'trial')} finished, none complete: nothing to report yet")
         return
     file = folder / "best.yaml"
     write(file, best_yaml(file, study, best).encode("utf-8", "backslashreplace"))  # YAML must be UTF-8, a path need not
@@ -44,7 +44,8 @@ def write_report(folder: Path, study: optuna.Study) -> None:
         write(folder / f"{name}.png", image)
     pruned = sum(trial.state == TrialState.PRUNED for trial in trials)
     say(
-        f"best of {len(trials)} trials ({pruned} pruned): trial {best.number}, {score_of(study)} {best.value:.4f}\n"
+        f"best of {count(len(trials), 'trial')} ({pruned} pruned): trial {best.number}, "
+        f"{score_of(study)} {best.value:.4f}\n"
         f"this score is {biased(study)}, because it was selected: the first line of\n"
         f"{file} trains with another seed, without this bias"
     )
