@@ -6,8 +6,16 @@ from typing import Any
 import pandas as pd
 
 from configs.competition import TableFile
-from input.guess_sounds import guess_sounds
-from input.guess_tables import guess_columns, guess_details, guess_sample, guess_test, guess_train, tables_of
+from input.guess_sounds import NO_SOUND, guess_sounds
+from input.guess_tables import (
+    check_no_parts,
+    guess_columns,
+    guess_details,
+    guess_sample,
+    guess_test,
+    guess_train,
+    tables_of,
+)
 from input.guesses import FSDKAGGLE2019, Guesses
 from input.labels import as_list, find_label_separator, split_cell
 from input.sample import NAMES
@@ -24,6 +32,8 @@ def guess(folder: Path, values: dict[str, Any]) -> Guesses:
         guess_details(it, there, train)
     guess_test(it, there)
     guess_sounds(it, train)
+    if it.why.get("audio.train") == NO_SOUND and "train" not in values:  # the table that was taken lists something else
+        check_no_parts(it, there)
     _guess_task(it, train)
     return it
 

@@ -10,6 +10,8 @@ from input.names import is_sound
 from input.sample import NAMES
 from input.sound_files import fill_pattern, list_files
 
+NO_SOUND = "the usual folder: there is no sound"
+
 
 def guess_sounds(it: Guesses, train: pd.DataFrame | None) -> None:
     """Where the sounds lie: of all patterns the one with which most of some names exist."""
@@ -27,7 +29,7 @@ def guess_sounds(it: Guesses, train: pd.DataFrame | None) -> None:
             if pattern and not it.value("audio", "train"):
                 it.put("audio", "train", pattern, "its files are there")
         if not it.value("audio", "train"):
-            it.put("audio", "train", f"audio_train/{{{name}}}", "the usual folder: there is no sound")
+            it.put("audio", "train", f"audio_train/{{{name}}}", NO_SOUND)
     elif it.value("audio", "class_folders"):
         it.put("audio", "names_with_folder", True, "names have the folder of their class")
     if (test := it.table("sample_submission") or it.table("test")) is not None:

@@ -23,7 +23,7 @@ from input.guesses import (
 from input.names import is_sound
 from input.sample import NAMES
 from input.sound_files import list_files
-from input.tables import no_column
+from input.tables import no_clips, no_column, time_columns
 from input.zips import is_dropping, is_file
 
 
@@ -66,12 +66,16 @@ def guess_train(it: Guesses, there: Sequence[str]) -> pd.DataFrame | None:
                 raise
             unreadable.append(error)
             continue
+        if time_columns(table) and not it.given("columns", "name"):
+            continue
         named = it.value("columns", "name") in table or _name_column(table) or _stem_column(it.folder, table)
         if named and (it.value("columns", "label") in table or pick(table, LABELS) or _class_columns(it, table)):
             it.top("train", [{"file": name}], "it has names and labels")
             _guess_noisy(it, name, free)
             return table
-    if (place := _class_folders(it.folder)) is not None:
+    place = _class_folders(it.folder)
+    check_no_parts(it, free, place)
+    if place is not None:
         it.put("audio", "class_folders", place, "a folder of sounds per class")
         it.top("train", [], "the folders are the labels")
         return None
@@ -81,6 +85,18 @@ def guess_train(it: Guesses, there: Sequence[str]) -> pd.DataFrame | None:
         f"{it.folder}: no table of training clips with their labels, and no folder per class: name it in "
         f"competition.yaml: train: FILE, columns: {{name: COLUMN, label: COLUMN}}"
     )
+
+
+def check_no_parts(it: Guesses, there: Sequence[str], class_folders: str | None = None) -> None:
+    """Raises UserError where one of these tables lists parts of recordings. class_folders: what would do instead."""
+    for name in there:
+        try:
+            parts = time_columns(it.read({"file": name}))
+        except UserError:
+            continue
+        if parts and not it.given("columns", "name"):
+            instead = f"; or leave it out: audio: {{class_folders: {class_folders}}}" if class_folders else ""
+            raise UserError(f"{no_clips(it.folder / name, parts)}{instead}")
 
 
 def _guess_noisy(it: Guesses, name: str, free: Sequence[str]) -> None:

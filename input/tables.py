@@ -1,6 +1,7 @@
 """Tables as they come: text with any separator and encoding, keyed by the names of the clips."""
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -12,6 +13,9 @@ from console.errors import UserError, list_some
 from input.names import nfc
 
 SEPARATORS = (",", ";", "\t")
+UNIT = "(time|times|s|sec|secs|seconds)?"  # of a header, its letters alone
+START, END = re.compile(f"(start|begin|onset|tmin|mint){UNIT}"), re.compile(f"(end|stop|offset|tmax|maxt){UNIT}")
+ROW, SECONDS = re.compile("rowid"), re.compile("seconds|endtime")  # of BirdCLEF
 NO_KEYS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -58,6 +62,28 @@ def no_column(path: Path, missing: Sequence[str], there: Iterable[str], keys: Ma
     lines = [line for one in missing if one in keys for line in [_line(keys[one], near.get(one, "COLUMN"))]]
     remedy = f"{' correct it' if hint else ';'} in competition.yaml: {', '.join(lines)}" if lines else ""
     return UserError(f"{path}: missing column {list_some(missing)}; it has {', '.join(columns)}{hint}{remedy}")
+
+
+def time_columns(table: pd.DataFrame) -> list[str]:
+    """The columns that say which part of a recording a row is about, as start and end, t_min and t_max, or the row_id
+    and seconds of BirdCLEF; none where a row is a clip. UrbanSound8K's name each slice by a file of its own."""
+    bare = {re.sub("[^a-z]", "", str(column).lower()): str(column) for column in table.columns}
+    if "slicefilename" in bare:
+        return []
+    for first, last in (START, END), (ROW, SECONDS):
+        pair = [next((bare[one] for one in bare if side.fullmatch(one)), None) for side in (first, last)]
+        if None not in pair:
+            return [one for one in pair if one is not None]
+    return []
+
+
+def no_clips(path: Path, columns: Sequence[str]) -> UserError:
+    """The error of a table of parts of recordings."""
+    return UserError(
+        f"{path}: its rows are parts of recordings ({', '.join(columns)}), and only whole clips with their labels can "
+        f"be used: cut each part into a file of its own and list these files; where each row is a whole file already, "
+        f"in competition.yaml: columns: {{name: COLUMN}}"
+    )
 
 
 def likely_column(name: str, there: Iterable[str]) -> str | None:

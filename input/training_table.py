@@ -12,7 +12,7 @@ from input.labels import Labels, check_single, in_one_form, split_cell
 from input.layout import Layout
 from input.names import nfc, respell
 from input.sound_files import fill_pattern, list_sounds
-from input.tables import check_names, likely_column, read_table
+from input.tables import check_names, likely_column, no_clips, read_table, time_columns
 
 OURS = ("fname", "label", "verified", "path", "weight", "fold", "file")  # columns of ours
 TRUE, FALSE = {"1", "true", "yes", "1.0"}, {"0", "false", "no", "0.0"}
@@ -56,6 +56,8 @@ def _read_part(layout: Layout, file: TableFile) -> TrainingTable:
     optional = {columns.verified} if columns.verified == "manually_verified" else set()
     keys = {column: f"columns.{key}" for key, column in vars(columns).items() if column and key != "group"}
     raw = read_table(path, tuple(one for one in keys if one not in optional), file.separator, file.encoding, keys)
+    if (parts := time_columns(raw)) and ("columns.name" in layout.guesses or raw[columns.name].duplicated().any()):
+        raise no_clips(path, parts)
     check_names(path, raw[columns.name], cfg.audio.names_with_folder)
     labels = _labels_of(path, raw, cfg)
     table = _named_fname(raw, columns.name)

@@ -359,3 +359,46 @@ def test_a_sample_of_placeholders(make, capsys: pytest.CaptureFixture[str]) -> N
     found = load_competition(make(tables, "train/a.wav train/b.wav train/c.wav test/t.wav"))
     assert (found.metric, found.form.top_labels, found.form.separator) == ("map@3", 3, " ")
     assert "labels that no training clip has: 3: other, some, words" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "columns"),
+    [
+        ("train_soundscapes_labels.csv", "filename,start,end,label\na.wav,0,5,x\nb.wav,5,10,y\n", "start, end"),
+        ("train_tp.csv", "recording_id,species_id,t_min,t_max\na,1,2.5,3.5\nb,2,1,2\n", "t_min, t_max"),
+        ("train_soundscape_labels.csv", "row_id,audio_id,seconds,birds\na_5,a,5,x\nb_5,b,5,y\n", "row_id, seconds"),
+        ("labels.csv", "File,label,Begin Time (s),End Time (s)\na.wav,x,1,2\nb.wav,y,1,2\n", "Begin Time (s), End"),
+        ("events.csv", "filename,onset,offset,event_label\na.wav,0.1,0.5,x\nb.wav,1,2,y\n", "onset, offset"),
+    ],
+)
+def test_parts_of_recordings_are_no_clips(make, name: str, text: str, columns: str) -> None:
+    """Each recording in one row: nothing but the header tells that the label is not that of the whole."""
+    folder = make({name: text}, "audio/a.wav audio/b.wav")
+    fact = f"{name}: its rows are parts of recordings ({columns}"
+    assert fact in error_of(folder) and "cut each part into a file of its own" in error_of(folder)
+
+
+def test_parts_of_recordings_beside_folders_of_classes(make) -> None:
+    table = {"labels.csv": "filename,start,end,label\na.wav,0,5,x\na.wav,5,10,y\n"}
+    folder = make(table, "train_audio/x/1.wav train_audio/y/2.wav soundscapes/a.wav")
+    assert error_of(folder).endswith("or leave it out: audio: {class_folders: train_audio}")
+    (folder / "competition.yaml").write_text("audio: {class_folders: train_audio}\n")
+    assert len(load_competition(folder).train) == 2
+
+
+def test_rows_with_times_that_are_whole_files(make) -> None:
+    """Where the description says so, and no file has two rows."""
+    table = "filename,start,end,label\na.wav,0,5,x\nb.wav,5,10,y\n"
+    folder = make({"train.csv": table, "competition.yaml": "columns: {name: filename}\n"}, "audio/a.wav audio/b.wav")
+    assert len(load_competition(folder).train) == 2
+    (folder / "train.csv").write_text(table + "b.wav,10,15,x\n")
+    assert "train.csv: its rows are parts of recordings (start, end)" in error_of(folder)
+
+
+TABLES = Path(__file__).parents[1].parent / "shared" / "data" / "tables"
+
+
+@pytest.mark.skipif(not TABLES.is_dir(), reason="../shared/data/tables is not here")
+@pytest.mark.parametrize("name", ["birdclef/2021", "birdclef/2026", "birdclef/2026/excerpt", "rfcx"])
+def test_real_tables_of_parts_of_recordings(name: str) -> None:
+    assert "its rows are parts of recordings (" in error_of(TABLES / name)
