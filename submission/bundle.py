@@ -61,7 +61,7 @@ def bundle(
     from blending.apply import write_blend
     from blending.ensemble_folder import load_ensemble
     from runs.provenance import git_revision
-    from submission.packed_competition import FILE, PackedCompetition, pack_competition, write_packed
+    from submission.packed_competition import FILE, default_competition, pack_competition, write_packed
     from submission.submission_file import check_form
 
     if competition is None and not paths.input.is_dir():
@@ -76,7 +76,7 @@ def bundle(
         raise UserError(f"{folder}: no such blend: python ensemble.py{paths.options} makes it")
     blend = load_ensemble(folder).blend
     blend = replace(blend, models=blend.used)  # a greedy blend leaves models out; so does the bundle
-    packed = pack_competition(paths, blend) if paths.input.is_dir() else PackedCompetition()
+    packed = pack_competition(paths, blend) if paths.input.is_dir() else default_competition(paths.input, blend)
     check_form(packed.form, blend.classes)
     final = paths.work / "kaggle" / "dataset"
     with new_folder(final) as partial:

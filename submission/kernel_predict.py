@@ -22,7 +22,7 @@ from console.output import say, warn
 from submission.kernel_script import MANIFEST_NAME, folders_with
 
 if TYPE_CHECKING:
-    from configs.competition import CompetitionConfig
+    from configs.competition import CompetitionConfig, SubmissionForm
 
 SAMPLE = "sample_submission.csv"
 Match = Callable[[Collection[str], Collection[str]], Mapping[str, object]]  # names and files -> a file for each name
@@ -65,6 +65,7 @@ def predict(bundle: Path, inputs: Path, slug: str, output: Path, scratch: Path) 
     folders = [folder for folds in runs.values() for folder in folds]
     skip_missing = any(read_trained(folder).config.input.skip_unreadable for folder in folders)
     folder, config = find_competition(inputs, slug, packed.config)
+    check_sample_fits(folder, config, packed.form)
     fnames = list_test(folder, config)["fname"]
     pattern = packed.test_pattern.removeprefix(f"{sound_folder(packed.test_pattern)}/")  # it may lie elsewhere there
     files = set(fill_pattern(pattern, pd.DataFrame({"name": fnames})))
@@ -123,6 +124,26 @@ def find_competition(inputs: Path, slug: str, config: "CompetitionConfig") -> tu
     raise UserError(f"{inputs}: no {table.file} in a folder {slug}{there}: attach the competition to this kernel")
 
 
+def check_sample_fits(folder: Path, config: "CompetitionConfig", form: "SubmissionForm") -> None:
+    """Raises UserError where the sample submission that lies there has other columns than the bundle would write: it is
+    another competition's, or has other classes. A sample may name the clips alone."""
+    from input.names import nfc
+    from input.tables import read_table
+
+    if (table := config.sample_submission) is None:
+        return
+    path, values = folder / table.file, form.columns if form.kind == "probabilities" else (form.label_column,)
+    columns = list(map(str, read_table(path, (), table.separator, table.encoding).columns))
+    there, ours = {nfc(name) for name in columns}, {nfc(name) for name in (form.name_column, *values)}
+    alone = form.kind == "top_labels" and there == {nfc(form.name_column)}
+    if there != ours and not alone:
+        raise UserError(
+            f"{path}: its columns do not fit the bundle: there alone {list_some(sorted(there - ours))}; in the bundle "
+            f"alone {list_some(sorted(ours - there))}: attach the competition of the bundle, or bundle this one with "
+            f"submission.bundle --input DIR"
+        )
+
+
 def _folders_with(inputs: Path, file: str) -> list[Path]:
     """Folders under `inputs` that hold a file of this relative path."""
     *inner, name = PurePath(file).parts
@@ -160,7 +181,7 @@ def find_audio(root: Path, files: Collection[str], scratch: Path) -> Path:
         for place in roots:
             if folder := _fullest(place, files, match):
                 return folder
-    raise UserError(f"{root}: none of {count(len(files), 'test clip')} lies there, such as {min(files)}")
+    raise UserError(f"{root}: none of the {count(len(files), 'test clip')} lies there, such as {min(files)}")
 
 
 def _fullest(root: Path, files: Collection[str], match: Match) -> Path | None:

@@ -1,5 +1,6 @@
 """competition.json in a bundle: the competition as it was understood here, so that the kernel guesses nothing."""
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -8,13 +9,14 @@ from typing import TYPE_CHECKING
 from configs.competition import CompetitionConfig, SubmissionForm, TableFile
 from configs.forms import read_json
 from configs.paths import Paths
-from console.errors import UserError
+from console.errors import UserError, list_some
 
 if TYPE_CHECKING:
     from blending.apply import Blend
 
 FILE = "competition.json"
 SAMPLE = "sample_submission.csv"
+FSDKAGGLE2018_CLASSES = "ccf60dfd301b"  # start of the sha256 of its 41 classes, sorted, one a line
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,21 @@ def pack_competition(paths: Paths, blend: "Blend") -> PackedCompetition:
         raise UserError(f"{paths.input}: has other classes than the blend: use the --input that it was made from")
     config = find_layout(paths.input, sound=False, described_by=paths.described_by).config
     return PackedCompetition(config, competition.form, competition.test_pattern)
+
+
+def default_competition(folder: Path, blend: "Blend") -> PackedCompetition:
+    """FSDKaggle2018, for which a bundle may be made where no folder is there. Raises UserError on a blend of another
+    task, metric or classes: without its folder nothing says what the kernel has to write."""
+    digest = hashlib.sha256("\n".join(blend.classes).encode()).hexdigest()[:12]
+    other = [f"task {blend.task}"] if blend.task != "single_label" else []
+    other += [f"metric {blend.metric}"] if blend.metric != "map@3" else []
+    other += [f"other classes ({list_some(blend.classes, 3)})"] if digest != FSDKAGGLE2018_CLASSES else []
+    if other:
+        raise UserError(
+            f"{folder}: no such folder, so the kernel would write a submission of fsdkaggle2018, but the blend has "
+            f"{', '.join(other)}: name the competition's folder with --input DIR"
+        )
+    return PackedCompetition()
 
 
 def write_packed(file: Path, packed: PackedCompetition) -> None:

@@ -1,23 +1,34 @@
 """submission.bundle: what goes into the dataset, and what does not."""
 
+import hashlib
 import json
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
+from blending.apply import read_blend
 from configs.competition import ColumnNames, SubmissionForm, TableFile
 from configs.paths import Paths
 from console.errors import UserError
 from input.layout import find_layout
 from submission import bundle as module
+from submission import packed_competition
 from submission.bundle import bundle, code_files, dataset_metadata
 from submission.kernel_script import sha256
-from submission.packed_competition import read_packed, write_packed
+from submission.packed_competition import PackedCompetition, read_packed, write_packed
+
+REAL = Path(__file__).parents[1].parent / "shared" / "data" / "fsdkaggle2018" / "train.csv"
+
+
+def classes_digest(classes: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(classes).encode()).hexdigest()[:12]
 
 
 @pytest.fixture
@@ -182,7 +193,28 @@ def test_a_competition_is_one_that_is_there(paths: Paths) -> None:
         bundle(Paths(paths.input.with_name("nope"), paths.work), "default", "me")
     with pytest.raises(UserError, match="A B/c: is no competition's address"):
         bundle(paths, "default", "me", "good-slug", competition="A B/c")
-    bundle(Paths(paths.input.with_name("nope"), paths.work), "default", "me", competition="good-one")
+
+
+def test_without_its_folder_only_the_default_competition_is_packed(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any other would be written in the form of FSDKaggle2018."""
+    nowhere = Paths(paths.input.with_name("nope"), paths.work)
+    file = paths.ensembles / "default" / "weights.json"
+    with pytest.raises(UserError, match=r"nope: no such folder, .*has other classes \(.*: name the .* --input"):
+        bundle(nowhere, "default", "me", competition="good-one")
+    monkeypatch.setattr(packed_competition, "FSDKAGGLE2018_CLASSES", classes_digest(read_blend(file).classes))
+    assert read_packed(bundle(nowhere, "default", "me", competition="good-one")) == PackedCompetition()
+    for key, value in (("metric", "lwlrap"), ("task", "multi_label")):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
+        with pytest.raises(UserError, match=rf"the blend has .*{key} {value}: name the competition's folder"):
+            bundle(nowhere, "default", "me", competition="good-one")
+
+
+@pytest.mark.skipif(not REAL.is_file(), reason="../shared/data/fsdkaggle2018 is not here")
+def test_the_default_competition_is_known_by_its_classes() -> None:
+    classes = sorted(set(pd.read_csv(REAL)["label"]))
+    assert len(classes) == 41 and classes_digest(classes) == packed_competition.FSDKAGGLE2018_CLASSES
 
 
 @pytest.mark.parametrize("owner", ["me/you", "me you", " me", "https://www.kaggle.com/me", "me\n"])

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 import zipfile
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,12 +16,12 @@ import pytest
 from kaggle_server import KaggleServer
 from sandbox import run_kernel, why_not
 
-from configs.competition import AudioFiles, CompetitionConfig, TableFile
+from configs.competition import AudioFiles, CompetitionConfig, SubmissionForm, TableFile
 from configs.paths import Paths
 from console.errors import UserError
 from input.competition import list_test, read_test_clips
 from submission.bundle import bundle
-from submission.kernel_predict import find_audio, find_competition, predict
+from submission.kernel_predict import check_sample_fits, find_audio, find_competition, predict
 from submission.packed_competition import PackedCompetition
 from submission.push import push, write_kernel
 
@@ -312,6 +313,47 @@ def test_a_folder_of_sounds_may_be_all_that_names_the_clips(tmp_path: Path) -> N
     assert find_competition(tmp_path, "mine", config)[0] == tmp_path / "competitions" / "mine"
     with pytest.raises(UserError, match="no folder yours: attach the competition to this kernel"):
         find_competition(tmp_path, "yours", config)
+
+
+@pytest.mark.parametrize(
+    ("form", "sample", "told"),
+    [
+        (SubmissionForm(), "fname,Bark,Cello\na.wav,0,0\n", "there alone 2: Bark, Cello; in the bundle alone label:"),
+        (
+            SubmissionForm("probabilities", columns=("Bark", "Meow")),
+            "fname,Bark,Cello\na.wav,0,0\n",
+            "there alone Cello; in the bundle alone Meow: attach the competition of the bundle",
+        ),
+        (
+            SubmissionForm("probabilities", columns=("Bark",), name_column="row_id"),
+            "fname,label\na.wav,Bark\n",
+            "there alone 2: fname, label; in the bundle alone 2: Bark, row_id",
+        ),
+        (SubmissionForm(), "fname,label\na.wav,Bark\n", ""),
+        (SubmissionForm(), "fname\na.wav\n", ""),
+        (SubmissionForm("probabilities", columns=("Bark", "Cello")), "fname,Cello,Bark\na.wav,0,0\n", ""),
+    ],
+)
+def test_another_submission_than_ours_is_not_predicted(
+    tmp_path: Path, form: SubmissionForm, sample: str, told: str
+) -> None:
+    (tmp_path / "sample_submission.csv").write_text(sample)
+    config = CompetitionConfig(sample_submission=TableFile("sample_submission.csv"))
+    with pytest.raises(UserError, match=rf"sample_submission\.csv: .*{told}") if told else nullcontext():
+        check_sample_fits(tmp_path, config, form)
+
+
+def test_the_kernel_refuses_another_competition_before_it_predicts(
+    received: KaggleServer, blended: Paths, tmp_path: Path
+) -> None:
+    script, inputs = laid_out(received, blended, tmp_path, "new")
+    sample = inputs / "competitions" / "tiny-tagging" / "sample_submission.csv"
+    sample.write_text("fname,Bark,Cello\n0.wav,0,0\n")
+    done = run(script, inputs, tmp_path)
+    assert (
+        done.returncode == 1 and "error: /" in done.stderr and "Bark, Cello; in the bundle alone label" in done.stderr
+    )
+    assert list((tmp_path / "working").iterdir()) == []
 
 
 def test_wheels_are_installed_without_an_index(tmp_path: Path) -> None:
