@@ -207,7 +207,7 @@ def test_without_its_folder_only_the_default_competition_is_packed(
     assert read_packed(bundle(nowhere, "default", "me", competition="good-one")) == PackedCompetition()
     for key, value in (("metric", "lwlrap"), ("task", "multi_label")):
         file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
-        with pytest.raises(UserError, match=rf"the blend has .*{key} {value}: name the competition's folder"):
+        with pytest.raises(UserError, match=rf"the blend has .*{key} {value}.*--input DIR"):
             bundle(nowhere, "default", "me", competition="good-one")
 
 
