@@ -140,7 +140,7 @@ def facts_of(data: "Data", paths: Paths) -> dict[str, Any]:
     where = {"input": str(paths.input)} | ({"work": str(paths.work)} if paths.work != Paths.work else {})
     where |= {"as": paths.described_by} if paths.described_by else {}
     origin = data.origin
-    hashes = {"corrections_hash": origin.corrections_hash, "code": origin.code or None}
+    hashes = {"corrections_hash": origin.corrections_hash, "code": {**origin.code, **origin.metric_code} or None}
     facts = {"sound_hash": origin.sound_hash.train, "n_folds": origin.n_folds, "where": where}
     return {"fold_hash": fold_hash(data.folds), **hashes, **facts}
 

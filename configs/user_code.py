@@ -43,6 +43,11 @@ def user_files(cfg: Config) -> dict[str, Path]:
     return found
 
 
+def metric_files(metric: str) -> dict[str, Path]:
+    """The files of a competition's metric where it is the user's own, see `source_files`; none for one of the kit."""
+    return source_files(metric, "metric") if is_user_code(metric) else {}
+
+
 def hashes(files: dict[str, Path]) -> dict[str, str]:
     """The sha256 of each file."""
     return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in sorted(files.items())}

@@ -55,6 +55,7 @@ class Origin:
     corrections_hash: str | None = None  # None where no label is corrected
     pseudo_runs: dict[str, str] | None = None  # experiment -> id of the run that labelled test clips; None without
     code: dict[str, str] = field(default_factory=dict)  # the user's own files -> sha256
+    metric_code: dict[str, str] = field(default_factory=dict)  # the files of one's own metric -> sha256; older: none
     skipped: dict[str, str] = field(default_factory=dict)  # training clips that were left out -> reason
     test_faults: dict[str, str] = field(default_factory=dict)  # test clips -> what is wrong with them
 
@@ -192,6 +193,9 @@ def check_same_data(there: Origin, now: Origin, fact: str) -> None:
         raise UserError(f"{fact} from other {other[0]}: {RENAME_OR_RETRAIN}")
     if changed := sorted(name for name in {*there.code, *now.code} if there.code.get(name) != now.code.get(name)):
         raise UserError(f"{fact} from other code of {list_some(changed)}: {RENAME_OR_RETRAIN}")
+    scored_alike = there.metric != now.metric or not there.metric_code or there.metric_code == now.metric_code
+    if not scored_alike:
+        raise UserError(f"{fact} with another version of the metric {now.metric}: {RENAME_OR_RETRAIN}")
 
 
 def finish_run(

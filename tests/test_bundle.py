@@ -22,7 +22,7 @@ from submission import bundle as module
 from submission import packed_competition
 from submission.bundle import bundle, code_files, dataset_metadata
 from submission.kernel_script import sha256
-from submission.packed_competition import PackedCompetition, read_packed, write_packed
+from submission.packed_competition import PackedCompetition, default_competition, read_packed, write_packed
 
 REAL = Path(__file__).parents[1].parent / "shared" / "data" / "fsdkaggle2018" / "train.csv"
 
@@ -205,10 +205,9 @@ def test_without_its_folder_only_the_default_competition_is_packed(
         bundle(nowhere, "default", "me", competition="good-one")
     monkeypatch.setattr(packed_competition, "FSDKAGGLE2018_CLASSES", classes_digest(read_blend(file).classes))
     assert read_packed(bundle(nowhere, "default", "me", competition="good-one")) == PackedCompetition()
-    for key, value in (("metric", "lwlrap"), ("task", "multi_label")):
-        file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
-        with pytest.raises(UserError, match=rf"the blend has .*{key} {value}.*--input DIR"):
-            bundle(nowhere, "default", "me", competition="good-one")
+    several = replace(read_blend(file), task="multi_label", metric="lwlrap")
+    with pytest.raises(UserError, match=r"the blend has task multi_label, metric lwlrap: name the .*--input DIR"):
+        default_competition(nowhere.input, several)
 
 
 @pytest.mark.skipif(not REAL.is_file(), reason="../shared/data/fsdkaggle2018 is not here")

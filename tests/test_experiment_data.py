@@ -1,5 +1,6 @@
 """What is refused before any work, and said once."""
 
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -107,3 +108,16 @@ def test_an_unknown_metric_is_refused_before_features_are_made(tmp_path: Path) -
     with pytest.raises(UserError, match="metric 'lwrlap': no such metric: did you mean 'lwlrap'"):
         prepare(cfg, load_data(cfg, [0], paths), paths, [0])
     assert not (tmp_path / "work" / "features").exists()
+
+
+def test_the_file_of_ones_own_metric_is_part_of_what_a_run_is_made_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_demo(tmp_path / "input", train_per_class=2, test_per_class=1)
+    (tmp_path / "input" / "competition.yaml").write_text("metric: metric_of_a_test:score\n")
+    cfg = load_config(Path("configs/demo_vggish.yaml").absolute(), ["folds.n_folds=2"])
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "metric_of_a_test.py"
+    file.write_text("def score(probs, truth):\n    return 0.5\n")
+    origin = load_data(cfg, [0], Paths(tmp_path / "input", tmp_path / "work")).origin
+    assert origin.metric_code == {file.name: hashlib.sha256(file.read_bytes()).hexdigest()} and origin.code == {}

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from configs import files
+from configs.forms import from_json, to_json
 from configs.schema import Config, ModelConfig, TrainConfig, to_dict
 from console.errors import UserError
 from runs import run_folder
@@ -331,6 +332,16 @@ def test_the_revision_is_that_of_the_kit_and_not_of_what_it_lies_in(
     assert git_revision(tmp_path / "kit") is None and git_revision(tmp_path) == whole
     monkeypatch.setenv("PATH", str(tmp_path))  # no git
     assert git_revision(tmp_path) is None
+
+
+def test_another_version_of_ones_own_metric_is_another_run() -> None:
+    """A run of an older version, whose manifest does not name the metric's file, stays as good as it was."""
+    now = replace(ORIGIN, metric="my_metric:score", metric_code={"my_metric.py": "b"})
+    check_same_data(now, now, "it was made")
+    check_same_data(replace(now, metric_code={}), now, "it was made")
+    with pytest.raises(UserError, match=r"it was made with another version of the metric my_metric:score: choose a na"):
+        check_same_data(replace(now, metric_code={"my_metric.py": "a"}), now, "it was made")
+    assert from_json(Manifest, to_json(Manifest(**vars(ORIGIN), experiment="a", fold=0))).metric_code == {}
 
 
 def test_the_environment_names_the_code_and_the_libraries(tmp_path: Path) -> None:

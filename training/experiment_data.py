@@ -12,7 +12,7 @@ from configs.competition import Task
 from configs.forms import read_json
 from configs.paths import Paths
 from configs.schema import Config, config_hash
-from configs.user_code import hashes, is_user_code, user_files
+from configs.user_code import hashes, is_user_code, metric_files, user_files
 from console.errors import UserError, count, list_faults, list_some
 from console.output import say, warn
 from features.store import Store, open_features
@@ -85,6 +85,7 @@ def load_data(cfg: Config, folds_to_train: list[int], paths: Paths) -> Data:
         targets_hash=targets_hash(competition),
         corrections_hash=corrected,
         code=hashes(code),
+        metric_code=hashes(metric_files(competition.metric)),
     )
     data = Data(competition, folds, corrections, {}, origin, sound_sizes(competition.test))
     return replace(data, pseudo=read_pseudo(cfg, folds_to_train, data, paths)) if cfg.pseudo.runs else data
