@@ -31,6 +31,7 @@ class TableFile:
     optional: bool = False  # the competition is complete without it
     verified: bool | None = None  # whether its labels are; null: as columns.verified says, else yes
     weight: float = 1.0  # of its clips in the loss
+    where: dict[str, str] = field(default_factory=dict)  # column -> value: of a training table only these rows
     audio: str | None = None  # where the sounds of its clips lie; null: as audio.train and audio.test say
 
     def __post_init__(self) -> None:

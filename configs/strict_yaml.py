@@ -154,7 +154,7 @@ def _check_no_booleans(
 ) -> None:
     """pydantic reads true as 1, but `epochs: yes` is a mistake."""
     for key, value in given.items():
-        here, got = (*at, key), getattr(part, key)
+        here, got = (*at, key), part[key] if isinstance(part, Mapping) else getattr(part, key)
         if isinstance(value, dict):
             _check_no_booleans(value, got, here, places, path)
         elif isinstance(value, list) and any(isinstance(item, dict) for item in value):

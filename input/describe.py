@@ -109,6 +109,10 @@ def _plain(layout: Layout) -> dict[str, Any]:
     if cfg.columns.secondary_labels is None:
         values.pop("secondary_weight", None)
     empty = {"classes", "no_label", "details"}
+    if cfg.audio.class_folders or all(table.audio for table in cfg.train):  # else a pattern that nothing uses
+        values["audio"].pop("train", None)
+    if not layout.has_test:
+        values["audio"].pop("test", None)
     if cfg.audio.class_folders is None:
         values["audio"].pop("class_folders", None)
     return {key: value for key, value in values.items() if value or key not in empty}

@@ -72,7 +72,8 @@ def _guess_form(it: Guesses, sample: TableFile | None, columns: list[str], known
         separator = " "  # placeholders
     counts = {len(split_cell(cell, separator)) for cell in cells} - {0}
     default = 3 if sample is not None and not columns else 1
-    it.put("submission", "top_labels", counts.pop() if len(counts) == 1 else default, "as the sample submission")
+    why = "as the sample submission" if sample is not None else "one label a clip: there is no sample submission"
+    it.put("submission", "top_labels", counts.pop() if len(counts) == 1 else default, why)
     if separator is not None:
         it.put("submission", "separator", separator, "as the sample submission")
 

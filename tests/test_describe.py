@@ -9,7 +9,7 @@ import soundfile
 
 from console.errors import UserError
 from input.competition import load_competition
-from input.describe import describe
+from input.describe import describe, draft
 from input.layout import find_layout
 
 
@@ -98,3 +98,39 @@ def test_folds_that_training_refuses_are_told(folder: Path, capsys: pytest.Captu
     (folder / "competition.yaml").write_text("task: multi_label\nmetric: macro_roc_auc\n")
     describe(folder)
     assert "folds would stop: fold 0: its clips have no macro_roc_auc" in capsys.readouterr().err
+
+
+DATA = Path(__file__).parents[1].parent / "shared" / "data"
+TABLES = ("esc50", "urbansound8k", "fsdkaggle2019", "fsdkaggle2019/kaggle_layout_rebuilt", "birdclef/2022")
+FOLDERS = ("us8k-mini", "esc10", "nips4b-mini", "fsdkaggle2018", *(f"tables/{name}" for name in TABLES))
+
+
+@pytest.mark.parametrize("name", [*FOLDERS, "class folders", "labels.csv", "0 and 1", "noisy"])
+def test_a_draft_means_what_was_guessed(name: str, tmp_path: Path) -> None:
+    """It loads, says the same, and has no line that nothing uses, nor a reason that is none."""
+    if name in FOLDERS and not (DATA / name).is_dir():
+        pytest.skip(f"{DATA / name} is not here")
+    for entry in (DATA / name).iterdir() if name in FOLDERS else ():
+        (tmp_path / entry.name).symlink_to(entry.resolve())
+    for file in {
+        "class folders": ("dog/a.wav", "cat/b.wav"),
+        "labels.csv": ("a.wav", "b.wav"),
+        "0 and 1": ("audio/a.wav", "audio/b.wav"),
+        "noisy": ("train_curated/a.wav", "train_noisy/b.wav"),
+    }.get(name, ()):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).touch()
+    for table, text in {
+        "labels.csv": {"labels.csv": "file,class\na.wav,x\nb.wav,y\n"},
+        "0 and 1": {"train.csv": "filename,x,y,z\na.wav,1,0,1\nb.wav,0,1,0\n"},
+        "noisy": {"train_curated.csv": "filename,label\na.wav,x\n", "train_noisy.csv": "filename,label\nb.wav,y\n"},
+    }.get(name, {}).items():
+        (tmp_path / table).write_text(text)
+    guessed = find_layout(tmp_path, sound=False)
+    text = draft(guessed)
+    (tmp_path / "competition.yaml").write_text(text)
+    again = find_layout(tmp_path, sound=False)
+    assert again.source == "competition.yaml" and again.config == guessed.config
+    assert ("as the sample submission" in text) <= ("sample_submission: {file" in text)
+    assert ("  test: " in text) == guessed.has_test
+    assert ("  train: " in text) == (name not in ("class folders", "noisy", TABLES[3], f"tables/{TABLES[3]}"))

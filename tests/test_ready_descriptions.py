@@ -14,6 +14,7 @@ from configs.competition import CompetitionConfig
 from configs.description import complete, read_description, ready_descriptions
 from console.errors import UserError
 from input.competition import Competition, label_matrix, load_competition, read_truth
+from input.describe import draft
 from input.layout import find_layout
 
 TABLES = Path("../shared/data/tables")
@@ -125,6 +126,26 @@ def test_esc50(tmp_path: Path, sounds, capsys) -> None:
     assert (found.metric, found.group_column) == ("accuracy", "src_file")
 
 
+@needs_tables
+def test_esc10_of_esc50s_table(tmp_path: Path, sounds, capsys) -> None:
+    """By a filter of rows: also a draft keeps it."""
+    folder = tmp_path / "competition"
+    table = put(folder, "meta/esc50.csv", TABLES / "esc50" / "esc50.csv")
+    sounds(f"audio/{name}" for name in table["filename"])
+    found = loaded(folder, "esc10", capsys, described_by="esc10")
+    assert (len(found.train), len(found.classes), found.metric) == (400, 10, "accuracy")
+    assert set(found.classes) == set(table["category"][table["esc10"] == "TRUE"])
+    assert found.train["fold"].value_counts().to_dict() == dict.fromkeys(range(5), 80)
+    (folder / "competition.yaml").write_text(draft(find_layout(folder, described_by="esc10")))
+    assert load_competition(folder).train.equals(found.train)
+    for value, told in (('{esc10: "Yes"}', "no row has 'Yes' in esc10: where: has one of 2: F"),
+                        ('{esc11: "True"}', "missing column esc11; it has .*; did you mean esc10"),
+                        ("{esc10: true}", "where.esc10' is True")):  # fmt: skip
+        (folder / "competition.yaml").write_text(f"train: {{file: meta/esc50.csv, where: {value}}}\n")
+        with pytest.raises(UserError, match=told):
+            load_competition(folder)
+
+
 @pytest.mark.skipif(not (DATA / "esc10").is_dir(), reason="../shared/data/esc10 is not here")
 def test_esc10(capsys) -> None:
     found = loaded(DATA / "esc10", "esc50", capsys)
@@ -153,6 +174,6 @@ def test_fsdkaggle2018(name: str) -> None:
 
 def test_an_unknown_description_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=r"--as esc51: no such file, and no ready description: use a file, or 7: birdclef"
+        UserError, match=r"--as esc51: no such file, and no ready description: use a file, or 8: birdclef"
     ):
         find_layout(tmp_path, described_by="esc51")
