@@ -138,7 +138,14 @@ def _class_columns(it: Guesses, table: pd.DataFrame) -> list[str]:
 
 def guess_columns(it: Guesses, train: pd.DataFrame) -> None:
     name = it.value("columns", "name") or _name_column(train) or _stem_column(it.folder, train)
-    if name not in train and (table := it.table("train")) is not None:  # before its files are looked for
+    table = it.table("train")
+    assert table is not None  # it was read
+    if name is None:
+        raise UserError(
+            f"{it.folder / table.file}: no column of names of sounds; it has {', '.join(map(str, train.columns))}; in "
+            f"competition.yaml: columns: {{name: COLUMN}}"
+        )
+    if name not in train:  # told before its files are looked for
         raise no_column(it.folder / table.file, [name], train.columns, {name: "columns.name"})
     if {"{", "}"} & set(name or ""):
         raise UserError(f"{it.folder}: the column of names is {name!r}: rename it: patterns of paths have such braces")
