@@ -64,7 +64,7 @@ def ablate(args: argparse.Namespace) -> None:
             trials = make_trials(plan, plan.needed(names), data, args.seeds, work)
             trials = [trial for trial in trials if trial.id.condition in conditions]
             todo = to_do(trials)
-            say(f"{count(len(trials), 'run')}, {len(trials) - len(todo)} finished, {args.jobs} at once")
+            say(f"{count(len(trials), 'run')}, {len(trials) - len(todo)} of them finished, {args.jobs} at once")
             failed = run_all(todo, args.jobs)
         every = make_trials(plan, list(plan.recipes.values()), data, rounds_found(plan, work), work)
         report(plan, every, args)

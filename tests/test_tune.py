@@ -87,7 +87,7 @@ def test_a_finished_study_runs_no_trial(tmp_path: Path, tiny: Path, capsys: pyte
     capsys.readouterr()
     tune.tune(plan_of(tmp_path, trials=1), "s", paths)
     said = capsys.readouterr().out
-    assert "1 trials finished before: use a larger --trials for more" in said and "trial 1:" not in said
+    assert "1 trial finished before: use a larger --trials for more" in said and "trial 1:" not in said
     tune.tune(plan_of(tmp_path, trials=2), "s", paths)
     assert "continuing after 1 of 2 trials" in capsys.readouterr().out
 
