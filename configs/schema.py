@@ -161,6 +161,14 @@ class TrainConfig:
     lr: float = 1e-3  # peak of the one-cycle schedule
     weight_decay: float = 1e-2
     warmup: float = 0.1  # share of the steps before the peak
+    # Fine-tuning, see training/fine_tuning.py
+    head_lr: float | None = later(None)  # peak of the last layer; null: lr
+    layer_decay: float = later(1.0)  # each layer's rate is this times that of the layer after it; 1: all alike
+    freeze_epochs: int = later(0)  # in these first epochs only the last layer learns
+    freeze_batch_norm: bool = later(False)  # batch norm keeps the mean and variance of the starting weights
+    accumulate: int = later(1)  # batches per step of the optimizer
+    clip_norm: float = later(0.0)  # gradients are scaled down to at most this norm; 0: off
+    checkpointing: bool = later(False)  # compute activations again instead of keeping them: less memory, more time
     loss: str = "cross_entropy"  # one of LOSSES in training/losses.py (binary for multi_label), or my_file:my_loss
     focal_gamma: float = later(2.0)  # of loss=focal: how strongly easy examples are weighed down
     label_smoothing: float = 0.0  # share of each label spread over all classes; multi_label: moved towards 1/2
@@ -188,8 +196,11 @@ class TrainConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     def __post_init__(self) -> None:
-        for key in ("epochs", "batch_size", "crop_seconds", "lr", "finetune_lr", "average_epochs"):
+        for key in ("epochs", "batch_size", "crop_seconds", "lr", "finetune_lr", "average_epochs", "accumulate"):
             _require(getattr(self, key) > 0, key, "must be above 0")
+        _require(self.head_lr is None or self.head_lr > 0, "head_lr", "must be above 0, or null")
+        _require(0 < self.layer_decay <= 1, "layer_decay", "must be in (0, 1]")
+        _require(self.freeze_epochs < self.epochs, "freeze_epochs", "must be below epochs: then all layers learn")
         least = self.crop_seconds_min
         _require(least is None or 0 < least <= self.crop_seconds, "crop_seconds_min", "must be in (0, crop_seconds]")
         fixed = "and crop_seconds_min cannot be combined: a compiled network takes one crop length"
@@ -197,7 +208,7 @@ class TrainConfig:
         valid = all(0.5 <= speed <= 2 and speed != 1 for speed in self.speeds)
         _require(valid, "speeds", "must be between 0.5 and 2, and not 1")
         _require(len(set(self.speeds)) == len(self.speeds), "speeds", "must not repeat a value")
-        for key in ("weight_decay", "finetune_epochs", "focal_gamma"):
+        for key in ("weight_decay", "finetune_epochs", "focal_gamma", "freeze_epochs", "clip_norm"):
             _require(getattr(self, key) >= 0, key, "must not be negative")
         for key in ("warmup", "label_smoothing", "ema"):
             _require(0 <= getattr(self, key) < 1, key, "must be in [0, 1)")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.checkpointing import run_blocks
 from models.transformer import Block, Patches, n_patches, start_small
 
 STRIDE = 10  # of the patches, mels and frames
@@ -25,6 +26,7 @@ class AST(nn.Module):
     """
 
     HEAD = "head.1"
+    checkpointing = False
     UNUSED = ("unused.",)
     PUBLISHED_NAMES = (
         (r"^v\.(head|head_dist)\.", r"unused.\1."),  # of the image network
@@ -83,6 +85,7 @@ class PaSST(nn.Module):
     """
 
     HEAD = "head.1"
+    checkpointing = False
     UNUSED = ("head_dist.",)
 
     def __init__(
@@ -121,7 +124,7 @@ def logits_of(network: AST | PaSST, x: Tensor, positions: Tensor) -> Tensor:
     before them, whose own positions are (1, 2, dim)."""
     tokens = torch.cat((network.cls_token, network.dist_token), dim=1) + positions
     x = torch.cat((tokens.expand(len(x), -1, -1), x.flatten(2).transpose(1, 2)), dim=1)
-    x = network.norm(network.blocks(x))
+    x = network.norm(run_blocks(network.blocks, network.checkpointing, x))
     return network.head(network.dropout(x[:, :2].mean(1)))
 
 

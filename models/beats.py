@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from console.errors import UserError
+from models.checkpointing import run_blocks
 from models.transformer import PATCH
 
 BUCKETS, FARTHEST = 320, 800  # of relative positions; the distance, in tokens, from which all share a bucket
@@ -33,6 +34,7 @@ class BEATs(nn.Module):
     dropout: before the last layer. The tokens are in the order of time, 8 for each 16 frames of 128 mels.
     """
 
+    checkpointing = False
     UNUSED = ("unused.",)
     PUBLISHED_NAMES = (
         (r"^encoder\.layers\.0\.self_attn\.relative_attention_bias\.", "relative_attention_bias."),
@@ -69,8 +71,7 @@ class BEATs(nn.Module):
         x = self.post_extract_proj(self.layer_norm(x))
         x = self.norm(x + self.pos_conv(x))
         bias = self.relative_attention_bias(buckets(x.shape[1], x.device)).permute(2, 0, 1)  # (heads, tokens, tokens)
-        for block in self.blocks:
-            x = block(x, bias)
+        x = run_blocks(self.blocks, self.checkpointing, x, bias)
         return self.head(self.dropout(x.mean(1)))
 
 

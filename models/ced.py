@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.checkpointing import run_blocks
 from models.transformer import PATCH, Block, Patches, n_patches, start_small
 
 LONGEST = 1012  # frames that the published table of positions covers
@@ -25,6 +26,7 @@ class CED(nn.Module):
     """
 
     HEAD = "outputlayer.1"
+    checkpointing = False
     UNUSED = ("front_end.",)
     PUBLISHED_NAMES = ((r"^encoder\.", ""), (r"^init_bn\.1\.", "init_bn."))  # transformers' and the authors'
 
@@ -64,5 +66,5 @@ class CED(nn.Module):
         """Logits of up to LONGEST frames."""
         x = self.patch_embed(x)
         x = x + self.time_pos_embed[..., : x.shape[3]] + self.freq_pos_embed
-        x = self.norm(self.blocks(x.flatten(2).transpose(1, 2)))
+        x = self.norm(run_blocks(self.blocks, self.checkpointing, x.flatten(2).transpose(1, 2)))
         return self.outputlayer(self.dropout(x.mean(1)))

@@ -109,6 +109,7 @@ def prepare(cfg: Config, data: Data, paths: Paths, folds_to_train: list[int]) ->
     """
     from models.build import build_model
     from models.device import choose_device, choose_precision
+    from training.fine_tuning import set_up
     from training.user_code_check import check_user_code
 
     origins = list(runs_with(Path(cfg.model.weights), paths.runs)) if cfg.model.weights else []
@@ -120,7 +121,7 @@ def prepare(cfg: Config, data: Data, paths: Paths, folds_to_train: list[int]) ->
     device = choose_device(cfg.train.device)
     precision = choose_precision(cfg.train.precision, device)
     of = data.competition
-    build_model(cfg, len(of.classes))  # a second at most; it may refuse its name or weights
+    set_up(build_model(cfg, len(of.classes)), cfg)  # a second at most; it may refuse its name, weights or settings
     check_user_code(cfg, len(of.classes), of.task, unknown=bool(np.isnan(of.targets).any()))
     train = open_features(cfg.features, of.train, paths.features)
     check_training_clips(train, cfg.input.skip_unreadable)

@@ -16,9 +16,10 @@ from features.store import Store, normalisation
 from metrics.metric import find_metric
 from models.inference import predict_clips
 from models.tagger import Tagger, build_tagger, check_input_size
+from training.fine_tuning import hold, optimizer_groups, set_up
 from training.fold_data import FoldData, RowBatches, balanced
 from training.losses import build_loss
-from training.schedule import Stage, build_stages, lr_factor, stage_of
+from training.schedule import Stage, build_stages, lr_factor, stage_of, step_shares
 from training.weight_averaging import WeightAverage, ema_share, mean_share
 
 Scores = dict[str, float]
@@ -83,7 +84,12 @@ class LitTagger(pl.LightningModule):
             drawn = balanced(*self.parts.memberships(rows), self.rng, len(rows))
         else:
             drawn = self.rng.permutation(rows)
-        return RowBatches(drawn, self.stage.steps)
+        batches = RowBatches(drawn, self.stage.batches)
+        self.shares = step_shares([float(self.weights[rows].sum()) for rows in batches], self.cfg.accumulate)
+        return batches
+
+    def on_train_epoch_start(self) -> None:
+        hold(self.tagger.backbone, self.cfg, self.current_epoch)
 
     def training_step(self, rows: np.ndarray, batch_idx: int) -> Tensor:
         x = self.sources.crop(rows, draw_length(self.shortest, self.longest, self.rng), self.rng)
@@ -91,15 +97,20 @@ class LitTagger(pl.LightningModule):
         x, y, w = self.stage.augment(x, y, w, self.rng)
         loss = self.loss(self._network[0](x).float(), y, w)
         self._losses.append(loss.detach())
-        return loss
+        return loss if self.cfg.accumulate == 1 else loss * self.shares[batch_idx]
 
     def targets(self, rows: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
         """Labels as the loss takes them, and weights (batch,)."""
         y, w = self.loss.with_unverified(self.labels[rows], self.unverified[rows]), self.weights[rows]
         return y.to(device, non_blocking=True), w.to(device, non_blocking=True)
 
-    def on_train_batch_end(self, *_: Any) -> None:
-        if self.ema:
+    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
+        # by hand: Lightning refuses it beside a fused optimizer under bf16, where nothing is scaled
+        if self.cfg.clip_norm:
+            torch.nn.utils.clip_grad_norm_(self.tagger.parameters(), self.cfg.clip_norm)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self.ema and (batch_idx + 1) % self.cfg.accumulate == 0:
             self.ema.add(self.tagger)
 
     def val_dataloader(self) -> RowBatches:
@@ -125,7 +136,7 @@ class LitTagger(pl.LightningModule):
                 f"training diverged in epoch {self.current_epoch + 1} (loss {loss:.3g}): begin again with a lower "
                 f"{self.stage.lr_key} than {self.stage.lr:g} and --force"
             ) from None
-        lr = float(self.lr_schedulers().get_last_lr()[0])  # type: ignore[union-attr]
+        lr = self.cfg.lr * lr_factor(self.stages, self.lr_schedulers().last_epoch, self.cfg.warmup)  # type: ignore[union-attr]
         self.history.append({"epoch": self.current_epoch + 1, "loss": loss, "lr": lr, **found})
         if self.cfg.keep == "best" and (self.best_epoch < 0 or self.gain(self.history[-1]) > self.best_gain):
             self.best_epoch = self.current_epoch
@@ -159,11 +170,10 @@ class LitTagger(pl.LightningModule):
         return (self.best_epoch if self.best else self.epochs - 1) + 1
 
     def configure_optimizers(self) -> Any:
-        # Fused, since VGGish's step took seven times as long without. Norms and biases are not decayed, as is usual.
-        decayed = [p for p in self.tagger.parameters() if p.dim() > 1]
-        plain = [p for p in self.tagger.parameters() if p.dim() <= 1]
-        groups = [{"params": decayed, "weight_decay": self.cfg.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, lr=self.cfg.lr, fused=True)
+        # Fused, since VGGish's step took seven times as long without. Not where it would be what unscales the gradients
+        # of fp16, after they are clipped.
+        fused = not (self.cfg.clip_norm and self.trainer.precision == "16-mixed")
+        optimizer = torch.optim.AdamW(optimizer_groups(self.tagger.backbone, self.cfg), lr=self.cfg.lr, fused=fused)
         stages, warmup = self.stages, self.cfg.warmup
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(stages, step, warmup))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -195,6 +205,7 @@ def build_lit_tagger(
     fixed = (cfg.train.fixed_mean, cfg.train.fixed_std)
     mean, std = normalisation(store, labelled, cfg.train.normalise, fixed)
     tagger = build_tagger(cfg, parts.prior, mean, std, task=parts.task)
+    set_up(tagger.backbone, cfg)
     batches = Batches(store, device, cfg.input.padding)
     versions = [batches, *(Batches(copy, device, cfg.input.padding) for copy in copies)]
     sources = Sources([versions] if test is None else [versions, [Batches(test, device, cfg.input.padding)]])
@@ -206,7 +217,7 @@ def build_lit_tagger(
     fill = normalisation(store, labelled, "per_mel")[0] if cfg.train.normalise == "decibel" else mean
     stages = build_stages(cfg, parts, torch.from_numpy(fill))
     lit = LitTagger(cfg.train, tagger, sources, parts, stages, validate, (cfg.train.seed, fold))
-    fewest = min(len(stage.rows) // stage.steps for stage in stages)
+    fewest = min(len(stage.rows) // stage.batches for stage in stages)
     remedy = "longer train.crop_seconds, more mels or a larger train.batch_size"
     check_input_size(tagger, fewest, lit.shortest, True, remedy)
     for seconds in (cfg.predict.window_seconds, *cfg.predict.more_window_seconds):

@@ -7,6 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from configs.schema import Config
+from console.errors import UserError
 from features.augment import Augment
 from training.fold_data import FoldData
 
@@ -15,7 +16,7 @@ from training.fold_data import FoldData
 class Stage:
     """Epochs over the same rows of the store, with one augmentation and one cycle of the learning rate.
 
-    steps: batches per epoch. lr: the peak; lr_key: the setting that it comes from.
+    steps: of the optimizer per epoch, each of `accumulate` batches. lr: the peak; lr_key: the setting it comes from.
     """
 
     epochs: int
@@ -24,18 +25,26 @@ class Stage:
     lr: float
     lr_key: str
     augment: Augment
+    accumulate: int = 1
+
+    @property
+    def batches(self) -> int:
+        return self.steps * self.accumulate
 
 
 def build_stages(cfg: Config, parts: FoldData, fill: Tensor) -> list[Stage]:
     """One stage, or two with train.finetune_epochs: the second on verified rows alone, without mixup and concat_mix.
 
-    fill (n_mels,): what a mask shows.
+    fill (n_mels,): what a mask shows. Raises UserError where there are fewer rows than batches of a step.
     """
+    each = cfg.train.accumulate
 
     def stage(epochs: int, rows: np.ndarray, lr_key: str, **changes: float) -> Stage:
         augment = Augment.from_config(replace(cfg.augment, **changes), fill)  # type: ignore[arg-type]
-        steps = math.ceil(len(rows) / cfg.train.batch_size)
-        return Stage(epochs, rows, steps, getattr(cfg.train, lr_key), f"train.{lr_key}", augment)
+        steps = math.ceil(len(rows) / (cfg.train.batch_size * each))
+        if len(rows) < steps * each:
+            raise UserError(f"train.accumulate={each}: {len(rows)} clips are too few for {each} batches: lower it")
+        return Stage(epochs, rows, steps, getattr(cfg.train, lr_key), f"train.{lr_key}", augment, each)
 
     stages = [stage(cfg.train.epochs, parts.train, "lr")]
     if cfg.train.finetune_epochs:
@@ -75,3 +84,13 @@ def one_cycle(step: int, total: int, warmup: float) -> float:
     if step < rise:
         return (step + 1) / rise
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, total - rise))))
+
+
+def step_shares(weights: list[float], accumulate: int) -> list[float]:
+    """What the loss of each batch counts, so that a step has the gradient of all its clips in one batch: the loss is a
+    weighted mean over clips, and Lightning takes the mean over the `accumulate` batches of a step.
+
+    weights: the sum over the clips of each batch.
+    """
+    steps = [weights[i : i + accumulate] for i in range(0, len(weights), accumulate)]
+    return [accumulate * one / max(sum(step), 1e-12) for step in steps for one in step]

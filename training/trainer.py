@@ -62,6 +62,7 @@ def build_trainer(lit: LitTagger, precision: str, keeper: "EpochReporter", epoch
         accelerator="gpu" if lit.batches.device.type == "cuda" else "cpu",
         devices=1,
         precision=PRECISIONS[precision],  # type: ignore[arg-type]  # its Literal is not exported
+        accumulate_grad_batches=lit.cfg.accumulate,
         reload_dataloaders_every_n_epochs=1,
         num_sanity_val_steps=0,
         inference_mode=False,  # what is copied then takes part in training again
