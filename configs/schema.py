@@ -96,12 +96,14 @@ class ModelConfig:
 
     name: str = "resnetish18"  # one of NETWORKS in models/build.py, timm:<network>, or your own: my_file:MyNet
     width: int = 64  # channels of the first stage, a multiple of 8; timm networks have their own
-    pooling: Literal["grid", "avg_max", "attention"] = "grid"  # of ResNetish and VGGish, before the last layers
+    # grid: the network's own; avg_max: ResNetish and VGGish; the others: networks that give frames, see models/pooling
+    pooling: Literal["grid", "avg_max", "attention", "max", "linear_softmax"] = "grid"
     deltas: int = 0  # 1 adds the slope of the log-mel over time as a channel, 2 also the slope's slope
     frequency_channel: bool = False  # adds a channel with the position of each mel band
     dropout: float = 0.0  # before the last layer
     pretrained: bool = False  # timm networks only: download timm's weights
     weights: str | None = None  # a .safetensors or .pth file to start from, or package:<module> that holds one
+    partial_weights: bool = later(False)  # take of the weights what fits, even if other layers are missing or unknown
 
     def __post_init__(self) -> None:
         # With width 4, training in channels_last on a CPU crashes with corrupted memory (torch 2.14).
@@ -109,6 +111,7 @@ class ModelConfig:
         _require(0 <= self.dropout < 1, "dropout", "must be in [0, 1)")
         _require(0 <= self.deltas <= 2, "deltas", "must be 0, 1 or 2")
         _require(not (self.pretrained and self.weights), "pretrained", "and weights cannot be combined")
+        _require(not self.partial_weights or bool(self.weights), "partial_weights", "needs weights")
 
     @property
     def channels(self) -> int:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from console.errors import UserError
 from models.checkpointing import run_blocks
+from models.pooling import frame_head
 from models.transformer import PATCH
 
 BUCKETS, FARTHEST = 320, 800  # of relative positions; the distance, in tokens, from which all share a bucket
@@ -31,7 +32,8 @@ SETTINGS = {  # in the files' cfg, which shapes of tensors do not show
 class BEATs(nn.Module):
     """(batch, in_channels, n_mels, n_frames) normalised log-mel -> (batch, n_classes) logits, of any size.
 
-    dropout: before the last layer. The tokens are in the order of time, 8 for each 16 frames of 128 mels.
+    dropout: before the last layer. The tokens are in the order of time, 8 for each 16 frames of 128 mels. pooling:
+    'grid' is the published mean, the frame-wise ones are those of models/pooling.py.
     """
 
     checkpointing = False
@@ -54,6 +56,7 @@ class BEATs(nn.Module):
         heads: int = 12,
         depth: int = 12,
         patch_dim: int = 512,
+        pooling: str = "grid",
     ) -> None:
         super().__init__()
         self.patch_embedding = nn.Conv2d(in_channels, patch_dim, PATCH, PATCH, bias=False)
@@ -64,15 +67,19 @@ class BEATs(nn.Module):
         self.relative_attention_bias = nn.Embedding(BUCKETS, heads)
         self.blocks = nn.ModuleList(BEATsBlock(dim, heads, depth) for _ in range(depth))
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(dim, n_classes)
+        self.framewise = pooling != "grid"
+        self.head = frame_head(pooling, dim, n_classes) if self.framewise else nn.Linear(dim, n_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.patch_embedding(x.transpose(2, 3)).flatten(2).transpose(1, 2)  # the kernels are time x mel
+        x = self.patch_embedding(x.transpose(2, 3))  # the kernels are time x mel
+        bands = x.shape[3]
+        x = x.flatten(2).transpose(1, 2)
         x = self.post_extract_proj(self.layer_norm(x))
         x = self.norm(x + self.pos_conv(x))
         bias = self.relative_attention_bias(buckets(x.shape[1], x.device)).permute(2, 0, 1)  # (heads, tokens, tokens)
         x = run_blocks(self.blocks, self.checkpointing, x, bias)
-        return self.head(self.dropout(x.mean(1)))
+        x = x.unflatten(1, (-1, bands)).mean(2) if self.framewise else x.mean(1)
+        return self.head(self.dropout(x))
 
 
 class PositionalConv(nn.Module):

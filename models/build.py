@@ -48,7 +48,8 @@ def build_model(cfg: Config, n_classes: int, start: bool = True) -> nn.Module:
         raise UserError(f"model.pretrained: {model.name} has no weights to download: use model.weights=FILE")
     network = _build_network(cfg, n_classes, model.pretrained and start)
     if model.weights and start:
-        state = load_weights(network, read_state(weights_file(model.weights)), model.weights)
+        there = read_state(weights_file(model.weights))
+        state = load_weights(network, there, model.weights, model.partial_weights)
         if isinstance(network, Cnn14) and (differences := front_end_differences(cfg, state)):
             warn_once(f"{model.weights}: trained with other features, so it helps less: {'; '.join(differences)}")
     widen_narrow_inputs(network)
@@ -83,7 +84,8 @@ def _build_network(cfg: Config, n_classes: int, pretrained: bool) -> nn.Module:
 def _check_options(model: ModelConfig, taken: Collection[str]) -> None:
     """Raises UserError if the network does not have a setting."""
     if model.pooling != "grid" and "pooling" not in taken:
-        raise UserError(f"model.pooling={model.pooling}: {model.name} has its own pooling: use model.pooling=grid")
+        fact = f"{model.name} has its own pooling and gives no frames"
+        raise UserError(f"model.pooling={model.pooling}: {fact}: use model.pooling=grid")
     for key in ("width", "dropout"):
         if (value := getattr(model, key)) != getattr(ModelConfig(), key) and key not in taken:
             raise UserError(f"model.{key}={value}: {model.name} has no {key}: remove this setting")

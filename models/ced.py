@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.checkpointing import run_blocks
+from models.pooling import frame_head
 from models.transformer import PATCH, Block, Patches, n_patches, start_small
 
 LONGEST = 1012  # frames that the published table of positions covers
@@ -22,7 +23,8 @@ class CED(nn.Module):
 
     More than 1012 frames are cut into pieces of 1012, the last filled with zeros, whose probabilities of each class are
     averaged, as the authors do (their code leaves out a last piece that is full). Fewer use the start of the table of
-    positions. n_mels: 64 as published.
+    positions. n_mels: 64 as published. pooling: 'grid' is the published mean, the frame-wise ones, within a piece, are
+    those of models/pooling.py.
     """
 
     HEAD = "outputlayer.1"
@@ -39,6 +41,7 @@ class CED(nn.Module):
         n_mels: int = 64,
         dropout: float = 0.0,
         depth: int = 12,
+        pooling: str = "grid",
     ) -> None:
         super().__init__()
         self.init_bn = nn.BatchNorm2d(n_mels, momentum=0.01)
@@ -50,6 +53,9 @@ class CED(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.outputlayer = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, n_classes))
         start_small(self)
+        self.framewise = pooling != "grid"
+        if self.framewise:
+            self.outputlayer[1] = frame_head(pooling, dim, n_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         log_mel = self.init_bn(x[:, :1].transpose(1, 2)).transpose(1, 2)  # each band separately
@@ -66,5 +72,7 @@ class CED(nn.Module):
         """Logits of up to LONGEST frames."""
         x = self.patch_embed(x)
         x = x + self.time_pos_embed[..., : x.shape[3]] + self.freq_pos_embed
+        bands = x.shape[2]
         x = self.norm(run_blocks(self.blocks, self.checkpointing, x.flatten(2).transpose(1, 2)))
-        return self.outputlayer(self.dropout(x.mean(1)))
+        x = x.unflatten(1, (bands, -1)).mean(1) if self.framewise else x.mean(1)
+        return self.outputlayer(self.dropout(x))

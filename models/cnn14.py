@@ -11,7 +11,7 @@ from torch import Tensor, cat, nn
 from torch.nn import functional as F
 
 from configs.schema import Config
-from models.pooling import AvgMaxPool
+from models.pooling import AvgMaxPool, MelMean, frame_head
 
 WAVE = "spectrogram_extractor.stft.conv_real.weight"  # (bins, 1, n_fft)
 PUBLISHED = {  # by n_fft; the second is Cnn14_16k_mAP=0.438.pth
@@ -25,7 +25,8 @@ class Cnn14(nn.Module):
 
     n_blocks: 6 for CNN14, 4 for CNN10. width: channels of the first block, 64 as published. n_mels: of the input, 64 as
     published. dropout: before the last layer, none as published; the fixed 0.2 after each block and 0.5 before the
-    embedding are always there.
+    embedding are always there. pooling: 'grid' is the published one, the frame-wise ones are those of
+    models/pooling.py, with which the layer before the last sees each frame separately.
     """
 
     HEAD = "fc_audioset"
@@ -39,6 +40,7 @@ class Cnn14(nn.Module):
         in_channels: int = 1,
         n_mels: int = 64,
         n_blocks: int = 6,
+        pooling: str = "grid",
     ) -> None:
         super().__init__()
         self.n_blocks = n_blocks
@@ -47,15 +49,17 @@ class Cnn14(nn.Module):
         for i in range(n_blocks):
             self.add_module(f"conv_block{i + 1}", ConvBlock(channels, width * 2**i))
             channels = width * 2**i
-        self.pool = AvgMaxPool()
+        self.pool: nn.Module = AvgMaxPool()
         self.fc1 = nn.Linear(channels, channels)
         self.dropout = nn.Dropout(dropout)
-        self.fc_audioset = nn.Linear(channels, n_classes)
+        self.fc_audioset: nn.Module = nn.Linear(channels, n_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        if pooling != "grid":
+            self.pool, self.fc_audioset = MelMean(), frame_head(pooling, channels, n_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         log_mel = self.bn0(x[:, :1].transpose(1, 2)).transpose(1, 2)  # each band separately

@@ -6,6 +6,8 @@ the shape is the large one of A. Howard et al., "Searching for MobileNetV3", 201
 
 from torch import Tensor, nn
 
+from models.pooling import MelMean, frame_head
+
 WIDTHS = (1, 2, 4, 5, 10, 20, 30, 40)  # tenths, of the published networks
 STEM, LAST = 16, 1280
 LAYERS = (  # kernel, channels inside, channels out, squeeze-and-excitation, Hardswish, stride
@@ -30,12 +32,20 @@ LAYERS = (  # kernel, channels inside, channels out, squeeze-and-excitation, Har
 class EfficientAT(nn.Module):
     """(batch, in_channels, n_mels, n_frames) normalised log-mel -> (batch, n_classes) logits, of any size.
 
-    multiplier: of all channels, 1.0 for mn10. dropout: before the last layer, 0.2 as published.
+    multiplier: of all channels, 1.0 for mn10. dropout: before the last layer, 0.2 as published. pooling: 'grid' is the
+    published mean, the frame-wise ones are those of models/pooling.py.
     """
 
     HEAD = "classifier.5"
 
-    def __init__(self, multiplier: float, n_classes: int, in_channels: int = 1, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        multiplier: float,
+        n_classes: int,
+        in_channels: int = 1,
+        dropout: float = 0.0,
+        pooling: str = "grid",
+    ) -> None:
         super().__init__()
         channels = rounded(STEM * multiplier)
         layers: list[nn.Module] = [conv(in_channels, channels, 3, stride=2, activation=nn.Hardswish())]
@@ -57,6 +67,9 @@ class EfficientAT(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, 0, 0.01)
                 nn.init.zeros_(module.bias)
+        if pooling != "grid":
+            self.classifier[0], self.classifier[1] = MelMean(), nn.Identity()
+            self.classifier[5] = frame_head(pooling, last, n_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.features(x))

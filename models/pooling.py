@@ -1,6 +1,11 @@
-"""Pooling between the last convolution and the last layer, for any number of mels and frames."""
+"""Pooling between the last convolution and the last layer, or after it, for any number of mels and frames."""
 
 from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+from console.errors import UserError
+
+FRAMEWISE = ("attention", "max", "linear_softmax")  # each frame has its own logits
 
 
 class AvgMaxPool(nn.Module):
@@ -41,3 +46,37 @@ class AttentionHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.dropout(x)
         return (self.attention(x).softmax(dim=1) * self.classify(x)).sum(dim=1)
+
+
+class FrameHead(nn.Module):
+    """(batch, frames, channels) -> (batch, n_classes) logits: each frame has its logits, which are pooled over time.
+
+    linear_softmax: else the maximum. Source: Y. Wang et al., "A Comparison of Five Multiple Instance Learning Pooling
+    Functions for Sound Event Detection with Weak Labeling", 2019.
+    """
+
+    def __init__(self, channels: int, n_classes: int, linear_softmax: bool, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.dropout, self.classify = nn.Dropout(dropout), nn.Linear(channels, n_classes)
+        self.linear_softmax = linear_softmax
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.classify(self.dropout(x))
+        return linear_softmax(x) if self.linear_softmax else x.amax(dim=1)
+
+
+def linear_softmax(x: Tensor) -> Tensor:
+    """(batch, frames, n_classes) logits -> (batch, n_classes): the logit of the mean probability of the frames, each
+    weighted by its probability, p = sum(p_i ** 2) / sum(p_i). Without p itself, which would round to 0 or 1."""
+    x = x.float()
+    p, not_p = logsigmoid(x), logsigmoid(-x)
+    return (2 * p).logsumexp(dim=1) - (p + not_p).logsumexp(dim=1)
+
+
+def frame_head(pooling: str, channels: int, n_classes: int, dropout: float = 0.0) -> nn.Module:
+    """The last layer for frames. Raises UserError on a pooling before the last layer."""
+    if pooling == "attention":
+        return AttentionHead(channels, n_classes, dropout)
+    if pooling not in FRAMEWISE:
+        raise UserError(f"model.pooling={pooling}: of ResNetish and VGGish only: use grid or {', '.join(FRAMEWISE)}")
+    return FrameHead(channels, n_classes, pooling == "linear_softmax", dropout)

@@ -8,7 +8,7 @@ Residual Learning for Image Recognition", 2016, with the stride of a bottleneck 
 from torch import Tensor, nn
 
 from models.onednn_workarounds import StridedPointwise
-from models.pooling import AttentionHead, AvgMaxPool, MelMean
+from models.pooling import FRAMEWISE, AvgMaxPool, MelMean, frame_head
 
 GRID = (4, 6)  # mel x time cells that reach the classifier
 STAGES = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
@@ -18,7 +18,7 @@ class ResNetish(nn.Module):
     """(batch, in_channels, n_mels, n_frames) log-mel -> (batch, n_classes) logits, for any input size.
 
     depth is 10, 18, 34 or 50 (a KeyError otherwise); width is the number of channels of the first stage. pooling:
-    'grid' is the source's, 'avg_max' and 'attention' are those of models/pooling.py, which ignore the position in time.
+    'grid' is the source's, the others are those of models/pooling.py, which ignore the position in time.
     """
 
     def __init__(
@@ -44,8 +44,8 @@ class ResNetish(nn.Module):
         self.stages = nn.Sequential(*stages)
         self.pool: nn.Module
         self.head: nn.Module
-        if pooling == "attention":
-            self.pool, self.head = MelMean(), AttentionHead(channels, n_classes, dropout)
+        if pooling in FRAMEWISE:
+            self.pool, self.head = MelMean(), frame_head(pooling, channels, n_classes, dropout)
         else:
             self.pool = nn.AdaptiveAvgPool2d(GRID) if pooling == "grid" else AvgMaxPool()
             features = channels * GRID[0] * GRID[1] if pooling == "grid" else channels

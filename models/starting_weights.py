@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from console.errors import UserError, list_some
-from console.output import warn
+from console.output import say, warn
 from models.beats import check_settings
 from models.published_names import with_our_names
 
@@ -30,12 +30,13 @@ AVERAGED = "n_averaged"  # a counter in torch.optim.swa_utils.AveragedModel
 State = dict[str, torch.Tensor]
 
 
-def load_weights(network: nn.Module, state: State, file: str) -> State:
-    """Load a state dict; errors name it `file`. Returns the state by the network's own names.
+def load_weights(network: nn.Module, state: State, file: str, partial: bool = False) -> State:
+    """Load a state dict; messages name it `file`. Returns the state by the network's own names.
 
-    Names may have the prefix of a wrapper (DataParallel, torch.compile, a LightningModule). A last layer of another
-    size keeps its random start; a first layer with other input channels is adapted. Raises UserError with the keys if
-    anything else does not fit.
+    Names may have the prefix of a wrapper (DataParallel, torch.compile, a LightningModule). A first layer with other
+    input channels is adapted. A last layer of another size, and a first convolution of another shape, keep their random
+    start, and a line names them. Raises UserError with the keys if anything else does not fit; with `partial` only if
+    nothing fits.
     """
     own = network.state_dict()
     found = _unwrapped(state, network, file)
@@ -45,19 +46,32 @@ def load_weights(network: nn.Module, state: State, file: str) -> State:
     first = next((f"{name}.weight" for name, m in network.named_modules() if isinstance(m, nn.Conv2d)), None)
     if first in state:
         state[first] = _first_layer(state[first], own[first])
+    fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
     head = tuple(f"{name}." for name in last_layer(network))
-    absent = [k for k in own if k not in state and not k.startswith(head) and not k.endswith("num_batches_tracked")]
-    reshaped = [k for k, v in state.items() if k in own and own[k].shape != v.shape]
+    lacking = [k for k in own if k not in fitting and not k.endswith("num_batches_tracked")]
+    unknown = [k for k in state if k not in own and not k.startswith(head)]
+    if partial and not any(own[k].dim() > 1 and not k.startswith(head) for k in fitting):
+        raise UserError(f"{file}: no weight in it fits this network: use a file of weights of the same kind of network")
+    if not partial:
+        _check_fit([k for k in lacking if not k.startswith(head)], unknown, state, first, file)
+    network.load_state_dict(fitting, strict=False)
+    if lacking or unknown:
+        more = f"; not used: {list_some(sorted(unknown), 5)}" if unknown else ""
+        say_once(f"{file}: starts at random, not from this file: {list_some(sorted(lacking), 5)}{more}")
+    return found
+
+
+def _check_fit(lacking: list[str], unknown: list[str], state: State, first: str | None, file: str) -> None:
+    """Raises UserError where below the head more is lacking than the first convolution, or anything is unknown."""
     facts = {
-        "unknown": [k for k in state if k not in own and not k.startswith(head)],
-        "missing": absent,
-        "of another shape": [k for k in reshaped if not k.startswith(head)],
+        "unknown": unknown,
+        "missing": [k for k in lacking if k not in state],
+        "of another shape": [k for k in lacking if k in state and k != first],
     }
     if any(facts.values()):
         text = "; ".join(f"{what} keys {list_some(sorted(keys), 5)}" for what, keys in facts.items() if keys)
-        raise UserError(f"{file}: not the weights of this network: {text}")
-    network.load_state_dict({k: v for k, v in state.items() if k in own and k not in reshaped}, strict=False)
-    return found
+        remedy = "use model.partial_weights=true to take what fits"
+        raise UserError(f"{file}: not the weights of this network: {text}: {remedy}")
 
 
 def _unwrapped(state: State, network: nn.Module, file: str) -> State:
@@ -95,6 +109,12 @@ def _is_usable(there: torch.Tensor, own: torch.Tensor) -> bool:
 def warn_once(line: str) -> None:
     """Warn once, although a network is built before feature extraction and again for every fold."""
     warn(line)
+
+
+@cache
+def say_once(line: str) -> None:
+    """As `warn_once`, to standard output."""
+    say(line)
 
 
 def last_layer(network: nn.Module) -> tuple[str, ...]:

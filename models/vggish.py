@@ -7,7 +7,7 @@ parallelizing convolutional neural networks", 2014, with the first stride halved
 
 from torch import Tensor, nn
 
-from models.pooling import AttentionHead, AvgMaxPool, MelMean
+from models.pooling import FRAMEWISE, AvgMaxPool, MelMean, frame_head
 
 GRID = (4, 6)  # mel x time cells that reach the fully connected layers
 
@@ -15,8 +15,8 @@ GRID = (4, 6)  # mel x time cells that reach the fully connected layers
 class VGGish(nn.Module):
     """(batch, in_channels, n_mels, n_frames) log-mel -> (batch, n_classes) logits.
 
-    width: channels of the first convolution. pooling: 'grid' is the source's; 'avg_max' and 'attention' are those of
-    models/pooling.py, and with attention the embedding layers see each frame separately.
+    width: channels of the first convolution. pooling: 'grid' is the source's; the others are those of
+    models/pooling.py, and before a frame-wise one the embedding layers see each frame separately.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class VGGish(nn.Module):
         cells = GRID[0] * GRID[1] if pooling == "grid" else 1
         self.embedding = nn.Sequential(*dense(channels * cells, 64 * w), *dense(64 * w, 64 * w), *dense(64 * w, 128))
         last = nn.Sequential(nn.Dropout(dropout), nn.Linear(128, n_classes))
-        self.head = AttentionHead(128, n_classes, dropout) if pooling == "attention" else last
+        self.head = frame_head(pooling, 128, n_classes, dropout) if pooling in FRAMEWISE else last
         _kaiming(self)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -56,12 +56,12 @@ def test_every_name_builds_for_any_input_channels(name: str, channels: dict[str,
         assert model(torch.zeros(1, cfg.model.channels, 64, 50)).shape == (1, 3)
 
 
-@pytest.mark.parametrize("pooling", ["avg_max", "attention"])
-def test_pooling_is_for_resnetish_and_vggish(pooling: str) -> None:
+@pytest.mark.parametrize("pooling", ["avg_max", "attention", "max"])
+def test_pooling_is_for_networks_that_give_frames(pooling: str) -> None:
     for name in ("resnetish10", "vggish"):
         found = build_model(of(name, pooling=pooling), 3).state_dict()
         assert ("head.attention.weight" in found) == (pooling == "attention")
-    for name in ("alexnet", "cnn14", "timm:resnet18"):
+    for name in ("alexnet", "ast", "passt", "timm:resnet18"):
         with pytest.raises(UserError, match=rf"model.pooling={pooling}: {name} has .* use model.pooling=grid"):
             build_model(of(name, pooling=pooling), 3)
 
@@ -265,14 +265,61 @@ def test_keys_that_do_not_fit_are_named(tmp_path: Path) -> None:
     state = state_of(5)
     del state["stages.1.body.0.0.weight"]
     state["extra.weight"] = torch.zeros(1)
-    state["stem.0.0.weight"] = torch.zeros(4, 1, 5, 5)
+    state["stages.0.body.0.0.weight"] = torch.zeros(4, 8, 3, 3)
+    state["stem.0.0.weight"] = torch.zeros(4, 1, 5, 5)  # of another shape alone it would do
     save_file(state, tmp_path / "odd.safetensors")
     message = (
         r"odd\.safetensors: not the weights of this network: unknown keys extra\.weight; "
-        r"missing keys stages\.1\.body\.0\.0\.weight; of another shape keys stem\.0\.0\.weight"
+        r"missing keys stages\.1\.body\.0\.0\.weight; of another shape keys stages\.0\.body\.0\.0\.weight: "
+        r"use model\.partial_weights=true"
     )
     with pytest.raises(UserError, match=message):
         started_from(tmp_path / "odd.safetensors", 5)
+
+
+def test_a_first_layer_of_another_shape_keeps_its_random_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the last layer does; one line names both."""
+    file = tmp_path / "five.safetensors"
+    save_file(state_of(5) | {"stem.0.0.weight": torch.zeros(8, 1, 5, 5)}, file)
+    torch.manual_seed(3)
+    fresh = ResNetish(10, 7, width=8).state_dict()
+    for _ in range(2):
+        torch.manual_seed(3)
+        found = started_from(file, 7).state_dict()
+    random = ["head.2.bias", "head.2.weight", "stem.0.0.weight"]
+    there = state_of(5)
+    assert all(torch.equal(found[k], fresh[k] if k in random else there[k]) for k in found)
+    line = f"{file}: starts at random, not from this file: 3: {', '.join(random)}\n"
+    assert capsys.readouterr() == (line, ""), "once"
+
+
+def test_nothing_is_said_where_all_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_file(state_of(5), tmp_path / "all.safetensors")
+    started_from(tmp_path / "all.safetensors", 5)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_what_fits_is_taken_where_that_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A misspelt layer, one of another shape, one that is missing."""
+    state, file = state_of(5), tmp_path / "part.safetensors"
+    state["stages.0.bodi.0.0.weight"] = state.pop("stages.0.body.0.0.weight")
+    state["stages.1.body.0.0.weight"] = torch.zeros(4, 4, 3, 3)
+    del state["head.2.bias"]
+    save_file(state, file)
+    torch.manual_seed(3)
+    fresh = ResNetish(10, 5, width=8).state_dict()
+    torch.manual_seed(3)
+    cfg = of("resnetish10", weights=str(file), partial_weights=True)
+    found = build_model(cfg, 5).state_dict()
+    random = ["head.2.bias", "stages.0.body.0.0.weight", "stages.1.body.0.0.weight"]
+    assert all(torch.equal(found[k], fresh[k] if k in random else state[k]) for k in found)
+    assert capsys.readouterr().out == (
+        f"{file}: starts at random, not from this file: 3: {', '.join(random)}; not used: stages.0.bodi.0.0.weight\n"
+    )
+    with pytest.raises(UserError, match=r"part\.safetensors: no weight in it fits this network"):
+        build_model(of("vggish", weights=str(file), partial_weights=True), 5)
 
 
 def test_the_weights_of_another_network_are_an_error(tmp_path: Path) -> None:

@@ -4,7 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from models.pooling import AttentionHead, AvgMaxPool
+from console.errors import UserError
+from models.beats import BEATs
+from models.ced import CED
+from models.cnn14 import Cnn14
+from models.efficientat import EfficientAT
+from models.pooling import FRAMEWISE, AttentionHead, AvgMaxPool, FrameHead, linear_softmax
 from models.resnetish import ResNetish
 from models.vggish import VGGish
 
@@ -12,6 +17,14 @@ NETWORKS = {
     "resnetish": lambda **kw: ResNetish(10, n_classes=5, width=4, **kw),
     "vggish": lambda **kw: VGGish(5, 4, **kw),
 }
+PUBLISHED = {  # networks, and the frames that they make of 128
+    "cnn14": lambda **kw: Cnn14(5, width=8, n_mels=64, n_blocks=4, **kw),
+    "mn": lambda **kw: EfficientAT(0.1, 5, **kw),
+    "ced": lambda **kw: CED(48, 3, 5, depth=1, **kw),
+    "beats": lambda **kw: BEATs(5, dim=48, heads=3, depth=1, patch_dim=32, **kw),
+}
+LAST = {"cnn14": "fc_audioset", "mn": "classifier.5", "ced": "outputlayer.1", "beats": "head"}
+FRAMES = {"cnn14": 8, "mn": 4, "ced": 8, "beats": 8}
 
 
 def test_avg_max_by_hand() -> None:
@@ -39,8 +52,59 @@ def test_attention_begins_as_the_mean_and_learns_to_attend() -> None:
     assert head.attention.weight.grad is not None and head.attention.weight.grad.abs().max() > 0
 
 
+def test_max_and_linear_softmax_by_hand() -> None:
+    """Probabilities of two frames 3/4 and 1/4: the maximum, and (9 + 1) / 16 over 1, which is 5/8."""
+    head = FrameHead(1, 1, linear_softmax=False)
+    nn.init.ones_(head.classify.weight)
+    nn.init.zeros_(head.classify.bias)
+    frames = torch.tensor([0.75, 0.25]).logit().view(1, 2, 1)
+    torch.testing.assert_close(head(frames).sigmoid(), torch.tensor([[0.75]]))
+    torch.testing.assert_close(linear_softmax(frames).sigmoid(), torch.tensor([[0.625]]))
+
+
+def test_linear_softmax_of_one_frame_is_its_logit_however_large() -> None:
+    x = torch.tensor([[[-200.0, -3.0, 0.0, 40.0, 200.0]]])
+    torch.testing.assert_close(linear_softmax(x), x[:, 0])
+    assert linear_softmax(torch.cat((x, -x), dim=1)).isfinite().all()
+
+
+@pytest.mark.parametrize("network", PUBLISHED)
+@pytest.mark.parametrize("pooling", FRAMEWISE)
+def test_published_networks_pool_the_logits_of_their_frames(network: str, pooling: str) -> None:
+    """Up to the last layer they are as they were published; attention begins as the mean."""
+    torch.manual_seed(0)
+    own, built = PUBLISHED[network]().eval(), PUBLISHED[network](pooling=pooling).eval()
+    built.load_state_dict({k: v for k, v in own.state_dict().items() if not k.startswith(LAST[network])}, strict=False)
+    head = built.get_submodule(LAST[network])
+    given: list[torch.Tensor] = []
+    head.register_forward_pre_hook(lambda _, frames: given.append(*frames))
+    with torch.inference_mode():
+        found = built(torch.randn(2, 1, 64, 128))
+        logits = head.classify(given[0])
+    assert logits.shape == (2, FRAMES[network], 5) and logits.std(dim=1).min() > 0
+    expected = {"attention": logits.mean(1), "max": logits.amax(1), "linear_softmax": linear_softmax(logits)}[pooling]
+    torch.testing.assert_close(found, expected)
+    # the mean over frames is what the published pooling sees
+    if network in ("ced", "beats"):
+        inner: list[torch.Tensor] = []
+        own.get_submodule("dropout").register_forward_pre_hook(lambda _, x: inner.append(*x))
+        built.get_submodule("dropout").register_forward_pre_hook(lambda _, x: inner.append(*x))
+        with torch.inference_mode():
+            x = torch.randn(2, 1, 64, 128)
+            own(x), built(x)
+        torch.testing.assert_close(inner[1].mean(1), inner[0])
+
+
+@pytest.mark.parametrize("network", PUBLISHED)
+def test_published_networks_refuse_a_pooling_before_the_last_layer(network: str) -> None:
+    with pytest.raises(
+        UserError, match=r"model\.pooling=avg_max: of ResNetish and VGGish only: use grid or attention, max"
+    ):
+        PUBLISHED[network](pooling="avg_max")
+
+
 @pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("pooling", ["avg_max", "attention"])
+@pytest.mark.parametrize("pooling", ["avg_max", *FRAMEWISE])
 @pytest.mark.parametrize("size", [(64, 500), (40, 33), (8, 3), (1, 1)])
 def test_any_input_size(network: str, pooling: str, size: tuple[int, int]) -> None:
     built = NETWORKS[network](pooling=pooling).eval()
@@ -50,7 +114,7 @@ def test_any_input_size(network: str, pooling: str, size: tuple[int, int]) -> No
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("pooling", ["grid", "avg_max", "attention"])
+@pytest.mark.parametrize("pooling", ["grid", "avg_max", *FRAMEWISE])
 def test_only_a_grid_keeps_the_position_in_time(network: str, pooling: str) -> None:
     """Without a grid, the order of the frames does not change the logits."""
     torch.manual_seed(0)
@@ -71,7 +135,7 @@ def test_only_a_grid_keeps_the_position_in_time(network: str, pooling: str) -> N
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("pooling", ["avg_max", "attention"])
+@pytest.mark.parametrize("pooling", ["avg_max", *FRAMEWISE])
 def test_every_parameter_learns_and_the_first_loss_is_plausible(network: str, pooling: str) -> None:
     torch.manual_seed(0)
     built = NETWORKS[network](pooling=pooling).train()

@@ -148,8 +148,9 @@ def test_every_technique_of_the_schema_is_tried() -> None:
         "features.log_floor", "features.f_min", "features.speed",
         "features.win_length", "features.window", "features.framing", "features.pre_emphasis", "features.clamp_floor",
         "features.top_db", "features.int16_scale", "train.fixed_mean", "train.fixed_std",  # of published networks
+        "train.accumulate", "train.clip_norm", "train.checkpointing", "model.partial_weights",  # memory, safety
         "augment.mixup_labels", "train.focal_gamma", "train.positive_weight", "pseudo.power",  # several labels
-        "folds.n_folds", "folds.group_column", "folds.seed", "model.pretrained", "model.weights", "train.weight_decay",
+        "folds.n_folds", "folds.group_column", "folds.seed", "model.pretrained", "train.weight_decay",
         "train.warmup", "train.seed", "train.channels_last", "train.compile", "predict.batch_size",
     }  # fmt: skip
     assert set(flat(to_dict(Config()))) - tried == no_technique
