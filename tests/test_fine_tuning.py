@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -207,14 +208,25 @@ def test_gradients_are_clipped(start: Callable[..., LitTagger], tmp_path: Path, 
         return float(torch.cat(grads).norm())
 
     lit = start(precision=precision, clip_norm=0.1)
-    step = lit.optimizer_step
     lit.on_before_optimizer_step = lambda optimizer: norms.append(norm_of(lit))  # type: ignore[method-assign]
     clip = lit.configure_gradient_clipping
     clipped: list[float] = []
     lit.configure_gradient_clipping = lambda *a, **k: (clip(*a, **k), clipped.append(norm_of(lit)))  # type: ignore
     fit(lit, tmp_path, precision=precision)
-    assert step and len(norms) == len(clipped) == 9 and max(norms) > 0.2
+    assert len(norms) == len(clipped) == 9 and max(norms) > 0.2
     np.testing.assert_allclose(clipped, np.minimum(norms, 0.1), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("precision", "clip_norm", "fused"), [("16-mixed", 1, 0), ("16-mixed", 0, 1), ("bf16-mixed", 1, 1)]
+)
+def test_gradients_of_fp16_are_unscaled_before_they_are_clipped(
+    start: Callable[..., LitTagger], monkeypatch: pytest.MonkeyPatch, precision: str, clip_norm: float, fused: bool
+) -> None:
+    """Lightning does so where the optimizer does not, as a fused one does, in its step. No CPU trains in fp16."""
+    lit = start(clip_norm=clip_norm)
+    monkeypatch.setattr(LitTagger, "trainer", SimpleNamespace(precision=precision))
+    assert getattr(lit.configure_optimizers()["optimizer"], "_step_supports_amp_scaling", False) == bool(fused)
 
 
 # Gradient checkpointing
