@@ -1,15 +1,18 @@
-"""Point 6: MAP@3, macro ROC-AUC and greedy selection; peers: a Python loop, a sort, scikit-learn, recomputation."""
+"""Point 6: MAP@3, macro ROC-AUC, greedy selection on both; peers: loops, a sort, scikit-learn, recomputation."""
 
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.measure import Row, by_turns, median, quotient
 from blending.greedy import greedy_weights
+from blending.metric_greedy import metric_greedy_path
 from metrics.map_at_3 import map_at_3
+from metrics.metric import find_metric
 from metrics.roc_auc import macro_roc_auc
 
 CLIPS, CLASSES, MODELS = 9_473, 41, 20
 SEVERAL_CLASSES = 80  # of the competition with several labels per clip
+MOODS = (15, 2_571, 56)  # models, clips, classes: the size of MediaEval 2019's mood task
 
 
 def measure(quick: bool) -> list[Row]:
@@ -17,7 +20,12 @@ def measure(quick: bool) -> list[Row]:
     rng = np.random.default_rng(0)
     truth = rng.integers(0, CLASSES, CLIPS)
     stack = np.stack([random_probs(rng, truth) for _ in range(MODELS)])
-    return [*scores(stack[0], truth, rounds), roc_auc(rng, rounds), greedy(stack, truth, quick)]
+    return [
+        *scores(stack[0], truth, rounds),
+        roc_auc(rng, rounds),
+        greedy(stack, truth, quick),
+        greedy_on_roc_auc(rng, quick),
+    ]
 
 
 def random_probs(rng: np.random.Generator, truth: np.ndarray) -> np.ndarray:
@@ -71,6 +79,41 @@ def greedy(stack: np.ndarray, truth: np.ndarray, quick: bool) -> Row:
     here, there = (f"{median(times, way):.2f} s" for way in ways)
     what = f"greedy selection, {MODELS} models x {CLIPS:,} x {CLASSES}, {steps} steps; peer: a new blend per candidate"
     return Row(6, what, here, there, f"{ratio:.1f}x", "at least 10x", ratio >= 10)
+
+
+def greedy_on_roc_auc(rng: np.random.Generator, quick: bool) -> Row:
+    """The peer's path must be ours: what both choose is the same."""
+    n_models, n_clips, n_classes = MOODS
+    steps = 1 if quick else 30
+    truth = rng.random((n_clips, n_classes)) < rng.uniform(0.01, 0.08, n_classes)
+    shared = rng.normal(size=truth.shape) + truth  # models err alike
+    logits = shared + rng.normal(size=MOODS) * rng.uniform(0.5, 1.5, (n_models, 1, 1)) - 3
+    stack = (1 / (1 + np.exp(-logits))).astype(np.float32)
+    metric, paths = find_metric("macro_roc_auc"), dict[str, list[int]]()
+
+    def ours() -> None:
+        paths["ours"] = metric_greedy_path(metric, stack, truth, np.ones(n_clips), steps)[0]
+
+    def peer() -> None:
+        paths["peer"] = greedy_by_scikit_learn(stack, truth, steps)
+
+    times = by_turns({"ours": ours, "peer": peer}, 1 if quick else 3, warm_up=False)
+    ratio = quotient(times, "peer", "ours")
+    here, there = f"{median(times, 'ours'):.2f} s", f"{median(times, 'peer'):.1f} s"
+    chosen = "the same" if paths["ours"] == paths["peer"] else "other"
+    what = f"greedy on macro ROC-AUC, {n_models} models x {n_clips:,} x {n_classes}, {steps} steps, {chosen} models"
+    met = ratio >= 20 and chosen == "the same"
+    return Row(6, f"{what} chosen; peer: scikit-learn", here, there, f"{ratio:.1f}x", "at least 20x", met)
+
+
+def greedy_by_scikit_learn(stack: np.ndarray, truth: np.ndarray, steps: int) -> list[int]:
+    """The same path as `metric_greedy_path`, with scikit-learn's macro ROC-AUC of every candidate."""
+    total, path = np.zeros_like(stack[0]), list[int]()
+    for step in range(steps):
+        found = [roc_auc_score(truth, (total + one) / (step + 1), average="macro") for one in stack]
+        path.append(int(np.argmax(found)))
+        total += stack[path[-1]]
+    return path
 
 
 def map_at_3_by_sorting(probs: np.ndarray, truth: np.ndarray) -> float:

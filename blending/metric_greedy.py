@@ -3,6 +3,8 @@
 Source: R. Caruana et al., "Ensemble selection from libraries of models", ICML 2004.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from blending.greedy import best_prefix
@@ -18,13 +20,14 @@ def metric_greedy_path(
     stack (models, clips, classes), truth (clips, classes) bool, weight (clips,). Each step adds the model that improves
     the metric most, with replacement; of equal ones the first.
     """
-    total = np.zeros(stack.shape[1:], stack.dtype)
+    if metric.within == "class":  # a class's clips side by side, as such a metric reads them
+        stack = np.stack([np.asfortranarray(one) for one in stack])
+    gain = _gain(metric, truth, weight)
+    total = np.zeros_like(stack[0])
     path, scores = list[int](), list[float]()
     blend = np.empty_like(total)
     for step in range(steps):
-        found = [
-            _gain(metric, np.divide(np.add(total, one, out=blend), step + 1, out=blend), truth, weight) for one in stack
-        ]
+        found = [gain(np.divide(np.add(total, one, out=blend), step + 1, out=blend)) for one in stack]
         path.append(int(np.argmax(found)))
         scores.append(found[path[-1]])
         total += stack[path[-1]]
@@ -52,8 +55,10 @@ def bagged_metric_weights(
     return total / bags
 
 
-def _gain(metric: Metric, probs: np.ndarray, truth: np.ndarray, weight: np.ndarray) -> float:
+def _gain(metric: Metric, truth: np.ndarray, weight: np.ndarray) -> Callable[[np.ndarray], float]:
+    """What gives the gain of a blend: weighted, unless all weights are equal or the metric cannot."""
+    sign = 1 if metric.higher_is_better else -1
     if (weight == weight[0]).all() or (metric.per_clip is None and metric.resample is None):
-        return metric.gain(probs, truth)
-    found = float(resampled(metric, probs, truth, weight[None])[0])
-    return found if metric.higher_is_better else -found
+        score = metric.scorer(truth)
+        return lambda probs: sign * score(probs)
+    return lambda probs: sign * float(resampled(metric, probs, truth, weight[None])[0])

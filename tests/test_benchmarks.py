@@ -14,13 +14,16 @@ from benchmarks.loading import ClipFiles, write_files
 from benchmarks.loop import CPU, Step, make_tagger, seconds_in_loop
 from benchmarks.measure import Row, by_turns, cpu_times, quotient, separate
 from benchmarks.run import cells_of, write
-from benchmarks.scoring import greedy_recomputed, map_at_3_by_sorting, map_at_3_in_a_loop
+from benchmarks.scoring import greedy_by_scikit_learn, greedy_recomputed, map_at_3_by_sorting, map_at_3_in_a_loop
 from benchmarks.starting import HELP, imported, python
 from benchmarks.synthetic import make_store, write_clips
 from blending.greedy import greedy_weights
+from blending.metric_greedy import metric_greedy_path
 from configs.schema import PredictConfig
 from features.batches import Batches
 from metrics.map_at_3 import map_at_3
+from metrics.metric import find_metric
+from metrics.roc_auc import macro_roc_auc
 from models.inference import predict_clips
 
 
@@ -183,3 +186,13 @@ def test_results_are_a_table(tmp_path: Path) -> None:
     assert (
         "| 1 | this | 1 s | 3 s | 3.0x | at least 2x | yes |\n| 4 | that | not measured: no GPU |  |  |  |  |\n" in text
     )
+
+
+def test_greedy_on_macro_roc_auc_takes_the_models_that_scikit_learn_would() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.random((150, 6)) < 0.1
+    stack = ((rng.integers(0, 48, (4, 150, 6)) + 16 * truth) / 64).astype(np.float32)  # with ties
+    path, scores = metric_greedy_path(find_metric("macro_roc_auc"), stack, truth, np.ones(150), 8)
+    assert len(set(path)) > 1
+    assert path == greedy_by_scikit_learn(stack, truth, 8)
+    assert scores[-1] == pytest.approx(macro_roc_auc(stack[path].mean(axis=0), truth), abs=1e-12)
