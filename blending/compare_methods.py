@@ -1,7 +1,7 @@
 """All methods side by side on the rows that decide, and the one that is taken."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -9,12 +9,14 @@ from blending.apply import SCORES_TOO, Blend, apply_blend
 from blending.bootstrap import MEAN, SINGLE, Expected, Judge, MethodScore, bootstrap_means, expected_on, method_scores
 from blending.candidates import Candidates
 from blending.chance import at_chance
-from blending.fit import MAP_AT_3, FitRows, fit_blend
+from blending.fit import MAP_AT_3, FitRows
 from blending.greedy import greedy_path
 from blending.methods import AUTO, METHODS
 from blending.metric_greedy import metric_greedy_path
+from blending.parallel_fits import Fit, FitAll, fitting
 from console.errors import UserError
-from console.output import Advance, progress
+from console.output import progress
+from metrics.metric import Metric
 
 UNVERIFIED_WEIGHTS = (0.0, 0.1, 0.3, 1.0)  # shown side by side where some rows are not verified
 FEWEST_ROWS = 2  # that decide, outside of any fold: there is nothing to fit to below
@@ -103,13 +105,11 @@ def compare(
     ]
     mixed = bool(c.verified.any()) and not c.verified.all()
     shares = UNVERIFIED_WEIGHTS if mixed and method == AUTO and "log_linear" in tried else ()
-    n_folds = len(np.unique(c.fold))
-    with progress("fitting", len(tried) * (1 + n_folds) + len(shares) * n_folds, "fits") as advance:
-        found = {name: nested_blend(name, rows, c.names, advance) for name in tried}
+    n_fits = len(tried) * len(held_out(rows, True)) + len(shares) * len(held_out(rows, compares_clips(c.metric)))
+    with progress("fitting", n_fits, "fits") as advance, fitting(rows, c.names, advance) as fit_all:
+        found = nested_blends(tried, rows, c.names, fit_all)
         spread = found["log_linear"].blend.offset_spread if shares else None
-        by_weight = {
-            share: _at_unverified_weight(c, share, spread, judge.at(judged), judged, advance) for share in shares
-        }
+        by_weight = _by_unverified_weight(c, shares, spread, judged, fit_all)
     nested = {name: one.nested for name, one in found.items()}
     fitted = {name: one.fitted for name, one in found.items()}
     chosen = method
@@ -143,62 +143,61 @@ def _greedy_path(rows: FitRows, names: Sequence[str]) -> tuple[tuple[str, float]
     return tuple((names[i], score) for i, score in zip(path, scores, strict=True))
 
 
-def _at_unverified_weight(
-    candidates: Candidates,
-    share: float,
-    spread: float | None,
-    judge: Judge,
-    judged: np.ndarray,
-    advance: Advance,
-) -> float:
-    """Score of the log-linear pool at this weight of the unverified rows. Each fold is blended by a fit to the others,
+def _by_unverified_weight(
+    candidates: Candidates, shares: Sequence[float], spread: float | None, judged: np.ndarray, fit_all: FitAll
+) -> dict[float, float]:
+    """Score of the log-linear pool by the weight of the unverified rows. Each fold is blended by a fit to the others,
     but not nested: to save time the spread is the one chosen on all rows."""
     c = candidates
-    weight = np.where(c.verified, 1.0, share)
-    rows = FitRows(c.oof, c.truth, weight, c.fold, c.task, c.metric, usable_models(c))
-    probs = nested_probs("log_linear", rows, c.names, spread, advance)
-    return judge.sign * judge.gain(probs[judged])
+    judge = Judge(c.metric, c.truth, c.group).at(judged)
+    rows = FitRows(c.oof, c.truth, c.verified, c.fold, c.task, c.metric, usable_models(c))
+    weighted = [replace(rows, weight=np.where(c.verified, 1.0, share)) for share in shares]
+    held = held_out(rows, whole=compares_clips(c.metric))
+    blends = iter(fit_all([Fit("log_linear", one, k, spread) for one in weighted for k in held]))
+    probs = [nested_probs(one, c.names, {k: next(blends) for k in held}) for one in weighted]
+    return {share: judge.sign * judge.gain(one[judged]) for share, one in zip(shares, probs, strict=True)}
 
 
-def no_bar(n: int, note: str = "") -> None:
-    """For who shows no progress."""
+def held_out(rows: FitRows, whole: bool) -> list[int | None]:
+    """The folds that are left out of a fit in turn; first None, for a fit to all, if that is needed too."""
+    return [*([None] if whole else []), *np.unique(rows.fold).tolist()]
 
 
-def nested_blend(method: str, rows: FitRows, names: Sequence[str], advance: Advance = no_bar) -> Nested:
-    """Fit `method` to all rows and to all but each fold. Rows of weight 0 are blended, not fitted to."""
-    blend = fit_blend(method, rows.at(rows.weight > 0), names)
-    advance(1)
-    fitted = _apply(blend, rows.stack, names)
-    return Nested(blend, fitted, nested_probs(method, rows, names, advance=advance, fitted=fitted))
+def nested_blends(methods: Sequence[str], rows: FitRows, names: Sequence[str], fit_all: FitAll) -> dict[str, Nested]:
+    """Each method fitted to all rows and to all but each fold. Rows of weight 0 are blended, not fitted to."""
+    held = held_out(rows, whole=True)
+    blends = iter(fit_all([Fit(method, rows, k) for method in methods for k in held]))
+    found = {}
+    for method in methods:
+        of_method = {k: next(blends) for k in held}
+        fitted = _apply(of_method[None], rows.stack, names)
+        found[method] = Nested(of_method[None], fitted, nested_probs(rows, names, of_method))
+    return found
 
 
-def nested_probs(
-    method: str,
-    rows: FitRows,
-    names: Sequence[str],
-    spread: float | None = None,
-    advance: Advance = no_bar,
-    fitted: np.ndarray | None = None,
-) -> np.ndarray:
-    """(clips, classes): each fold blended by a fit to the others; spread as in `fit_blend`.
+def nested_probs(rows: FitRows, names: Sequence[str], blends: Mapping[int | None, Blend]) -> np.ndarray:
+    """(clips, classes): each fold blended by the fit to the others. blends: by the fold that was left out.
 
     A metric that compares clips within a class would compare blends of several fits, whose offsets of a class depend on
     how frequent it is in the other folds: less where it is more frequent in this one. Therefore each value is replaced
-    by the one of the same rank, among all rows, in the fit to all rows, `fitted`: no fit's order of clips changes.
+    by the one of the same rank, among all rows, in the fit to all rows, `blends[None]`: no fit's order of clips
+    changes.
     """
     out = np.zeros(rows.stack.shape[1:])
-    by_rank = rows.metric.within == "class" and rows.metric.fit_thresholds is None
-    if by_rank and fitted is None:
-        fitted = _apply(fit_blend(method, rows.at(rows.weight > 0), names, spread), rows.stack, names)
-    for k in np.unique(rows.fold):
+    by_rank = compares_clips(rows.metric)
+    reference = _apply(blends[None], rows.stack, names) if by_rank else out
+    for k in np.unique(rows.fold).tolist():
         held = rows.fold == k
-        blend = fit_blend(method, rows.at(~held), names, spread)
-        if by_rank and fitted is not None:
-            out[held] = match_ranks(_apply(blend, rows.stack, names), fitted)[held]
+        if by_rank:
+            out[held] = match_ranks(_apply(blends[k], rows.stack, names), reference)[held]
         else:
-            out[held] = _apply(blend, rows.stack[:, held], names)
-        advance(1)
+            out[held] = _apply(blends[k], rows.stack[:, held], names)
     return out
+
+
+def compares_clips(metric: Metric) -> bool:
+    """Whether it compares clips within a class by nothing but their order."""
+    return metric.within == "class" and metric.fit_thresholds is None
 
 
 def match_ranks(probs: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -240,7 +239,7 @@ def nested_choice(nested: Mapping[str, np.ndarray], fold: np.ndarray, judged: np
     nested: blends (clips, classes) per method; judged (clips,) bool: the rows that decide; judge: of all clips.
     """
     out = np.zeros_like(next(iter(nested.values())))
-    if judge.metric.within == "class" and judge.metric.fit_thresholds is None:  # see `nested_probs`
+    if compares_clips(judge.metric):  # see `nested_probs`
         reference = nested[simplest({name: one[judged] for name, one in nested.items()}, judge.at(judged))]
         nested = {name: match_ranks(one, reference) for name, one in nested.items()}
     for k in np.unique(fold):

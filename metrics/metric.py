@@ -33,6 +33,7 @@ from metrics.map_at_k import average_precision_at_k, hit_at_k
 from metrics.roc_auc import macro_roc_auc, macro_roc_auc_against, resampled_macro_roc_auc
 
 Score = Callable[[np.ndarray, np.ndarray], float]
+OfProbs = Callable[[np.ndarray], float]
 PerClip = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Resample = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 Within = Literal["clip", "class", "all"]
@@ -55,12 +56,17 @@ class Metric:
     tasks: tuple[Task, ...] = BOTH  # that it suits
     within: Within = "clip"  # compares the classes of a clip, the clips of a class, or all values with one another
     resample: Resample | None = None  # (probs, truth, times (k, clips)) -> (k,) scores: see `resampling.resampled`
-    against: Callable[[np.ndarray], Score] | None = None  # truth -> a faster `score` of probs, without checks
+    against: Callable[[np.ndarray], OfProbs] | None = None  # truth -> a faster `score` of probs, without checks
     fit_thresholds: PerClip | None = None  # (classes,) thresholds, where `f1.decide(probs, thresholds)` is to be scored
 
-    def scorer(self, truth: np.ndarray) -> Callable[[np.ndarray], float]:
+    def __reduce__(self) -> tuple[Any, ...]:  # another process finds it by its name
+        return find_metric, (self.name, self.tasks[0])
+
+    def scorer(self, truth: np.ndarray) -> OfProbs:
         """`score` of many predictions of the same clips, as a function of probs alone, which are finite."""
-        return self.against(truth) if self.against else lambda probs: self.score(probs, truth)
+        if self.against is not None:
+            return self.against(truth)
+        return lambda probs: self.score(probs, truth)
 
     def gain(self, probs: np.ndarray, truth: np.ndarray) -> float:
         """`score`, negated where lower is better: what is maximised."""

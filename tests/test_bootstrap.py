@@ -1,12 +1,15 @@
 """Nested scores are honest where fitted ones are not, and the choice is the simplest that is as good."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from blending.bootstrap import Judge, bootstrap_means, expected_on, method_scores
 from blending.chance import at_chance
-from blending.compare_methods import match_ranks, nested_blend, nested_choice, simplest
+from blending.compare_methods import Nested, match_ranks, nested_blends, nested_choice, simplest
 from blending.fit import FitRows
+from blending.parallel_fits import one_by_one
 from metrics.map_at_3 import average_precision_at_3, map_at_3
 from metrics.metric import Metric, find_metric
 
@@ -57,6 +60,11 @@ def test_ranks_are_matched_by_hand() -> None:
     assert np.array_equal(match_ranks(theirs, theirs), theirs)
 
 
+def nested(method: str, rows: FitRows) -> Nested:
+    names = "abcdefgh"[: len(rows.stack)]
+    return nested_blends([method], rows, names, lambda fits: one_by_one(fits, names))[method]
+
+
 CHANCE = (1 + 1 / 2 + 1 / 3) / 6  # MAP@3 of a random order of six classes
 
 
@@ -64,7 +72,7 @@ CHANCE = (1 + 1 / 2 + 1 / 3) / 6  # MAP@3 of a random order of six classes
 def test_random_models_have_no_nested_lift_and_a_fitted_one(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("blending.fit.TRIALS", 30)  # enough to overfit
     rows = random_rows(240, 8)
-    found = nested_blend(method, rows, "abcdefgh")
+    found = nested(method, rows)
     gains = average_precision_at_3(found.nested, rows.label)
     error = gains.std() / np.sqrt(len(gains))
     assert abs(gains.mean() - CHANCE) < 3 * error
@@ -73,9 +81,9 @@ def test_random_models_have_no_nested_lift_and_a_fitted_one(method: str, monkeyp
 
 def test_the_held_out_fold_has_no_part_in_its_own_blend() -> None:
     rows = random_rows(120, 3)
-    first = nested_blend("log_linear", rows, "abc").nested
+    first = nested("log_linear", rows).nested
     other_truth = np.where((rows.fold == 0)[:, None], np.roll(rows.truth, 1, axis=1), rows.truth)
-    changed = nested_blend("log_linear", FitRows(rows.stack, other_truth, rows.weight, rows.fold), "abc").nested
+    changed = nested("log_linear", replace(rows, truth=other_truth)).nested
     assert np.array_equal(changed[rows.fold == 0], first[rows.fold == 0])
     assert not np.array_equal(changed[rows.fold == 1], first[rows.fold == 1])
 
