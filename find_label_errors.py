@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blending.label_errors import suspects
+from configs.competition import LABEL_SEPARATOR
 from configs.files import atomic
 from configs.paths import Paths
 from console.command_line import run_command
@@ -27,6 +28,10 @@ out of training), and train a new experiment with that file:
   {AFTER}
   00044347.wav,Cello
   001ca53d.wav,
+
+Of several labels per clip, `given` is one that is likely wrong and `suggested` one
+that is likely missing: a row has one of the two. In your file a clip has all its
+labels, joined by | (Cello|Flute), or | alone where it has none.
 
 examples:
   python find_label_errors.py
@@ -82,8 +87,14 @@ def list_label_errors(
     more = [f"{kept.sum()} verified ones, which --verified lists"] if kept.any() else []
     more += [f"{corrected.sum()} that are corrected already"] if corrected.any() else []
     rest = f", without {' and '.join(more)}" if more else ""
-    part = f"{len(listed)} of {count(len(candidates.fnames), 'label')}"
-    say(f"{out}: {part} are likely wrong by the mean of {', '.join(candidates.names)}{rest}")
+    several, clips = candidates.task == "multi_label", len(candidates.fnames)
+    part = f"{len(listed)} of {count(clips, 'label')}"
+    part = f"{count(len(listed), 'label')} of {count(clips, 'clip')}" if several else part
+    wrong = "wrong (given) or missing (suggested)" if several else "wrong"
+    say(f"{out}: {part} are likely {wrong} by the mean of {', '.join(candidates.names)}{rest}")
+    if several:
+        sign = LABEL_SEPARATOR
+        say(f"in your file a clip has all its labels, joined by {sign}; {sign} alone: it has none")
     say(
         f"listen, copy those that are wrong, with the label that you heard, into a file with the columns {AFTER} (no "
         f"label: the clip is left out), then: python train_fold.py --fold 0..4{paths.options} "

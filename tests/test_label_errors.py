@@ -193,6 +193,35 @@ def test_where_every_label_is_verified_all_are_doubted(
     assert "verified" not in capsys.readouterr().out
 
 
+def test_of_several_labels_each_is_doubted_alone_and_the_list_says_how_to_correct_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, candidates: Candidates
+) -> None:
+    """a.wav lacks the label gong; c.wav has gong beside its own label, but nobody hears it."""
+    truth = np.array([[1, 0, 0], [0, 1, 0], [0, 1, 1], [0, 0, 1], [1, 1, 0]], bool)
+    probs = np.array([[0.9, 0.9, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.9], [0.1, 0.2, 0.8], [0.8, 0.9, 0.1]])
+    names = list(candidates.fnames)
+    several = replace(
+        candidates, task="multi_label", truth=truth, oof=np.stack([probs] * 2).astype(np.float32), verified=~truth[:, 0]
+    )
+    train = pd.DataFrame({"fname": names, "path": names})
+    competition = Competition(Path(), CLASSES, train, train[:0], truth.astype(np.float32), task="multi_label")
+    monkeypatch.setattr("input.competition.load_competition", lambda *_, **__: competition)
+    monkeypatch.setattr("blending.candidates.finished_runs", lambda *_: [])
+    monkeypatch.setattr("runs.test_predictions.test_predictions", lambda *_: None)
+    monkeypatch.setattr("blending.candidates.align", lambda *_: several)
+    paths, out = Paths(tmp_path, tmp_path), tmp_path / "list.csv"
+    list_label_errors(paths, [], out, verified=True)
+    table = pd.read_csv(out, keep_default_na=False).set_index("fname")
+    assert table.loc[["a.wav", "c.wav"], ["given", "suggested"]].values.tolist() == [["", "gong"], ["gong", ""]]
+    assert len(table) == 2 and (table["p_given"] < table["p_suggested"]).all()
+    said = " ".join(capsys.readouterr().out.split())
+    assert "2 labels of 5 clips are likely wrong (given) or missing (suggested)" in said
+    assert "in your file a clip has all its labels, joined by |; | alone: it has none" in said
+    (tmp_path / "heard.csv").write_text("fname,label\na.wav,bark|gong\n")
+    found = list_label_errors(paths, [], out, verified=True, corrections=tmp_path / "heard.csv", force=True)
+    assert found["fname"].tolist() == ["c.wav"]
+
+
 def test_what_was_corrected_is_not_listed_again(
     blended: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
