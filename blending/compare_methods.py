@@ -106,7 +106,7 @@ def compare(
     mixed = bool(c.verified.any()) and not c.verified.all()
     shares = UNVERIFIED_WEIGHTS if mixed and method == AUTO and "log_linear" in tried else ()
     n_fits = len(tried) * len(held_out(rows, True)) + len(shares) * len(held_out(rows, compares_clips(c.metric)))
-    with progress("fitting", n_fits, "fits") as advance, fitting(rows, c.names, advance) as fit_all:
+    with progress("fitting", n_fits, "fits") as advance, fitting(tried, rows, c.names, advance) as fit_all:
         found = nested_blends(tried, rows, c.names, fit_all)
         spread = found["log_linear"].blend.offset_spread if shares else None
         by_weight = _by_unverified_weight(c, shares, spread, judged, fit_all)

@@ -11,7 +11,8 @@ from blending.fit import FitRows, fit_blend
 from configs.processes import worker_processes
 from console.output import Advance
 
-LARGE = 300_000  # models x clips x classes from which on the fits take longer than starting processes
+SLOW = ("temperature", "greedy", "weights", "log_linear", "stack")  # methods whose fits are worth a process,
+LARGE = 300_000  # from so many models x clips x classes on
 MOST = 4  # processes, each of one thread
 
 
@@ -32,13 +33,14 @@ FitAll = Callable[[Sequence[Fit]], list[Blend]]
 
 
 @contextmanager
-def fitting(rows: FitRows, names: Sequence[str], advance: Advance) -> Iterator[FitAll]:
-    """A context that gives the function which makes the blends of fits, in their order. rows: the largest of them.
+def fitting(methods: Sequence[str], rows: FitRows, names: Sequence[str], advance: Advance) -> Iterator[FitAll]:
+    """A context that gives the function which makes the blends of fits, in their order. methods, rows: of these fits.
 
     Raises UserError as `worker_processes`, and as a fit.
     """
     n = min(len(os.sched_getaffinity(0)), MOST)
-    if n > 1 and rows.stack[:, rows.weight > 0].size >= LARGE:
+    size = len(rows.stack) * int((rows.weight > 0).sum()) * rows.stack.shape[2]
+    if n > 1 and size >= LARGE and not set(SLOW).isdisjoint(methods):
         with worker_processes(n, "fits a blend") as pool:
             yield lambda fits: _in_processes(pool, 2 * n, fits, names, advance)
     else:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from blending.fit import FitRows
-from blending.parallel_fits import Fit, fitting, one_by_one
+from blending.parallel_fits import Fit, fitting, no_bar, one_by_one
 from console.errors import UserError
 from metrics.metric import METRICS, Metric, find_metric
 from tests.test_fit import made_rows
@@ -21,7 +21,8 @@ def in_processes(monkeypatch: pytest.MonkeyPatch) -> Callable[[FitRows, list[Fit
 
     def fit(rows: FitRows, fits: list[Fit]) -> tuple[list[str], int]:
         counted = list[int]()
-        with fitting(rows, "abc", lambda n, note="": counted.append(n)) as fit_all:
+        methods = [one.method for one in fits] + ["stack"]
+        with fitting(methods, rows, "abc", lambda n, note="": counted.append(n)) as fit_all:
             return [repr(one) for one in fit_all(fits)], sum(counted)
 
     return fit
@@ -58,3 +59,15 @@ def test_a_metric_is_sent_by_its_name_and_task(metric: Metric) -> None:
     function, arguments = metric.__reduce__()
     found = function(*arguments)
     assert (found.name, found.tasks, found.per_clip is None) == (metric.name, metric.tasks, metric.per_clip is None)
+
+
+@pytest.mark.parametrize(("methods", "large"), [(("single", "arithmetic", "rank"), 0), (("stack",), 3601)])
+def test_no_process_starts_for_what_takes_no_time(
+    methods: tuple[str, ...], large: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blending.parallel_fits.LARGE", large)  # made_rows: 3 x 240 x 5
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr("blending.parallel_fits.worker_processes", lambda *_: pytest.fail("a process"))
+    rows = made_rows()
+    with fitting(methods, rows, "abc", no_bar) as fit_all:
+        assert len(fit_all([Fit(method, rows) for method in methods])) == len(methods)
