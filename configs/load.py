@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from configs.checkpoint import checkpoint_of
-from configs.schema import Config
+from configs.checkpoint import PRETRAINED, checkpoint_of
+from configs.schema import EMBEDDING, Config
 from configs.strict_yaml import Places, YamlFault, build, parse_yaml, place_of, read_yaml
 from console.errors import UserError, count
 from console.options import expand_home
 
+FIXED = ("fixed_mean", "fixed_std")
 FILE_KEYS = (("input", "corrections"), ("model", "weights"))  # keys whose value is a path
 USUAL_NAMES = {  # of our keys in other tools, where spelling alone does not find ours
     "train.lr": ("learning_rate", "learningrate", "max_lr"),
@@ -103,6 +104,7 @@ def _build(values: dict[str, Any], changes: Sequence[Setting], places: Places, p
         values, places = _with_base(values, places, path, ())
     for setting in changes:
         _set(values, places, setting)
+    values, places = _with_front_end(values, places)
     return _with_home(build(Config, values, places, path, USUAL_NAMES), places, path)
 
 
@@ -126,6 +128,20 @@ def _with_base(
     under.pop("name", None)
     under, at = _with_base(under, at, file, above)
     return _merged(under, values), at | places
+
+
+def _with_front_end(values: dict[str, Any], places: Places) -> tuple[dict[str, Any], Places]:
+    """For model.name=embedding:<file in configs/pretrained> that file's front end, network, weights and windows, changed
+    by values: the config then says all, and prediction needs no YAML."""
+    name = model.get("name") if isinstance(model := values.get("model"), dict) else None
+    file = PRETRAINED / f"{str(name).removeprefix(EMBEDDING)}.yaml"
+    if not str(name).startswith(EMBEDDING) or not file.exists():
+        return values, places
+    under, at = _with_base(*read_yaml(file), file, ())
+    front = {key: under[key] for key in ("features", "model", "predict") if key in under}
+    front["train"] = {key: value for key, value in under["train"].items() if key in ("normalise", *FIXED)}
+    own = _merged(values, {"model": {"name": EMBEDDING + under["model"]["name"]}})
+    return _merged(front, own), at | places
 
 
 def _with_home(cfg: Config, places: Places, path: Path | None) -> Config:

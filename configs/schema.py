@@ -11,6 +11,8 @@ from typing import Any, Literal, TypeVar
 from configs.forms import from_json
 
 T = TypeVar("T")
+EMBEDDING = "embedding:"  # model.name=embedding:ced_tiny
+WAVE_FILES = (".onnx", ".tflite")
 
 
 def later(default: T) -> T:
@@ -94,7 +96,8 @@ class FoldConfig:
 class ModelConfig:
     """The backbone."""
 
-    name: str = "resnetish18"  # one of NETWORKS in models/build.py, timm:<network>, or your own: my_file:MyNet
+    # one of NETWORKS in models/build.py, timm:<network>, your own (my_file:MyNet), or embedding:<frozen network>
+    name: str = "resnetish18"
     width: int = 64  # channels of the first stage, a multiple of 8; timm networks have their own
     # grid: the network's own; avg_max: ResNetish and VGGish; the others: networks that give frames, see models/pooling
     pooling: Literal["grid", "avg_max", "attention", "max", "linear_softmax"] = "grid"
@@ -104,6 +107,10 @@ class ModelConfig:
     pretrained: bool = False  # timm networks only: download timm's weights
     weights: str | None = None  # a .safetensors or .pth file to start from, or package:<module> that holds one
     partial_weights: bool = later(False)  # take of the weights what fits, even if other layers are missing or unknown
+    # Of embedding:<frozen network>, see docs/pretrained.md
+    head: Literal["linear", "mlp"] = later("linear")  # what is trained on its embeddings; mlp: one hidden layer
+    output: str | None = later(None)  # the tensor of an ONNX or TFLite file to use; null: its last output (batch, n)
+    clip_pooling: Literal["mean", "mean_max"] = later("mean")  # of a clip's windows; mean_max: both, twice as long
 
     def __post_init__(self) -> None:
         # With width 4, training in channels_last on a CPU crashes with corrupted memory (torch 2.14).
@@ -112,6 +119,18 @@ class ModelConfig:
         _require(0 <= self.deltas <= 2, "deltas", "must be 0, 1 or 2")
         _require(not (self.pretrained and self.weights), "pretrained", "and weights cannot be combined")
         _require(not self.partial_weights or bool(self.weights), "partial_weights", "needs weights")
+        plain = (self.head, self.output, self.clip_pooling) == ("linear", None, "mean")
+        _require(plain or self.frozen is not None, "head, output and clip_pooling", "are for embedding:<network> only")
+
+    @property
+    def frozen(self) -> str | None:
+        """The network or file behind 'embedding:'; None for a network that is trained itself."""
+        return self.name.removeprefix(EMBEDDING) if self.name.startswith(EMBEDDING) else None
+
+    @property
+    def frozen_is_file(self) -> bool:
+        """Whether it is a file that takes the waveform, not a network of ours on log-mel."""
+        return self.frozen is not None and self.frozen.endswith(WAVE_FILES)
 
     @property
     def channels(self) -> int:

@@ -18,7 +18,7 @@ from importlib.util import resolve_name
 from pathlib import Path
 from typing import Any
 
-from configs.schema import Config
+from configs.schema import EMBEDDING, Config
 from console.errors import UserError
 
 # The kit's own folders. They have the git revision as version and are not user code.
@@ -29,7 +29,7 @@ INSTALLED = {"site-packages", "dist-packages"}
 
 def is_user_code(name: str) -> bool:
     """Whether a setting names user code and not a part of the kit."""
-    return ":" in name and not name.startswith("timm:")
+    return ":" in name and not name.startswith(("timm:", EMBEDDING))
 
 
 def user_files(cfg: Config) -> dict[str, Path]:

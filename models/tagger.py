@@ -11,6 +11,7 @@ from configs.competition import Task
 from configs.schema import Config
 from console.errors import UserError
 from models.build import build_model
+from models.embedding_head import EmbeddingHead
 
 REACH = 4  # frames on each side of a frame for its slope
 
@@ -69,8 +70,11 @@ def build_tagger(
     task: Task = "single_label",
 ) -> Tagger:
     """An untrained tagger for len(prior) classes; start=False skips starting weights, see `build_model`."""
-    backbone = build_model(cfg, len(prior), start)
     mean_t, std_t, prior_t = (torch.from_numpy(values) for values in (mean, std, prior))
+    if cfg.model.frozen is not None:  # what is trained is a head on embeddings; `mean` has one number for each of theirs
+        head = EmbeddingHead(len(mean), len(prior), cfg.model.head)
+        return Tagger(head, mean_t, std_t, prior_t, channels_last=False, task=task)
+    backbone = build_model(cfg, len(prior), start)
     deltas, frequency = cfg.model.deltas, cfg.model.frequency_channel
     return Tagger(backbone, mean_t, std_t, prior_t, cfg.train.channels_last, deltas, frequency, task)
 

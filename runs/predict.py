@@ -5,12 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from configs.schema import FeatureConfig
 from console.errors import UserError
 from console.output import progress, say
 from features.batches import Batches
@@ -19,6 +19,7 @@ from features.store import Store, open_features
 from models.device import choose_precision, memory_kept
 from models.inference import predict_finite
 from models.tagger import load_tagger
+from runs.clips import clip_settings, frozen_file_of, open_clips
 from runs.network_code import network_code
 from runs.predictions import Predictions, cached_predictions, load_predictions, replace_predictions
 from runs.run_folder import Trained, read_trained
@@ -42,13 +43,15 @@ def predict_test(
     own = {run.config.model.name: code for run in runs if (code := network_code(run))}
     for name, code in own.items():
         say(f"network of your own, {name}: {', '.join(map(str, code.values()))}")
-    stores = {run.config.features: _open(run.config.features, clips, features, sections) for run in runs}
+    settings = [clip_settings(run.config, frozen_file_of(run)) for run in runs]
+    first = dict(zip(settings, runs, strict=True))
+    stores = {heard: _open(run, clips, features, sections) for heard, run in first.items()}
     free: SimpleQueue[torch.device] = SimpleQueue()
     for device in prediction_devices():
         free.put(device)
 
-    def predict(run: Trained) -> Predictions:
-        store = stores[run.config.features]
+    def predict(run: Trained, heard: tuple[Any, ...]) -> Predictions:
+        store = stores[heard]
         kept = cached_predictions(keep, run.id, store.key) if keep and sections is None else None
         if kept and kept.exists():
             advance(1)
@@ -68,13 +71,16 @@ def predict_test(
         return found
 
     with memory_kept(), ThreadPoolExecutor(free.qsize()) as pool, progress("predicting", len(runs), "runs") as advance:
-        return list(pool.map(predict, runs))
+        return list(pool.map(predict, runs, settings))
 
 
-def _open(cfg: FeatureConfig, clips: pd.DataFrame, folder: Path, sections: Sections | None) -> Store:
+def _open(run: Trained, clips: pd.DataFrame, folder: Path, sections: Sections | None) -> Store:
+    cfg = run.config
     if sections is None:
-        return open_features(cfg, clips, folder)
-    return cut(open_features(replace(cfg, trim_db=None), clips, folder), sections)
+        return open_clips(cfg, clips, folder, frozen_file_of(run))
+    if cfg.model.frozen is not None:
+        raise UserError(f"{run.folder}: {cfg.model.name} gives one embedding for a whole clip: use other experiments")
+    return cut(open_features(replace(cfg.features, trim_db=None), clips, folder), sections)
 
 
 def predict_store(run: Trained, store: Store, device: torch.device) -> np.ndarray:

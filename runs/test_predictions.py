@@ -8,8 +8,8 @@ import pandas as pd
 from configs.paths import Paths
 from console.errors import UserError, list_some
 from console.output import say
-from features.store import open_features, store_key
 from input.competition import Competition, load_competition, sound_hash, sound_sizes
+from runs.clips import clip_key, frozen_file_of, open_clips
 from runs.predictions import (
     Predictions,
     TestPredictions,
@@ -80,7 +80,7 @@ def were_predicted(runs: Sequence[Run], competition: Competition, paths: Paths) 
     if "path" not in test:
         return False
     files = [path if isinstance(path, str) else None for path in test["path"]]
-    key = store_key(runs[0].config.features, test["fname"].tolist(), files)
+    key = clip_key(runs[0].config, test["fname"].tolist(), files, frozen_file_of(runs[0]))
     return all(cached_predictions(paths.predictions, run.id, key).exists() for run in runs)
 
 
@@ -103,4 +103,4 @@ def predict_new(
     if len(gone) and not cfg.input.skip_unreadable:
         raise UserError(f"{paths.input}: test files are missing: {list_some(gone)}: complete the download")
     found = predict_test([run.folder for run in runs], clips, paths.features, paths.predictions)
-    return found, open_features(cfg.features, clips, paths.features).faults
+    return found, open_clips(cfg, clips, paths.features, frozen_file_of(runs[0])).faults

@@ -112,6 +112,7 @@ def copy_runs(paths: Paths, blend: "Blend", target: Path, code: Path) -> None:
     """The trained part of every run of the blend, and the user's own code of its network. Raises UserError where a run
     is not the one that was blended, or that code is not what it was made with."""
     from configs.user_code import is_installed
+    from runs.clips import frozen_file_of
     from runs.network_code import network_code
     from runs.run_folder import TRAINED, finished_folds, read_run, read_trained
 
@@ -132,6 +133,8 @@ def copy_runs(paths: Paths, blend: "Blend", target: Path, code: Path) -> None:
             (target / name / fold.name).mkdir(parents=True)
             for file in (*TRAINED, "manifest.json"):
                 shutil.copyfile(fold / file, target / name / fold.name / file)
+            if (frozen := frozen_file_of(read_trained(fold))) and not (target / name / frozen.path.name).exists():
+                shutil.copyfile(frozen.find(), target / name / frozen.path.name)
             ids.append(read_trained(target / name / fold.name).id)  # another process may have replaced it meanwhile
         if tuple(ids) != model.ids:
             raise UserError(changed)

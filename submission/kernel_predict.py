@@ -49,9 +49,9 @@ def predict(bundle: Path, inputs: Path, slug: str, output: Path, scratch: Path) 
     import pandas as pd
 
     from blending.apply import apply_blend, read_blend
-    from features.store import open_features
     from input.competition import list_test, read_test_clips
     from input.sound_files import fill_pattern, sound_folder
+    from runs.clips import frozen_file_of, open_clips
     from runs.predict import predict_test
     from runs.predictions import Predictions, mean_of_folds, warn_of_faults
     from runs.provenance import file_sha256
@@ -77,7 +77,8 @@ def predict(bundle: Path, inputs: Path, slug: str, output: Path, scratch: Path) 
     write_submission(output, Predictions(tuple(clips["fname"]), blended), blend.classes, packed.form)
     report = {"manifest_sha256": file_sha256(bundle / MANIFEST_NAME), "clips": len(clips)}
     report |= {"runs": {name: len(folds) for name, folds in runs.items()}}
-    heard = open_features(read_trained(folders[0]).config.features, clips, scratch / "features")
+    first = read_trained(folders[0])
+    heard = open_clips(first.config, clips, scratch / "features", frozen_file_of(first))
     report["clips_with_a_fault"] = heard.faults
     warn_of_faults(heard.faults)
     report |= {"seconds": round(time.monotonic() - started), **environment}

@@ -21,6 +21,7 @@ from folds.scorable import check_scorable
 from input.competition import Competition, load_competition, sound_hash, sound_sizes
 from input.corrections import correct, corrections_hash, read_corrections, targets_hash
 from input.labels import split_text
+from runs.clips import FrozenFile, frozen_file, open_clips
 from runs.network_code import check_no_code_inside
 from runs.predictions import warn_of_faults
 from runs.provenance import file_sha256
@@ -42,6 +43,7 @@ class Data:
     pseudo: dict[int, PseudoLabels]  # of each fold to train, where there are any
     origin: Origin  # what the manifest says of all this, without what differs from fold to fold
     test_sizes: np.ndarray  # (test clips,) bytes of the files before features are made, -1 of a missing one
+    frozen: FrozenFile | None  # of model.name=embedding:<checkpoint>
 
     def origin_of(self, fold: int) -> Origin:
         return replace(self.origin, pseudo_runs=self.pseudo[fold].ids) if fold in self.pseudo else self.origin
@@ -68,6 +70,7 @@ def load_data(cfg: Config, folds_to_train: list[int], paths: Paths) -> Data:
     folds = load_folds(cfg.folds, competition, paths.folds)
     if code := user_files(cfg):
         check_no_code_inside(code, paths.work)
+    frozen = frozen_file(cfg)
     corrections, corrected = dict[str, str](), None
     if cfg.input.corrections:
         corrections = read_corrections(
@@ -84,10 +87,10 @@ def load_data(cfg: Config, folds_to_train: list[int], paths: Paths) -> Data:
         sound_hash=SoundHash(train=sound_hash(competition.train), test=sound_hash(competition.test)),
         targets_hash=targets_hash(competition),
         corrections_hash=corrected,
-        code=hashes(code),
+        code=hashes(code) | ({frozen.path.name: frozen.sha256} if frozen else {}),
         metric_code=hashes(metric_files(competition.metric)),
     )
-    data = Data(competition, folds, corrections, {}, origin, sound_sizes(competition.test))
+    data = Data(competition, folds, corrections, {}, origin, sound_sizes(competition.test), frozen)
     return replace(data, pseudo=read_pseudo(cfg, folds_to_train, data, paths)) if cfg.pseudo.runs else data
 
 
@@ -110,6 +113,7 @@ def prepare(cfg: Config, data: Data, paths: Paths, folds_to_train: list[int]) ->
     from models.build import build_model
     from models.device import choose_device, choose_precision
     from training.fine_tuning import set_up
+    from training.heads import check_settings
     from training.user_code_check import check_user_code
 
     origins = list(runs_with(Path(cfg.model.weights), paths.runs)) if cfg.model.weights else []
@@ -121,18 +125,21 @@ def prepare(cfg: Config, data: Data, paths: Paths, folds_to_train: list[int]) ->
     device = choose_device(cfg.train.device)
     precision = choose_precision(cfg.train.precision, device)
     of = data.competition
-    set_up(build_model(cfg, len(of.classes)), cfg)  # a second at most; it may refuse its name, weights or settings
+    if data.frozen:
+        check_settings(cfg)
+    else:
+        set_up(build_model(cfg, len(of.classes)), cfg)  # a second at most; it may refuse its name, weights or settings
     check_user_code(cfg, len(of.classes), of.task, unknown=bool(np.isnan(of.targets).any()))
-    train = open_features(cfg.features, of.train, paths.features)
+    train = open_clips(cfg, of.train, paths.features, data.frozen)
     check_training_clips(train, cfg.input.skip_unreadable)
     folds = usable_clips(data.folds, train.faults)
-    test = open_features(cfg.features, of.test, paths.features)
+    test = open_clips(cfg, of.test, paths.features, data.frozen)
     if test.key != train.key:  # in a search the training clips stand in for them
         warn_of_faults(test.faults)
     copies = [open_features(replace(cfg.features, speed=s), of.train, paths.features) for s in cfg.train.speeds]
     copies += [open_features(cfg.features, of.train, paths.features, wave=name) for name in cfg.augment.wave]
     origin = replace(data.origin, fold_hash=fold_hash(folds), skipped=train.faults, test_faults=test.faults)
-    known = (of, folds, data.corrections, data.pseudo, origin, data.test_sizes)
+    known = (of, folds, data.corrections, data.pseudo, origin, data.test_sizes, data.frozen)
     return Prepared(*known, train, copies, test, device, precision)
 
 

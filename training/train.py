@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from training.fold_data import FoldData
+    from training.heads import HeadTrainer
     from training.lit_tagger import LitTagger
 
 
@@ -117,13 +118,15 @@ def train_fold(cfg: Config, fold: int, data: Prepared, final: Path, restart: boo
     from features.batches import Batches
     from models.inference import predict_finite
     from models.tagger import save_tagger
+    from training.heads import HeadTrainer
     from training.trainer import fit
 
     started = time.monotonic()
     device, precision, classes = data.device, data.precision, data.competition.classes
-    lit = build_module(cfg, fold, data)  # before anything is written: it may refuse
+    lit = build_head(cfg, fold, data) if data.frozen else build_module(cfg, fold, data)  # before anything is written: it may refuse
     with unfinished(final, cfg, data.origin_of(fold), restart) as partial:
-        fit(lit, partial, f"{cfg.name} fold {fold}", precision)
+        label = f"{cfg.name} fold {fold}"
+        lit.fit(partial, label) if isinstance(lit, HeadTrainer) else fit(lit, partial, label, precision)
         save_tagger(lit.kept, partial / "model.safetensors")
         oof, found = out_of_fold(cfg, lit, data)
         warn_where_prior_is_better(f"{cfg.name} fold {fold}", oof.probs, lit.parts)
@@ -204,7 +207,19 @@ def build_module(cfg: Config, fold: int, data: Prepared) -> "LitTagger":
     return build_lit_tagger(cfg, fold, parts, data.train, data.device, data.precision, data.copies, extra)
 
 
-def out_of_fold(cfg: Config, lit: "LitTagger", data: Prepared) -> tuple[Predictions, dict[str, float]]:
+def build_head(cfg: Config, fold: int, data: Prepared) -> "HeadTrainer":
+    """The head of a fold on the embeddings of a frozen network, before it is fitted."""
+    import numpy as np
+
+    from training.heads import HeadTrainer, inner_parts
+
+    parts, table = training_data(cfg, fold, data), data.folds[data.folds["fold"] != fold]
+    inner = np.full(len(parts.train), -1)
+    inner[: len(table)] = inner_parts(table["fold"].to_numpy(), table["group"].to_numpy())
+    return HeadTrainer(cfg, fold, parts, inner, [data.train, data.test] if fold in data.pseudo else [data.train])
+
+
+def out_of_fold(cfg: Config, lit: "LitTagger | HeadTrainer", data: Prepared) -> tuple[Predictions, dict[str, float]]:
     """Predictions of the validation clips by the weights that are kept, which lit.tagger then has, and their scores."""
     from models.inference import predict_finite
 

@@ -1,0 +1,129 @@
+"""The packed store of embeddings: what a frozen network makes of every window of every clip.
+
+work/features/<key>/embeddings.npz holds the vectors of all windows, and the number of windows and the fault of each
+clip; a zip file, so that every array has a checksum. <key>.partial collects parts, so that an interrupted run continues.
+"""
+
+import math
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from configs.files import atomic, lock
+from console.errors import UserError
+from console.output import progress, say, warn
+from features.store import Store
+
+Embedded = tuple[np.ndarray, str]  # (windows, n) float32 of a clip, none without sound; its fault, '' without one
+Embed = Callable[[int, int], Iterable[Embedded]]  # of the clips from one number to before another
+Arrays = dict[str, np.ndarray]
+PART = 64  # clips
+
+
+def open_embeddings(
+    folder: Path, fnames: Sequence[str], make: Callable[[], Embed], pooling: Literal["mean", "mean_max"], seconds: float
+) -> Store:
+    """The embeddings of clips as a store with one frame for each clip, pooled over its windows; made where the folder
+    does not exist. A clip without sound has no frame.
+
+    make: called only then, for the network. seconds: of a window. Raises UserError if the store is damaged.
+    """
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with lock(folder, on_wait=lambda: say(f"embeddings: waiting for the process that makes {folder}")):
+            if not folder.exists():  # another process may have made it while this one waited
+                _make(folder, len(fnames), make())
+    try:
+        found = _read(folder / "embeddings.npz", len(fnames))
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{folder}: corrupted ({error}): delete this folder, then run the same command") from None
+    frames = _pooled(found["vectors"], found["count"], pooling)
+    length = (found["count"] > 0).astype(np.int64)
+    per_clip = np.zeros((len(fnames), frames.shape[1]), np.float32)
+    per_clip[length > 0] = frames
+    return Store(
+        key=folder.name,
+        fnames=tuple(fnames),
+        frames=frames,
+        start=np.cumsum(length) - length,
+        length=length,
+        mean=per_clip,
+        mean_square=per_clip**2,
+        faults={fname: fault for fname, fault in zip(fnames, found["fault"].tolist(), strict=True) if fault},
+        silence=0.0,
+        frame_rate=1 / seconds,  # a window of prediction is one frame
+    )
+
+
+def _pooled(vectors: np.ndarray, count: np.ndarray, pooling: str) -> np.ndarray:
+    """(clips with a window, n), of mean_max (., 2 n)."""
+    counts = count[count > 0]
+    first = np.cumsum(counts) - counts
+    if not len(counts):
+        return np.zeros((0, vectors.shape[1] * (2 if pooling == "mean_max" else 1)), np.float32)
+    mean = np.add.reduceat(vectors, first, dtype=np.float64) / counts[:, None]
+    parts = [mean, np.maximum.reduceat(vectors, first)] if pooling == "mean_max" else [mean]
+    return np.concatenate(parts, axis=1).astype(np.float32)
+
+
+def _make(final: Path, n_clips: int, embed: Embed) -> None:
+    partial = final.with_name(final.name + ".partial")
+    partial.mkdir(exist_ok=True)
+    parts = {partial / f"part-{i:05d}.npz": (i * PART, min((i + 1) * PART, n_clips)) for i in range(_parts(n_clips))}
+    missing = {file: span for file, span in parts.items() if not _is_made(file, span[1] - span[0])}
+    left = sum(end - first for first, end in missing.values())
+    before = f", {n_clips - left} done before" if left < n_clips else ""
+    say(f"embeddings: {n_clips} clips through the frozen network{before}")
+    with progress("embeddings", left, "clips") as advance:
+        for file, (first, end) in missing.items():
+            _save(file, list(embed(first, end)))
+            advance(end - first)
+    pieces = [_read(file, end - first) for file, (first, end) in parts.items()]
+    n = max(piece["vectors"].shape[1] for piece in pieces)  # 0 in a part without any sound
+    vectors = [piece["vectors"].reshape(-1, n) for piece in pieces]
+    with atomic(partial / "embeddings.npz") as new, new.open("wb") as out:
+        count, fault = (np.concatenate([piece[key] for piece in pieces]) for key in ("count", "fault"))
+        np.savez(out, vectors=np.concatenate(vectors), count=count, fault=fault)
+    for file in parts:
+        file.unlink()
+    partial.rename(final)
+
+
+def _parts(n_clips: int) -> int:
+    return math.ceil(n_clips / PART)
+
+
+def _save(file: Path, clips: Sequence[Embedded]) -> None:
+    """Raises UserError where an embedding is not finite."""
+    n = max((vectors.shape[1] for vectors, _ in clips if len(vectors)), default=0)
+    vectors = np.concatenate([vectors.reshape(-1, n) for vectors, _ in clips]).astype(np.float32)
+    if not np.isfinite(vectors).all():
+        raise UserError("embeddings: the frozen network returns NaN or infinity: another weights file or model.output")
+    with atomic(file) as new, new.open("wb") as out:
+        count, fault = np.array([len(one) for one, _ in clips]), np.array([reason for _, reason in clips])
+        np.savez(out, vectors=vectors, count=count, fault=fault)
+
+
+def _read(file: Path, n_clips: int) -> Arrays:
+    """Raises ValueError and others where the file is damaged."""
+    with np.load(file) as data:
+        found = {key: data[key] for key in ("vectors", "count", "fault")}
+    if len(found["count"]) != n_clips or len(found["fault"]) != n_clips or found["count"].sum() != len(found["vectors"]):
+        raise ValueError("its arrays do not match")
+    return found
+
+
+def _is_made(file: Path, n_clips: int) -> bool:
+    """Whether a part is there and intact; a damaged one is removed."""
+    try:
+        _read(file, n_clips)
+    except FileNotFoundError:
+        return False
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        warn(f"{file}: damaged ({error}): making it again")
+        file.unlink()
+        return False
+    return True
