@@ -131,14 +131,14 @@ def _with_base(
 
 
 def _with_front_end(values: dict[str, Any], places: Places) -> tuple[dict[str, Any], Places]:
-    """For model.name=embedding:<file in configs/pretrained> that file's front end, network, weights and windows, changed
-    by values: the config then says all, and prediction needs no YAML."""
+    """For model.name=embedding:<file in configs/pretrained> that file's front end, network, weights and windows, with
+    `values` over them: the config then says all, and prediction needs no YAML."""
     name = model.get("name") if isinstance(model := values.get("model"), dict) else None
     file = PRETRAINED / f"{str(name).removeprefix(EMBEDDING)}.yaml"
     if not str(name).startswith(EMBEDDING) or not file.exists():
         return values, places
     under, at = _with_base(*read_yaml(file), file, ())
-    front = {key: under[key] for key in ("features", "model", "predict") if key in under}
+    front: dict[str, Any] = {key: under[key] for key in ("features", "model", "predict") if key in under}
     front["train"] = {key: value for key, value in under["train"].items() if key in ("normalise", *FIXED)}
     own = _merged(values, {"model": {"name": EMBEDDING + under["model"]["name"]}})
     return _merged(front, own), at | places

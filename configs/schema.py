@@ -204,6 +204,9 @@ class TrainConfig:
     truncate: float = 0.8  # drop unverified clips above this share of the batch's largest loss, for =truncate
     finetune_epochs: int = 0  # a second stage on verified clips only, without mixing
     finetune_lr: float = 1e-4  # peak of the second stage's schedule
+    teacher: str | None = later(None)  # a finished experiment whose probabilities join the labels, fold by fold
+    teacher_weight: float = later(0.5)  # their share of the labels
+    teacher_temperature: float = later(1.0)  # above 1 flattens them, below 1 sharpens
     ema: float = 0.0  # decay per step of the moving average of the weights, e.g. 0.99; 0 turns it off
     average_epochs: int = 1  # keep the mean weights of this many last epochs, of either stage
     keep: Literal["last", "best"] = "last"  # best: weights of the best epoch; its fold score is biased upwards
@@ -236,6 +239,8 @@ class TrainConfig:
             _require(0 <= getattr(self, key) < 1, key, "must be in [0, 1)")
         for key in ("unverified_weight", "bootstrap", "truncate", "positive_weight"):
             _require(0 <= getattr(self, key) <= 1, key, "must be in [0, 1]")
+        _require(0 < self.teacher_weight <= 1, "teacher_weight", "must be in (0, 1]")
+        _require(self.teacher_temperature > 0, "teacher_temperature", "must be above 0")
         _require(self.average_epochs <= self.epochs, "average_epochs", "must not exceed epochs")
         _require(self.average_epochs == 1 or self.keep == "last", "average_epochs", "needs keep=last")
         _require(0 <= self.seed < 2**32, "seed", "must be between 0 and 2**32 - 1")

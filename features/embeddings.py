@@ -1,7 +1,7 @@
 """The packed store of embeddings: what a frozen network makes of every window of every clip.
 
 work/features/<key>/embeddings.npz holds the vectors of all windows, and the number of windows and the fault of each
-clip; a zip file, so that every array has a checksum. <key>.partial collects parts, so that an interrupted run continues.
+clip; it is a zip file, so every array has a checksum. <key>.partial collects parts: an interrupted run continues.
 """
 
 import math
@@ -111,7 +111,11 @@ def _read(file: Path, n_clips: int) -> Arrays:
     """Raises ValueError and others where the file is damaged."""
     with np.load(file) as data:
         found = {key: data[key] for key in ("vectors", "count", "fault")}
-    if len(found["count"]) != n_clips or len(found["fault"]) != n_clips or found["count"].sum() != len(found["vectors"]):
+    if (
+        len(found["count"]) != n_clips
+        or len(found["fault"]) != n_clips
+        or found["count"].sum() != len(found["vectors"])
+    ):
         raise ValueError("its arrays do not match")
     return found
 

@@ -21,8 +21,8 @@ EXTRA = "this needs {0}, which is not installed: pip install -c constraints.txt 
 class FrozenTagger:
     """A network of ours or of timm with the weights of the config: what its last layer is given.
 
-    Call: (batch, 1, n_mels, n_frames) log-mel -> (batch, n) float32 on the CPU. mean, std (n_mels,): of the normalisation
-    that it was trained with. Raises UserError on an unknown name and on weights that do not fit.
+    Call: (batch, 1, n_mels, n_frames) log-mel -> (batch, n) float32 on the CPU. mean, std (n_mels,): its normalisation.
+    Raises UserError on an unknown name and on weights that do not fit.
     """
 
     def __init__(self, cfg: Config, mean: np.ndarray, std: np.ndarray, device: torch.device) -> None:
@@ -51,8 +51,8 @@ class FrozenTagger:
 class OnnxFile:
     """A network in an ONNX file: (windows, samples) float32 -> (windows, n) float32.
 
-    output: the name of one of its outputs, None: the last one of two dimensions. n_samples: the only length that it takes, None
-    for any. Raises UserError without onnxruntime, on a file that it cannot read and on an unknown output.
+    output: the name of one of its outputs, None: the last one of two dimensions. n_samples: the only length that it
+    takes, None for any. Raises UserError without onnxruntime, on a file that it cannot read and on an unknown output.
     """
 
     def __init__(self, file: str, output: str | None) -> None:
@@ -144,7 +144,9 @@ def chosen_output(
 def check_wave_input(file: str, is_float: bool, shape: Sequence[Any]) -> None:
     """Raises UserError unless it takes a float32 waveform: (batch, samples), maybe with ones between."""
     if not is_float or len(shape) < 2 or any(size != 1 for size in shape[1:-1]):
-        raise UserError(f"{file}: its input {tuple(shape)} is no waveform (batch, samples) of float32: use another file")
+        raise UserError(
+            f"{file}: its input {tuple(shape)} is no waveform (batch, samples) of float32: use another file"
+        )
 
 
 def unreadable(file: str, error: Exception) -> UserError:

@@ -71,7 +71,9 @@ def build_tagger(
 ) -> Tagger:
     """An untrained tagger for len(prior) classes; start=False skips starting weights, see `build_model`."""
     mean_t, std_t, prior_t = (torch.from_numpy(values) for values in (mean, std, prior))
-    if cfg.model.frozen is not None:  # what is trained is a head on embeddings; `mean` has one number for each of theirs
+    if (
+        cfg.model.frozen is not None
+    ):  # what is trained is a head on embeddings; `mean` has one number for each of theirs
         head = EmbeddingHead(len(mean), len(prior), cfg.model.head)
         return Tagger(head, mean_t, std_t, prior_t, channels_last=False, task=task)
     backbone = build_model(cfg, len(prior), start)

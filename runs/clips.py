@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from configs.schema import Config, hashed_settings
-from console.errors import UserError, list_some
+from console.errors import UserError
 from features.embeddings import Embed, Embedded, open_embeddings
 from features.store import Store, normalisation, open_features, store_key
 from runs.provenance import file_sha256
@@ -170,8 +170,9 @@ def _heard(path: str | None, rate: int) -> tuple[np.ndarray | None, str]:
 
 def _of_log_mel(cfg: Config, store: Store, file: Path) -> Embed:
     """Windows of the log-mel through a network of ours or of timm."""
-    import torch
     from dataclasses import replace
+
+    import torch
 
     from features.batches import Batches, windows
     from models.device import choose_device

@@ -54,7 +54,8 @@ class Origin:
     targets_hash: str | None = None  # of secondary labels and weights; None where there are none
     corrections_hash: str | None = None  # None where no label is corrected
     pseudo_runs: dict[str, str] | None = None  # experiment -> id of the run that labelled test clips; None without
-    code: dict[str, str] = field(default_factory=dict)  # the user's own files -> sha256
+    teacher_run: str | None = None  # id of the run whose probabilities joined the labels; None without
+    code: dict[str, str] = field(default_factory=dict)  # the user's own files, and a frozen network's -> sha256
     metric_code: dict[str, str] = field(default_factory=dict)  # the files of one's own metric -> sha256; older: none
     skipped: dict[str, str] = field(default_factory=dict)  # training clips that were left out -> reason
     test_faults: dict[str, str] = field(default_factory=dict)  # test clips -> what is wrong with them
@@ -188,6 +189,7 @@ def check_same_data(there: Origin, now: Origin, fact: str) -> None:
         "secondary labels or weights": there.targets_hash == now.targets_hash,
         "corrections": there.corrections_hash == now.corrections_hash,
         "pseudo-labels (a run that they come from changed)": there.pseudo_runs == now.pseudo_runs,
+        "labels of a teacher (its run changed)": there.teacher_run == now.teacher_run,
     }
     if other := [what for what, is_same in same.items() if not is_same]:
         raise UserError(f"{fact} from other {other[0]}: {RENAME_OR_RETRAIN}")

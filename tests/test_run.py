@@ -150,6 +150,8 @@ def test_every_technique_of_the_schema_is_tried() -> None:
         "features.top_db", "features.int16_scale", "train.fixed_mean", "train.fixed_std",  # of published networks
         "train.accumulate", "train.clip_norm", "train.checkpointing", "model.partial_weights",  # memory, safety
         "augment.mixup_labels", "train.focal_gamma", "train.positive_weight", "pseudo.power",  # several labels
+        "model.head", "model.output", "model.clip_pooling",  # of frozen networks
+        "train.teacher", "train.teacher_weight", "train.teacher_temperature",  # needs a finished experiment
         "folds.n_folds", "folds.group_column", "folds.seed", "model.pretrained", "train.weight_decay",
         "train.warmup", "train.seed", "train.channels_last", "train.compile", "predict.batch_size",
     }  # fmt: skip

@@ -21,11 +21,12 @@ from folds.scorable import check_scorable
 from input.competition import Competition, load_competition, sound_hash, sound_sizes
 from input.corrections import correct, corrections_hash, read_corrections, targets_hash
 from input.labels import split_text
-from runs.clips import FrozenFile, frozen_file, open_clips
+from runs.clips import FrozenFile, frozen_file, frozen_file_of, open_clips
 from runs.network_code import check_no_code_inside
 from runs.predictions import warn_of_faults
 from runs.provenance import file_sha256
-from runs.run_folder import Manifest, Origin, SoundHash
+from runs.run_folder import Manifest, Origin, Run, SoundHash
+from training.distillation import read_teacher
 from training.fold_data import check_finetuning_rows
 from training.pseudo_labels import PseudoLabels, read_pseudo_labels
 
@@ -41,12 +42,15 @@ class Data:
     folds: pd.DataFrame  # fname, label, verified, group, fold of all training clips, as given
     corrections: dict[str, str]  # fname -> label to train on
     pseudo: dict[int, PseudoLabels]  # of each fold to train, where there are any
+    teachers: dict[int, Run]  # of each fold to train, where there is one
     origin: Origin  # what the manifest says of all this, without what differs from fold to fold
     test_sizes: np.ndarray  # (test clips,) bytes of the files before features are made, -1 of a missing one
     frozen: FrozenFile | None  # of model.name=embedding:<checkpoint>
 
     def origin_of(self, fold: int) -> Origin:
-        return replace(self.origin, pseudo_runs=self.pseudo[fold].ids) if fold in self.pseudo else self.origin
+        pseudo = self.pseudo[fold].ids if fold in self.pseudo else None
+        teacher = self.teachers[fold].id if fold in self.teachers else None
+        return replace(self.origin, pseudo_runs=pseudo, teacher_run=teacher)
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Prepared(Data):
     train: Store
     copies: list[Store]  # of the training clips, at other speeds or with their sound changed
     test: Store
+    taught: Store | None  # the training clips as the teacher hears them
     device: "torch.device"
     precision: str
 
@@ -90,7 +95,11 @@ def load_data(cfg: Config, folds_to_train: list[int], paths: Paths) -> Data:
         code=hashes(code) | ({frozen.path.name: frozen.sha256} if frozen else {}),
         metric_code=hashes(metric_files(competition.metric)),
     )
-    data = Data(competition, folds, corrections, {}, origin, sound_sizes(competition.test), frozen)
+    data = Data(competition, folds, corrections, {}, {}, origin, sound_sizes(competition.test), frozen)
+    if cfg.train.teacher:
+        classes, task = competition.classes, competition.task
+        teachers = {k: read_teacher(cfg.train, cfg.name, k, paths.runs, folds, classes, task) for k in folds_to_train}
+        data = replace(data, teachers=teachers)
     return replace(data, pseudo=read_pseudo(cfg, folds_to_train, data, paths)) if cfg.pseudo.runs else data
 
 
@@ -139,8 +148,11 @@ def prepare(cfg: Config, data: Data, paths: Paths, folds_to_train: list[int]) ->
     copies = [open_features(replace(cfg.features, speed=s), of.train, paths.features) for s in cfg.train.speeds]
     copies += [open_features(cfg.features, of.train, paths.features, wave=name) for name in cfg.augment.wave]
     origin = replace(data.origin, fold_hash=fold_hash(folds), skipped=train.faults, test_faults=test.faults)
-    known = (of, folds, data.corrections, data.pseudo, origin, data.test_sizes, data.frozen)
-    return Prepared(*known, train, copies, test, device, precision)
+    known = (of, folds, data.corrections, data.pseudo, data.teachers, origin, data.test_sizes, data.frozen)
+    taught = None
+    for run in data.teachers.values():  # of one experiment
+        taught = open_clips(run.config, of.train, paths.features, frozen_file_of(run))
+    return Prepared(*known, train, copies, test, taught, device, precision)
 
 
 def check_task(cfg: Config, task: Task) -> None:

@@ -6,39 +6,54 @@ Regression Algorithm", 1992): the solution is the same, and a tenth of the steps
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from configs.schema import AugmentConfig, Config, TrainConfig
+from configs.schema import AugmentConfig, Config, PredictConfig, TrainConfig, to_dict
 from console.errors import UserError
 from console.output import say
 from features.batches import Batches
 from features.store import Store
 from metrics.metric import find_metric
+from models.embedding_head import EmbeddingHead
 from models.tagger import Tagger, build_tagger
 from training.fold_data import FoldData
 from training.losses import Loss, build_loss
 from training.multi_label_loss import MultiLabelLoss
 
-STRENGTHS = tuple(10.0 ** (k / 2) for k in range(-10, 5))  # values of C, from strong L2 to weak
+STRENGTHS = tuple(10.0 ** (k / 2) for k in range(-8, 5))  # values of C, from strong L2 to weak
 PATIENCE = 2  # values of C in a row without a better score, after which no weaker L2 is tried
 INNER = 3  # parts of the training clips, each scored once by heads that learned from the others
 STEPS = 100  # of L-BFGS, at most
-UNUSED = ("speeds", "balanced", "finetune_epochs", "ema", "average_epochs", "keep", "unverified_loss", "compile")
+ROUGH = 12  # steps from one C to the next where only the score is asked for
+UNUSED = (
+    "speeds",
+    "balanced",
+    "finetune_epochs",
+    "ema",
+    "average_epochs",
+    "keep",
+    "unverified_loss",
+    "compile",
+    "teacher",
+)
 
 
 def check_settings(cfg: Config) -> None:
     """Raises UserError on a setting that a head on embeddings would ignore."""
-    plain, t = TrainConfig(), cfg.train
-    named = [f"train.{key}" for key in UNUSED if getattr(t, key) != getattr(plain, key)]
-    named += [f"augment.{key}" for key, value in vars(AugmentConfig()).items() if getattr(cfg.augment, key) != value]
-    named += ["predict.more_window_seconds"] if cfg.predict.more_window_seconds else []
-    if named:
-        raise UserError(f"{named[0]}: not with model.name={cfg.model.name}, whose network is frozen: remove it")
+    ours, plain = (
+        to_dict(cfg),
+        to_dict(replace(cfg, augment=AugmentConfig(), train=TrainConfig(), predict=PredictConfig())),
+    )
+    keys = [("augment", key) for key in ours["augment"]] + [("train", key) for key in UNUSED]
+    for section, key in (*keys, ("predict", "more_window_seconds")):
+        if (value := ours[section][key]) != (usual := plain[section][key]):
+            fact = f"{section}.{key}={value}: not with {cfg.model.name}, whose network is frozen"
+            raise UserError(f"{fact}: use {list(usual) if isinstance(usual, tuple) else usual}")
 
 
 @dataclass(frozen=True)
@@ -72,6 +87,8 @@ class HeadTrainer:
         self.axes, self.problem = self._problem(torch.from_numpy((x - mean) / std))
         torch.manual_seed(1000 * cfg.train.seed + fold)  # of a hidden layer
         self.tagger: Tagger = build_tagger(cfg, parts.prior, mean, std, task=parts.task)
+        assert isinstance(self.tagger.backbone, EmbeddingHead)
+        self.head = self.tagger.backbone
         self.history: list[dict[str, float]] = []
 
     @property
@@ -92,39 +109,39 @@ class HeadTrainer:
 
     def fit(self, partial: Path, label: str) -> None:
         """Choose C, fit the head to all training clips, write metrics.csv: the score of each C."""
-        c = self._choose(label)
+        c, start = self._choose(label)
         every = torch.ones(len(self.rows), dtype=torch.bool)
-        self._load(solve(self.problem, self.loss, c, every, self._start()))
+        self._load(solve(self.problem, self.loss, c, every, start))
         lines = [",".join(self.history[0]), *(",".join(f"{v:.6g}" for v in row.values()) for row in self.history)]
         (partial / "metrics.csv").write_text("\n".join(lines) + "\n")
 
-    def _choose(self, label: str) -> float:
-        """The C with the best score of the training clips, by heads that did not learn from them."""
-        scored = self.inner >= 0
-        truth, sign = self.parts.targets[self.rows][scored] == 1, 1 if self.metric.higher_is_better else -1
-        learned = {part: torch.from_numpy(self.inner != part) for part in np.unique(self.inner[scored])}
-        weights, gains = {part: self._start() for part in learned}, list[float]()
+    def _choose(self, label: str) -> tuple[float, list[Tensor]]:
+        """The C with the best score of the training clips, by heads that did not learn from them; where to start."""
+        truth, sign = self.parts.targets[self.rows] == 1, 1 if self.metric.higher_is_better else -1
+        learned = {part: torch.from_numpy(self.inner != part) for part in np.unique(self.inner[self.inner >= 0])}
+        weights, gains, near = {part: self._start() for part in learned}, list[float](), self._start()
         for c in STRENGTHS:
-            probs = np.zeros((len(self.rows), len(self.parts.prior)), np.float32)
+            scores = []  # part by part: heads of different clips have different priors, which would be scored too
             for part, mask in learned.items():
                 # a hidden layer starts anew: strong L2 leaves it at zero, where it would stay
                 start = weights[part] if len(weights[part]) == 2 else self._start()
-                weights[part] = solve(self.problem, self.loss, c, mask, start)
-                logits = forward(self.problem.x[~mask], weights[part])
-                probs[~mask.numpy()] = self.tagger.probabilities(logits).numpy()
-            score = self.metric.score(probs[scored], truth)
-            self.history.append({"C": c, self.metric.key: score})
-            gains.append(sign * score)
+                weights[part] = solve(self.problem, self.loss, c, mask, start, ROUGH if len(start) == 2 else STEPS)
+                probs = self.tagger.probabilities(forward(self.problem.x[~mask], weights[part])).numpy()
+                scores.append(self.metric.score(probs, truth[~mask.numpy()]))
+            self.history.append({"C": c, self.metric.key: float(np.mean(scores))})
+            gains.append(sign * self.history[-1][self.metric.key])
+            if gains[-1] == max(gains) and self.head.hidden is None:
+                near = next(iter(weights.values()))
             if len(gains) - 1 - int(np.argmax(gains)) >= PATIENCE:
                 break
         best = self.history[int(np.argmax(gains))]
         within = f"{self.metric.title} {best[self.metric.key]:.4f} within the training clips"
         say(f"{label}: C={best['C']:.2g} of {len(gains)} values, {within}")
-        return best["C"]
+        return best["C"], near
 
     def _start(self) -> list[Tensor]:
         """Weights and biases, layer by layer, along the principal axes: the prior's, and of a hidden layer random."""
-        head = self.tagger.backbone
+        head = self.head
         prior = torch.from_numpy(self.parts.prior).float().clamp(1e-4, 1 - 1e-4)
         bias = prior.log() if self.parts.task == "single_label" else prior.logit()
         if head.hidden is None:
@@ -134,7 +151,7 @@ class HeadTrainer:
 
     def _load(self, weights: list[Tensor]) -> None:
         """Put the solution into the head, along the embedding's own numbers."""
-        head = self.tagger.backbone
+        head = self.head
         layers = [head.head] if head.hidden is None else [head.hidden, head.head]
         weights = [self.axes @ weights[0], *weights[1:]]
         for layer, weight, bias in zip(layers, weights[::2], weights[1::2], strict=True):
@@ -148,16 +165,28 @@ def forward(x: Tensor, weights: Sequence[Tensor]) -> Tensor:
     return x
 
 
-def solve(problem: Problem, loss: Loss | MultiLabelLoss, c: float, learned: Tensor, start: Sequence[Tensor]) -> list[Tensor]:
-    """The weights with the least loss and L2 over the clips of the mask `learned` (clips,): as scikit-learn's C, the sum
-    of the losses of the clips (of all their labels) times C, plus half the squared weights."""
+def solve(
+    problem: Problem,
+    loss: Loss | MultiLabelLoss,
+    c: float,
+    learned: Tensor,
+    start: Sequence[Tensor],
+    steps: int = STEPS,
+) -> list[Tensor]:
+    """The weights with the least loss and L2 over the clips of the mask `learned` (clips,): C times the sum of the
+    losses of the clips (of all their labels), plus half the squared weights, as in scikit-learn."""
     x, y, w = problem.x[learned], problem.y[learned], problem.w[learned]
     penalty = 1 / (2 * c * float(w.sum().clamp_min(1e-9)) * problem.labels)
     scale = (problem.curvature * problem.variance / problem.labels + 2 * penalty).rsqrt()[:, None]
     x = x * scale.T
     weights = [(start[0] / scale).requires_grad_(), *(one.clone().requires_grad_() for one in start[1:])]
     optimizer = torch.optim.LBFGS(
-        weights, max_iter=STEPS, history_size=10, tolerance_grad=1e-6, tolerance_change=1e-7, line_search_fn="strong_wolfe"
+        weights,
+        max_iter=steps,
+        history_size=10,
+        tolerance_grad=1e-6,
+        tolerance_change=1e-6,
+        line_search_fn="strong_wolfe",
     )
 
     def closure() -> Tensor:

@@ -78,10 +78,10 @@ def train_at_once(experiments: list[Config], folds: list[list[int]], args: argpa
 
 
 def _in_turn(experiments: Experiments) -> Iterator[Experiments]:
-    """Those that can be trained side by side: one with pseudo-labels begins when all before it have ended."""
+    """Those that can be trained side by side: one with pseudo-labels or a teacher begins when all before have ended."""
     some: Experiments = []
     for experiment in experiments:
-        if experiment[0].pseudo.runs and some:
+        if (experiment[0].pseudo.runs or experiment[0].train.teacher) and some:
             yield some
             some = []
         some.append(experiment)

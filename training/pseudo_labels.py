@@ -54,9 +54,14 @@ def read_pseudo_labels(
         raise UserError(f"pseudo.runs: an experiment appears twice in {', '.join(cfg.runs)}: name each once")
     if name in cfg.runs:
         raise UserError(f"pseudo.runs: {name} cannot learn from itself: give this experiment another name=NEW")
-    voters = [_read_voter(runs / voter / f"fold{fold}") for voter in cfg.runs]
+    voters = [read_voter(runs / voter / f"fold{fold}", "pseudo.runs") for voter in cfg.runs]
     for run in voters:
-        _check_voter(run, fold, folds, classes, test_sound, task)
+        check_voter(run, fold, folds, classes, task, "pseudo.runs")
+        if run.manifest.sound_hash.test != test_sound:
+            raise _made_from(run, "test sound", "pseudo.runs")
+        if not np.isfinite(run.test.probs).all():
+            fact = "its predictions hold NaN or infinity: train it again with --force"
+            raise UserError(f"pseudo.runs: {run.folder}: {fact}")
     fnames = voters[0].test.fnames
     if not fnames:
         raise UserError("pseudo.runs: the competition has no test clips to learn from: remove pseudo.runs")
@@ -107,35 +112,32 @@ def add_pseudo_labels(parts: FoldData, pseudo: PseudoLabels, weight: float, test
     )
 
 
-def _read_voter(folder: Path) -> Run:
+def read_voter(folder: Path, key: str) -> Run:
+    """A finished fold that a setting names. Raises UserError, which names the setting, where it is not finished."""
     recover(folder)
     if not folder.exists():
         there = sorted(run.parent.name for run in folder.parent.parent.glob(f"*/{folder.name}"))
         begun = " (begun)" if partial_of(folder).exists() else ""
         raise UserError(
-            f"pseudo.runs: {folder} is not finished{begun}: train it first, or name other experiments; "
+            f"{key}: {folder} is not finished{begun}: train it first, or name other experiments; "
             f"{folder.name} is finished in {list_some(there)}"
         )
     return read_run(folder)
 
 
-def _check_voter(
-    run: Run, fold: int, folds: pd.DataFrame, classes: Sequence[str], test_sound: str | None, task: Task
-) -> None:
+def check_voter(run: Run, fold: int, folds: pd.DataFrame, classes: Sequence[str], task: Task, key: str) -> None:
+    """Raises UserError where a run may have learned from what this fold is scored on, or has other classes."""
     used = folds[~folds["fname"].isin(run.manifest.skipped)]
-    other = None
     if run.classes != tuple(classes):
-        other = "classes"
-    elif run.manifest.task != task:
-        other = "labels (one, or several a clip)"
-    elif run.fold != fold or run.manifest.fold_hash != fold_hash(used):  # else it may know this fold
-        other = "folds"
-    elif run.manifest.sound_hash.test != test_sound:
-        other = "test sound"
-    if other:
-        raise UserError(
-            f"pseudo.runs: {run.folder} was made from other {other} than this experiment: train it again with --force, "
-            f"or name other experiments"
-        )
-    if not np.isfinite(run.test.probs).all():
-        raise UserError(f"pseudo.runs: {run.folder}: its predictions hold NaN or infinity: train it again with --force")
+        raise _made_from(run, "classes", key)
+    if run.manifest.task != task:
+        raise _made_from(run, "labels (one, or several a clip)", key)
+    if run.fold != fold or run.manifest.fold_hash != fold_hash(used):  # else it may know this fold
+        raise _made_from(run, "folds", key)
+
+
+def _made_from(run: Run, other: str, key: str) -> UserError:
+    return UserError(
+        f"{key}: {run.folder} was made from other {other} than this experiment: train it again with --force, "
+        f"or name other experiments"
+    )

@@ -123,7 +123,9 @@ def train_fold(cfg: Config, fold: int, data: Prepared, final: Path, restart: boo
 
     started = time.monotonic()
     device, precision, classes = data.device, data.precision, data.competition.classes
-    lit = build_head(cfg, fold, data) if data.frozen else build_module(cfg, fold, data)  # before anything is written: it may refuse
+    lit = (
+        build_head(cfg, fold, data) if data.frozen else build_module(cfg, fold, data)
+    )  # before anything is written: it may refuse
     with unfinished(final, cfg, data.origin_of(fold), restart) as partial:
         label = f"{cfg.name} fold {fold}"
         lit.fit(partial, label) if isinstance(lit, HeadTrainer) else fit(lit, partial, label, precision)
@@ -183,6 +185,7 @@ def warn_where_prior_is_better(label: str, probs: "np.ndarray", parts: "FoldData
 def training_data(cfg: Config, fold: int, data: Prepared) -> "FoldData":
     """The rows of the fold, its training labels corrected and its pseudo-labels among them."""
     from input.corrections import correct, targets_of
+    from training.distillation import add_teacher
     from training.fold_data import split
     from training.pseudo_labels import add_pseudo_labels
 
@@ -191,6 +194,8 @@ def training_data(cfg: Config, fold: int, data: Prepared) -> "FoldData":
     if "weight" in of.train:
         table = table.assign(weight=of.train.set_index("fname")["weight"].loc[table["fname"]].to_numpy())
     parts = split(cfg.train, table, data.train, of.classes, fold, targets, of.task, of.metric)
+    if data.taught:
+        parts = add_teacher(parts, cfg.train, data.teachers[fold], data.taught)
     if fold in data.pseudo:
         n_labelled = len(parts.train)
         parts = add_pseudo_labels(parts, data.pseudo[fold], cfg.pseudo.weight, data.test)
