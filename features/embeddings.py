@@ -82,14 +82,18 @@ def _make(final: Path, n_clips: int, embed: Embed) -> None:
             _save(file, list(embed(first, end)))
             advance(end - first)
     pieces = [_read(file, end - first) for file, (first, end) in parts.items()]
-    n = max(piece["vectors"].shape[1] for piece in pieces)  # 0 in a part without any sound
-    vectors = [piece["vectors"].reshape(-1, n) for piece in pieces]
     with atomic(partial / "embeddings.npz") as new, new.open("wb") as out:
         count, fault = (np.concatenate([piece[key] for piece in pieces]) for key in ("count", "fault"))
-        np.savez(out, vectors=np.concatenate(vectors), count=count, fault=fault)
+        np.savez(out, vectors=_joined([piece["vectors"] for piece in pieces]), count=count, fault=fault)
     for file in parts:
         file.unlink()
     partial.rename(final)
+
+
+def _joined(pieces: Sequence[np.ndarray]) -> np.ndarray:
+    """(windows, n) float32 of all; those without a window may have no n."""
+    heard = [vectors for vectors in pieces if len(vectors)]
+    return np.concatenate(heard).astype(np.float32) if heard else np.zeros((0, 0), np.float32)
 
 
 def _parts(n_clips: int) -> int:
@@ -98,8 +102,7 @@ def _parts(n_clips: int) -> int:
 
 def _save(file: Path, clips: Sequence[Embedded]) -> None:
     """Raises UserError where an embedding is not finite."""
-    n = max((vectors.shape[1] for vectors, _ in clips if len(vectors)), default=0)
-    vectors = np.concatenate([vectors.reshape(-1, n) for vectors, _ in clips]).astype(np.float32)
+    vectors = _joined([vectors for vectors, _ in clips])
     if not np.isfinite(vectors).all():
         raise UserError("embeddings: the frozen network returns NaN or infinity: another weights file or model.output")
     with atomic(file) as new, new.open("wb") as out:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from configs.schema import Config
 from console.errors import UserError, list_some
@@ -33,7 +33,9 @@ class FrozenTagger:
         options = (cfg.train.channels_last, model.deltas, model.frequency_channel)
         self.tagger = Tagger(backbone, *shape, *options).to(device).eval()
         self.given: list[Tensor] = []
-        layer = backbone.get_submodule(last_layer(backbone)[0])
+        head = backbone.get_submodule(last_layer(backbone)[0])
+        layer = [module for module in head.modules() if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d)][-1]
+        self.frames_first = isinstance(layer, nn.Linear)  # (batch, frames, n), else (batch, n, frames) or a map
         layer.register_forward_pre_hook(lambda _, inputs: self.given.append(inputs[0]))
 
     @torch.inference_mode()
@@ -42,7 +44,7 @@ class FrozenTagger:
         self.tagger(x)
         found = self.given[-1].float()
         if found.dim() > 2:  # frame by frame, or a map
-            found = found.flatten(1, -2).mean(1)
+            found = found.flatten(1, -2).mean(1) if self.frames_first else found.flatten(2).mean(2)
         if len(found) > len(x):  # CED's pieces of long inputs, one after the other
             found = found.unflatten(0, (-1, len(x))).mean(0)
         return found.cpu().numpy()

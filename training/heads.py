@@ -26,6 +26,7 @@ from training.losses import Loss, build_loss
 from training.multi_label_loss import MultiLabelLoss
 
 STRENGTHS = tuple(10.0 ** (k / 2) for k in range(-8, 5))  # values of C, from strong L2 to weak
+MLP_STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 PATIENCE = 2  # values of C in a row without a better score, after which no weaker L2 is tried
 INNER = 3  # parts of the training clips, each scored once by heads that learned from the others
 STEPS = 100  # of L-BFGS, at most
@@ -65,7 +66,7 @@ class Problem:
     y: Tensor  # targets, as the loss takes them
     w: Tensor  # (clips,) weights
     curvature: float  # of the loss of a logit, on average
-    labels: int  # what the loss is a mean over, of each clip
+    known: Tensor  # (clips,) labels that the loss is a mean over, 1 where a clip has one label
 
 
 class HeadTrainer:
@@ -103,9 +104,10 @@ class HeadTrainer:
         p = self.parts
         unverified = 1 - torch.from_numpy(p.verified[self.rows]).float()
         y = self.loss.with_unverified(torch.from_numpy(p.targets[self.rows]), unverified)
-        w, labels = torch.from_numpy(p.weights[self.rows]).float(), p.prior.size if p.task == "multi_label" else 1
+        w = torch.from_numpy(p.weights[self.rows]).float()
+        known = (~np.isnan(p.targets[self.rows])).sum(axis=1) if p.task == "multi_label" else np.ones(len(self.rows))
         curvature = float(np.mean(p.prior * (1 - p.prior))) + 1e-3
-        return span @ turn, Problem(x @ turn, variance.clamp_min(0), y, w, curvature, labels)
+        return span @ turn, Problem(x @ turn, variance.clamp_min(0), y, w, curvature, torch.from_numpy(known).float())
 
     def fit(self, partial: Path, label: str) -> None:
         """Choose C, fit the head to all training clips, write metrics.csv: the score of each C."""
@@ -120,7 +122,7 @@ class HeadTrainer:
         truth, sign = self.parts.targets[self.rows] == 1, 1 if self.metric.higher_is_better else -1
         learned = {part: torch.from_numpy(self.inner != part) for part in np.unique(self.inner[self.inner >= 0])}
         weights, gains, near = {part: self._start() for part in learned}, list[float](), self._start()
-        for c in STRENGTHS:
+        for c in STRENGTHS if self.head.hidden is None else MLP_STRENGTHS:
             scores = []  # part by part: heads of different clips have different priors, which would be scored too
             for part, mask in learned.items():
                 # a hidden layer starts anew: strong L2 leaves it at zero, where it would stay
@@ -132,7 +134,7 @@ class HeadTrainer:
             gains.append(sign * self.history[-1][self.metric.key])
             if gains[-1] == max(gains) and self.head.hidden is None:
                 near = next(iter(weights.values()))
-            if len(gains) - 1 - int(np.argmax(gains)) >= PATIENCE:
+            if len(gains) > PATIENCE and max(gains[-PATIENCE:]) < max(gains):  # a plateau goes on
                 break
         best = self.history[int(np.argmax(gains))]
         within = f"{self.metric.title} {best[self.metric.key]:.4f} within the training clips"
@@ -176,10 +178,14 @@ def solve(
     """The weights with the least loss and L2 over the clips of the mask `learned` (clips,): C times the sum of the
     losses of the clips (of all their labels), plus half the squared weights, as in scikit-learn."""
     x, y, w = problem.x[learned], problem.y[learned], problem.w[learned]
-    penalty = 1 / (2 * c * float(w.sum().clamp_min(1e-9)) * problem.labels)
-    scale = (problem.curvature * problem.variance / problem.labels + 2 * penalty).rsqrt()[:, None]
+    known = problem.known[learned]
+    penalty = 1 / (2 * c * float((w * known).sum().clamp_min(1e-9)))
+    scale = (problem.curvature * problem.variance / known.mean() + 2 * penalty).rsqrt()[:, None]
     x = x * scale.T
-    weights = [(start[0] / scale).requires_grad_(), *(one.clone().requires_grad_() for one in start[1:])]
+    weights = [
+        (start[0] / scale).contiguous().requires_grad_(),
+        *(one.contiguous().clone().requires_grad_() for one in start[1:]),
+    ]
     optimizer = torch.optim.LBFGS(
         weights,
         max_iter=steps,

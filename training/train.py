@@ -185,7 +185,7 @@ def warn_where_prior_is_better(label: str, probs: "np.ndarray", parts: "FoldData
 def training_data(cfg: Config, fold: int, data: Prepared) -> "FoldData":
     """The rows of the fold, its training labels corrected and its pseudo-labels among them."""
     from input.corrections import correct, targets_of
-    from training.distillation import add_teacher
+    from training import distillation
     from training.fold_data import split
     from training.pseudo_labels import add_pseudo_labels
 
@@ -195,7 +195,7 @@ def training_data(cfg: Config, fold: int, data: Prepared) -> "FoldData":
         table = table.assign(weight=of.train.set_index("fname")["weight"].loc[table["fname"]].to_numpy())
     parts = split(cfg.train, table, data.train, of.classes, fold, targets, of.task, of.metric)
     if data.taught:
-        parts = add_teacher(parts, cfg.train, data.teachers[fold], data.taught)
+        parts = distillation.add_teacher(parts, cfg.train, data.teachers[fold], data.taught)
     if fold in data.pseudo:
         n_labelled = len(parts.train)
         parts = add_pseudo_labels(parts, data.pseudo[fold], cfg.pseudo.weight, data.test)
