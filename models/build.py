@@ -44,6 +44,8 @@ def build_model(cfg: Config, n_classes: int, start: bool = True) -> nn.Module:
     settings that the network does not have and on weights that do not fit.
     """
     model = cfg.model
+    if model.frozen is not None:
+        raise UserError(f"model.name={model.name}: a frozen network is not searched: train it with train_fold.py")
     if model.pretrained and not model.name.startswith("timm:"):
         raise UserError(f"model.pretrained: {model.name} has no weights to download: use model.weights=FILE")
     network = _build_network(cfg, n_classes, model.pretrained and start)

@@ -55,9 +55,8 @@ def test_a_run_is_as_any_other(trained: tuple[Paths, Config], tmp_path: Path):
 def test_clips_without_sound_get_the_prior(trained: tuple[Paths, Config]):
     paths, _ = trained
     run = read_run(paths.run("frozen", 0))
-    faulty = [
-        i for i, fname in enumerate(run.test.fnames) if run.manifest.test_faults.get(fname) in ("empty", "silent")
-    ]
+    faults = [run.manifest.test_faults.get(fname) for fname in run.test.fnames]
+    faulty = [i for i, fault in enumerate(faults) if fault in ("empty", "silent")]
     assert len(faulty) == 2  # of the demo
     np.testing.assert_array_equal(run.test.probs[faulty[0]], run.test.probs[faulty[1]])
 
@@ -69,8 +68,8 @@ def test_a_second_run_reads_the_store(
     monkeypatch.setattr(clips, "_of_waves", lambda *_: pytest.fail("made again"))
     train_folds(cfg, [0], paths)
     assert "fold0: found, out-of-fold" in capsys.readouterr().out
-    train_folds(load_config(None, [f"model.name={cfg.model.name}", "model.output=embedding", "name=mlp", "model.head=mlp",
-                                   "model.clip_pooling=mean_max", *SETTINGS]), [1], paths)  # fmt: skip
+    changes = ["name=mlp", "model.head=mlp", "model.clip_pooling=mean_max"]
+    train_folds(experiment(Path(str(cfg.model.frozen)), *changes), [1], paths)
     shutil.rmtree(paths.runs / "mlp")
 
 
