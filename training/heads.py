@@ -30,7 +30,7 @@ MLP_STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 PATIENCE = 2  # values of C in a row without a better score, after which no weaker L2 is tried
 INNER = 3  # parts of the training clips, each scored once by heads that learned from the others
 STEPS = 100  # of L-BFGS, at most
-ROUGH = 12  # steps from one C to the next where only the score is asked for
+ROUGH = 8  # steps from one C to the next where only the score is asked for
 UNUSED = (
     "speeds",
     "balanced",
@@ -119,19 +119,21 @@ class HeadTrainer:
 
     def _choose(self, label: str) -> tuple[float, list[Tensor]]:
         """The C with the best score of the training clips, by heads that did not learn from them; where to start."""
-        truth, sign = self.parts.targets[self.rows] == 1, 1 if self.metric.higher_is_better else -1
-        learned = {part: torch.from_numpy(self.inner != part) for part in np.unique(self.inner[self.inner >= 0])}
+        scored, sign = self.inner >= 0, 1 if self.metric.higher_is_better else -1
+        truth = self.parts.targets[self.rows][scored] == 1
+        learned = {part: torch.from_numpy(self.inner != part) for part in np.unique(self.inner[scored])}
         weights, gains, near = {part: self._start() for part in learned}, list[float](), self._start()
         for c in STRENGTHS if self.head.hidden is None else MLP_STRENGTHS:
-            scores = []  # part by part: heads of different clips have different priors, which would be scored too
+            probs = np.zeros((len(self.rows), len(self.parts.prior)), np.float32)
             for part, mask in learned.items():
                 # a hidden layer starts anew: strong L2 leaves it at zero, where it would stay
                 start = weights[part] if len(weights[part]) == 2 else self._start()
                 weights[part] = solve(self.problem, self.loss, c, mask, start, ROUGH if len(start) == 2 else STEPS)
-                probs = self.tagger.probabilities(forward(self.problem.x[~mask], weights[part])).numpy()
-                scores.append(self.metric.score(probs, truth[~mask.numpy()]))
-            self.history.append({"C": c, self.metric.key: float(np.mean(scores))})
-            gains.append(sign * self.history[-1][self.metric.key])
+                logits = forward(self.problem.x[~mask], weights[part])
+                probs[~mask.numpy()] = self.tagger.probabilities(logits).numpy()
+            score = self.metric.score(probs[scored], truth)  # over all parts at once, as of an experiment
+            self.history.append({"C": c, self.metric.key: score})
+            gains.append(sign * score)
             if gains[-1] == max(gains) and self.head.hidden is None:
                 near = next(iter(weights.values()))
             if len(gains) > PATIENCE and max(gains[-PATIENCE:]) < max(gains):  # a plateau goes on
