@@ -30,7 +30,7 @@ MLP_STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 PATIENCE = 2  # values of C in a row without a better score, after which no weaker L2 is tried
 INNER = 3  # parts of the training clips, each scored once by heads that learned from the others
 STEPS = 100  # of L-BFGS, at most
-ROUGH = 8  # steps from one C to the next where only the score is asked for
+ROUGH, LARGE = 12, 4_000_000  # steps from one C to the next where there are more numbers than this: the score suffices
 UNUSED = (
     "speeds",
     "balanced",
@@ -123,12 +123,13 @@ class HeadTrainer:
         truth = self.parts.targets[self.rows][scored] == 1
         learned = {part: torch.from_numpy(self.inner != part) for part in np.unique(self.inner[scored])}
         weights, gains, near = {part: self._start() for part in learned}, list[float](), self._start()
+        steps = ROUGH if self.problem.x.numel() > LARGE and self.head.hidden is None else STEPS
         for c in STRENGTHS if self.head.hidden is None else MLP_STRENGTHS:
             probs = np.zeros((len(self.rows), len(self.parts.prior)), np.float32)
             for part, mask in learned.items():
                 # a hidden layer starts anew: strong L2 leaves it at zero, where it would stay
                 start = weights[part] if len(weights[part]) == 2 else self._start()
-                weights[part] = solve(self.problem, self.loss, c, mask, start, ROUGH if len(start) == 2 else STEPS)
+                weights[part] = solve(self.problem, self.loss, c, mask, start, steps)
                 logits = forward(self.problem.x[~mask], weights[part])
                 probs[~mask.numpy()] = self.tagger.probabilities(logits).numpy()
             score = self.metric.score(probs[scored], truth)  # over all parts at once, as of an experiment
