@@ -258,7 +258,7 @@ class Inline:
 
 @pytest.fixture
 def inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trials, "worker_processes", lambda *_: contextlib.nullcontext(Inline()))
+    monkeypatch.setattr(trials, "worker_processes", lambda *_, **__: contextlib.nullcontext(Inline()))
 
 
 def command(clean: Path, tiny: Path, **changed: Any) -> argparse.Namespace:
