@@ -30,7 +30,7 @@ def main() -> None:
     share(parser, "input", "as", "work", "ensemble", predictions="what ensemble.py --predictions blended")
     parser.add_argument("--output", **FILE, help="where to write it (<work>/submission.csv)")
     parser.add_argument("--truth", **FILE, help="labels published later: print the test score")
-    share(parser, force="predict all test clips again, as their files are now (by size and time)")
+    share(parser, "engine", force="predict all test clips again, as their files are now (by size and time)")
     parser.add_argument("--upload", action="store_true", help="submit it to Kaggle and wait for the score; needs -m")
     share(parser, "message", competition="where --upload submits (the name of the input folder)")
     args = parser.parse_args()
@@ -40,9 +40,11 @@ def main() -> None:
         parser.error("-m describes an upload: add --upload")
     if args.force and args.predictions:
         parser.error("--force predicts from the weights of our runs, which --predictions does without")
+    if args.engine != "torch" and args.predictions:
+        parser.error("--engine predicts from the weights of our runs, which --predictions does without")
     paths = Paths(args.input, args.work, args.described_by)
     output = args.output or paths.work / "submission.csv"
-    submit(paths, args.ensemble, output, args.truth, args.predictions, args.force)
+    submit(paths, args.ensemble, output, args.truth, args.predictions, args.force, args.engine)
     if args.upload:
         upload(args.competition or paths.input.resolve().name, output, args.message)
 
@@ -62,11 +64,12 @@ def submit(
     truth_file: Path | None,
     predictions: Path | None = None,
     refresh: bool = False,
+    engine: str = "torch",
 ) -> None:
     """Choose the blend, write and validate the submission and, with a truth, score it.
 
     predictions: a folder that stands for our runs and the competition. refresh: predict every test clip, whatever is
-    stored. Raises UserError on a blend that does not fit.
+    stored. engine: what predicts, where that is needed. Raises UserError on a blend that does not fit.
     """
     from blending.ensemble_folder import find_ensemble
     from input.competition import load_competition, locate_test
@@ -87,7 +90,7 @@ def submit(
     found = find_ensemble(folder)
     if found is None and name != "default":
         raise UserError(f"{folder}: no such blend: python ensemble.py{paths.options} --name {name}")
-    candidates = read_candidates(paths, folder, found, source, refresh)
+    candidates = read_candidates(paths, folder, found, source, refresh, engine)
     check_overwritable(output, candidates.form, set(candidates.test_fnames))
     truth = read_scored(truth_file, candidates) if truth_file else None
     ensemble = choose_blend(folder, found, candidates)
@@ -98,7 +101,7 @@ def submit(
 
 
 def read_candidates(
-    paths: Paths, folder: Path, found: "Ensemble | None", source: "Path | Competition", refresh: bool
+    paths: Paths, folder: Path, found: "Ensemble | None", source: "Path | Competition", refresh: bool, engine: str
 ) -> "Candidates":
     """The models of a blend that was chosen, else all that there are: of our runs, or of a folder of predictions.
 
@@ -117,7 +120,7 @@ def read_candidates(
     ids = {runs[0].folder.parent.name: tuple(run.id for run in runs) for runs in experiments}
     if chosen and ids != {name: model.ids for name, model in chosen.items()}:
         raise UserError(f"{folder}: {CHANGED}")
-    return align(experiments, test_predictions(experiments, source, paths, refresh), source)
+    return align(experiments, test_predictions(experiments, source, paths, refresh, engine), source)
 
 
 def read_scored(file: Path, candidates: "Candidates") -> "pd.DataFrame":

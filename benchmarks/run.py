@@ -55,6 +55,7 @@ def measure(quick: bool, competition: Path) -> Iterator[Row]:
         ("training", lambda: section("training", quick, competition)),
         ("gpu", lambda: section("gpu", quick)),
         ("prediction", lambda: section("prediction", quick)),
+        ("engines", lambda: section("engines", quick)),
         ("scoring", lambda: section("scoring", quick)),
         ("starting", lambda: starting.measure(quick)),
         ("growth", lambda: growth.measure(quick)),  # asks for the memory of its own children

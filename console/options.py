@@ -52,6 +52,11 @@ SHARED: dict[str, dict[str, Any]] = {
     "--competition": {"metavar": "SLUG", "help": "its address on Kaggle (the name of the input folder)"},
     "--message": {"metavar": "TEXT", "help": "the submission's description"},
     "--force": {"action": "store_true", "help": "make it again even if nothing changed"},
+    "--engine": {
+        "choices": ["torch", "openvino", "auto"],
+        "default": "torch",
+        "help": "what predicts on a CPU; auto measures both (%(default)s)",
+    },
     "--jobs": {"type": int, "metavar": "N", "default": 1, "help": "processes at once (%(default)s)"},
     "overrides": {"nargs": "*", "metavar": "key=value", "help": "override a config value: train.epochs=3"},
 }

@@ -123,7 +123,7 @@ def logits_of(network: AST | PaSST, x: Tensor, positions: Tensor) -> Tensor:
     """(batch, n_classes) from patches (batch, dim, bands, steps) with their positions added: the mean of the two tokens
     before them, whose own positions are (1, 2, dim)."""
     tokens = torch.cat((network.cls_token, network.dist_token), dim=1) + positions
-    x = torch.cat((tokens.expand(len(x), -1, -1), x.flatten(2).transpose(1, 2)), dim=1)
+    x = torch.cat((tokens.expand(x.shape[0], -1, -1), x.flatten(2).transpose(1, 2)), dim=1)
     x = network.norm(run_blocks(network.blocks, network.checkpointing, x))
     return network.head(network.dropout(x[:, :2].mean(1)))
 

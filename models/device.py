@@ -9,6 +9,7 @@ import torch
 
 from console.errors import UserError
 
+STREAMS = 4  # at most: each batch needs memory of its own
 TRIM_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -4, -8  # glibc's malloc.h
 
 
@@ -62,6 +63,11 @@ def choose_precision(name: str, device: torch.device) -> str:
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
     return "bf16" if _cpu_gains_from_bf16() else "fp32"
+
+
+def streams() -> int:
+    """How many batches a CPU should predict at once, with its threads shared out: fewer wait for one another."""
+    return min(torch.get_num_threads(), STREAMS)
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:

@@ -1,6 +1,6 @@
 """A run's weights and sound -> probabilities of test clips, on every GPU there is, here and in the Kaggle kernel."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +17,12 @@ from features.batches import Batches
 from features.sections import Sections, cut
 from features.store import Store, open_features
 from models.device import choose_precision, memory_kept
-from models.inference import predict_finite
+from models.engine import EngineChoice
+from models.inference import first_batches, predict_finite
 from models.tagger import load_tagger
 from runs.clips import clip_settings, frozen_file_of, open_clips
 from runs.network_code import network_code
-from runs.predictions import Predictions, cached_predictions, load_predictions, replace_predictions
+from runs.predictions import Predictions, cached_predictions, engine_of, load_predictions, replace_predictions
 from runs.run_folder import Trained, read_trained
 
 
@@ -31,13 +32,15 @@ def predict_test(
     features: Path,
     keep: Path | None = None,
     sections: Sections | None = None,
+    engine: str = "torch",
 ) -> list[Predictions]:
     """Each run folder's probabilities of test clips (fname, path), from its weights and the sound.
 
     The runs are shared out among the GPUs, or take turns on the CPU; the log-mel is made once per feature setting, in
-    the folder `features`. keep: a folder where the probabilities of a run for this sound are kept, and found again.
-    sections: a row for each of these parts of the clips instead; then nothing is trimmed or kept. Raises UserError
-    where a run folder is damaged, or a file of `keep`.
+    the folder `features`. keep: a folder where the probabilities of a run for this sound are kept, and found again
+    if this engine made them. sections: a row for each of these parts of the clips instead; then nothing is trimmed or
+    kept. engine: torch, openvino (on the CPU) or auto, see `models.engine`; a line says which predicted, where that is
+    not PyTorch. Raises UserError where a run folder is damaged, or a file of `keep`.
     """
     runs = [read_trained(folder) for folder in folders]
     own = {run.config.model.name: code for run in runs if (code := network_code(run))}
@@ -47,31 +50,36 @@ def predict_test(
     first = dict(zip(settings, runs, strict=True))
     stores = {heard: _open(run, clips, features, sections) for heard, run in first.items()}
     free: SimpleQueue[torch.device] = SimpleQueue()
-    for device in prediction_devices():
+    for device in [torch.device("cpu")] if engine == "openvino" else prediction_devices():
         free.put(device)
+    choice = EngineChoice(engine)
 
-    def predict(run: Trained, heard: tuple[Any, ...]) -> Predictions:
+    def predict(run: Trained, heard: tuple[Any, ...]) -> tuple[Predictions, str]:
         store = stores[heard]
-        kept = cached_predictions(keep, run.id, store.key) if keep and sections is None else None
+        kept = cached_predictions(keep, run.id, store.key, engine) if keep and sections is None else None
         if kept and kept.exists():
             advance(1)
             try:
-                return load_predictions(kept)
+                return load_predictions(kept), engine_of(kept)
             except UserError as error:
                 raise UserError(f"{error}: delete this file, it will be made again") from None
         device = free.get()
         try:
-            found = Predictions(store.fnames, predict_store(run, store, device))
+            found = Predictions(store.fnames, predict_store(run, store, device, choice))
         finally:
             free.put(device)
-        if kept:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            replace_predictions(kept, found)
+        used = choice.chosen[kind(run)]
+        if keep and sections is None:
+            keep.mkdir(parents=True, exist_ok=True)
+            replace_predictions(cached_predictions(keep, run.id, store.key, used), found)
         advance(1)
-        return found
+        return found, used
 
     with memory_kept(), ThreadPoolExecutor(free.qsize()) as pool, progress("predicting", len(runs), "runs") as advance:
-        return list(pool.map(predict, runs, settings))
+        found, engines = zip(*pool.map(predict, runs, settings), strict=True)
+    if n := engines.count("openvino"):
+        say(f"predicted by OpenVINO: {n} of {len(runs)} runs")
+    return list(found)
 
 
 def _open(run: Trained, clips: pd.DataFrame, folder: Path, sections: Sections | None) -> Store:
@@ -83,18 +91,26 @@ def _open(run: Trained, clips: pd.DataFrame, folder: Path, sections: Sections | 
     return cut(open_features(replace(cfg.features, trim_db=None), clips, folder), sections)
 
 
-def predict_store(run: Trained, store: Store, device: torch.device) -> np.ndarray:
+def predict_store(run: Trained, store: Store, device: torch.device, choice: EngineChoice | None = None) -> np.ndarray:
     """(clips, classes) float32 probabilities of all clips of a store, from a run folder's weights.
 
-    In the precision that the run asked for, but where this device has no gain from it.
+    In the precision that the run asked for, but where this device has no gain from it. choice: the engine asked for,
+    and where it is noted which predicted; without it PyTorch.
     """
     cfg = run.config
     suits = choose_precision("auto", device)
     useless = {"bf16"} - {suits} if device.type == "cuda" else {"bf16", "fp16"} - {suits}
     precision = suits if cfg.train.precision in {"auto", *useless} else cfg.train.precision
     tagger = load_tagger(cfg, run.weights, run.manifest.task).to(device)
-    rows = np.arange(len(store.fnames))
-    return predict_finite(tagger, Batches(store, device, cfg.input.padding), rows, cfg.predict, precision)
+    rows, batches = np.arange(len(store.fnames)), Batches(store, device, cfg.input.padding)
+    first, n = first_batches(batches, rows, cfg.predict)
+    forward = (choice or EngineChoice()).forward(kind(run), tagger, first, n, precision)
+    return predict_finite(tagger, batches, rows, cfg.predict, precision, forward)
+
+
+def kind(run: Trained) -> Hashable:
+    """Runs of one kind take the same time: the folds of an experiment."""
+    return run.config.model, run.config.features, run.config.predict, run.config.train.precision
 
 
 def prediction_devices() -> list[torch.device]:

@@ -91,9 +91,18 @@ def _check_predictions(fnames: np.ndarray, probs: np.ndarray, size: np.ndarray |
         raise ValueError(f"size is {size.dtype}")
 
 
-def cached_predictions(folder: Path, run_id: str, store_key: str) -> Path:
-    """Where a run's predictions of clips other than those stored with it are cached, in work/predictions."""
-    return folder / f"{run_id}-{store_key}.npz"
+def cached_predictions(folder: Path, run_id: str, store_key: str, engine: str = "torch") -> Path:
+    """Where a run's predictions of clips other than those stored with it are cached, in work/predictions, with the name
+    of the engine that made them, see `models.engine`; auto: PyTorch's if there are some, else OpenVINO's."""
+    files = {"torch": folder / f"{run_id}-{store_key}.npz", "openvino": folder / f"{run_id}-{store_key}-openvino.npz"}
+    if engine == "auto":
+        return next((file for file in files.values() if file.exists()), files["torch"])
+    return files[engine]
+
+
+def engine_of(file: Path) -> str:
+    """The engine that made cached predictions."""
+    return "openvino" if file.stem.endswith("-openvino") else "torch"
 
 
 def warn_of_faults(faults: Mapping[str, str]) -> None:

@@ -22,28 +22,31 @@ Faults = dict[str, str]  # fname -> reason
 
 
 def test_predictions(
-    experiments: Sequence[Sequence[Run]], competition: Competition, paths: Paths, refresh: bool = False
+    experiments: Sequence[Sequence[Run]], competition: Competition, paths: Paths, refresh: bool = False, engine: str = "torch"
 ) -> TestPredictions:
     """What each experiment answers for the test clips as they are now: stored with its runs, and predicted again for
     clips that these have no answer for, or one to another file than lies there now, by its size.
 
-    experiments: the runs of each. refresh: predict every clip. Raises UserError as `predict_new`.
+    experiments: the runs of each. refresh: predict every clip. engine: what predicts, see `predict_test`. Raises
+    UserError as `predict_new`.
     """
-    found = [_of_experiment(runs, competition, paths, refresh) for runs in experiments]
+    found = [_of_experiment(runs, competition, paths, refresh, engine) for runs in experiments]
     there = set(competition.test["fname"])
     faults = {fname: reason for _, of_one in found for fname, reason in of_one.items() if fname in there}
     return TestPredictions(np.stack([probs for probs, _ in found]), faults)
 
 
 def _of_experiment(
-    runs: Sequence[Run], competition: Competition, paths: Paths, refresh: bool
+    runs: Sequence[Run], competition: Competition, paths: Paths, refresh: bool, engine: str
 ) -> tuple[np.ndarray, Faults]:
     """(clips, classes), the mean of the fold models, and the faults of the test clips."""
     found, fnames = [run.test for run in runs], competition.test["fname"].tolist()
     faults = {fname: reason for run in runs for fname, reason in run.manifest.test_faults.items()}
-    every = refresh or were_predicted(runs, competition, paths)
+    every = refresh or were_predicted(runs, competition, paths, engine)
+    if engine == "openvino" and not every:
+        say(f"{runs[0].folder.parent}: the answers stored with it are PyTorch's: --force predicts all clips again")
     if new := fnames if every else _new_clips(runs, competition.test):
-        answers, new_faults = predict_new(runs, new, competition, paths)
+        answers, new_faults = predict_new(runs, new, competition, paths, engine)
         found = [_updated(*pair) for pair in zip(found, answers, strict=True)]
         faults = {fname: reason for fname, reason in faults.items() if fname not in set(new)} | new_faults
     return mean_of_folds([one.of(fnames, str(run.folder)) for one, run in zip(found, runs, strict=True)]), faults
@@ -73,19 +76,19 @@ def _updated(stored: Predictions, answers: Predictions) -> Predictions:
     return Predictions(fnames, np.concatenate([stored.probs[kept], answers.probs]))
 
 
-def were_predicted(runs: Sequence[Run], competition: Competition, paths: Paths) -> bool:
-    """Whether answers of these runs to all test clips are kept, for the files as they are now by size and time: then
-    `submit.py --force` asked for them, and they are newer than what the runs have stored."""
+def were_predicted(runs: Sequence[Run], competition: Competition, paths: Paths, engine: str = "torch") -> bool:
+    """Whether answers of this engine and these runs to all test clips are kept, for the files as they are now by size
+    and time: then `submit.py --force` asked for them, and they are newer than what the runs have stored."""
     test = competition.test
     if "path" not in test:
         return False
     files = [path if isinstance(path, str) else None for path in test["path"]]
     key = clip_key(runs[0].config, test["fname"].tolist(), files, frozen_file_of(runs[0]))
-    return all(cached_predictions(paths.predictions, run.id, key).exists() for run in runs)
+    return all(cached_predictions(paths.predictions, run.id, key, engine).exists() for run in runs)
 
 
 def predict_new(
-    runs: Sequence[Run], fnames: Sequence[str], competition: Competition, paths: Paths
+    runs: Sequence[Run], fnames: Sequence[str], competition: Competition, paths: Paths, engine: str = "torch"
 ) -> tuple[list[Predictions], Faults]:
     """Each run's probabilities of these test clips, and what is wrong with the clips.
 
@@ -102,5 +105,5 @@ def predict_new(
     gone = clips["fname"][clips["path"].isna()]
     if len(gone) and not cfg.input.skip_unreadable:
         raise UserError(f"{paths.input}: test files are missing: {list_some(gone)}: complete the download")
-    found = predict_test([run.folder for run in runs], clips, paths.features, paths.predictions)
+    found = predict_test([run.folder for run in runs], clips, paths.features, paths.predictions, engine=engine)
     return found, open_clips(cfg, clips, paths.features, frozen_file_of(runs[0])).faults
