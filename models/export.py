@@ -54,9 +54,7 @@ def export(folder: Path, form: str, output: Path, replace: bool = False) -> None
     run = read_trained(folder)
     network_code(run)  # refuses code that changed
     if run.config.model.frozen is not None:
-        raise UserError(
-            f"{folder}: a head on the embeddings of a frozen network, not a network of log-mel: use that one"
-        )
+        raise UserError(f"{folder}: a head on embeddings, not a network of log-mel: export another run")
     tagger = load_tagger(run.config, run.weights, run.manifest.task)
     cfg = run.config
     n_frames = round(cfg.predict.window_seconds * cfg.features.sample_rate / cfg.features.hop_length)

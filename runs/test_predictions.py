@@ -22,7 +22,11 @@ Faults = dict[str, str]  # fname -> reason
 
 
 def test_predictions(
-    experiments: Sequence[Sequence[Run]], competition: Competition, paths: Paths, refresh: bool = False, engine: str = "torch"
+    experiments: Sequence[Sequence[Run]],
+    competition: Competition,
+    paths: Paths,
+    refresh: bool = False,
+    engine: str = "torch",
 ) -> TestPredictions:
     """What each experiment answers for the test clips as they are now: stored with its runs, and predicted again for
     clips that these have no answer for, or one to another file than lies there now, by its size.
