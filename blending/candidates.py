@@ -16,7 +16,8 @@ from folds.assign import fold_hash, group_numbers
 from input.competition import Competition
 from input.names import respell
 from metrics.metric import Metric, find_metric
-from runs.predictions import Predictions, TestPredictions
+from runs.out_of_fold import join_folds
+from runs.predictions import TestPredictions
 from runs.run_folder import Run, finished_folds, read_run
 
 
@@ -153,7 +154,8 @@ def align(whole: Sequence[list[Run]], test: TestPredictions, competition: Compet
     used = train[~train["fname"].isin(skipped)]
     fnames = tuple(used["fname"])
     fold = {fname: run.fold for run in whole[0] for fname in run.oof.fnames}
-    oof = [_join(runs).of(fnames, f"{runs[0].folder.parent}, out-of-fold") for runs in whole]
+    metric = find_metric(competition.metric, competition.task)
+    oof = [join_folds(runs, metric).of(fnames, f"{runs[0].folder.parent}, out-of-fold") for runs in whole]
     for runs, one, other in zip(whole, oof, test.probs, strict=True):
         if not (np.isfinite(one).all() and np.isfinite(other).all()):
             raise UserError(f"{runs[0].folder.parent}: its predictions hold NaN or infinity: train it again")
@@ -172,15 +174,6 @@ def align(whole: Sequence[list[Run]], test: TestPredictions, competition: Compet
         test_faults=test.faults,
         selected_on_oof=tuple(runs[0].folder.parent.name for runs in whole if runs[0].config.train.keep == "best"),
         task=competition.task,
-        metric=find_metric(competition.metric, competition.task),
+        metric=metric,
         form=competition.form,
     )
-
-
-def _join(runs: list[Run]) -> Predictions:
-    """The out-of-fold rows of all folds. Raises UserError where a clip is in two of them."""
-    fnames = [fname for run in runs for fname in run.oof.fnames]
-    if len(set(fnames)) < len(fnames):
-        twice = sorted({f for f in fnames if fnames.count(f) > 1})
-        raise UserError(f"{runs[0].folder.parent}: clips appear twice out-of-fold: {list_some(twice)}")
-    return Predictions(tuple(fnames), np.concatenate([run.oof.probs for run in runs]))

@@ -64,16 +64,15 @@ def train_folds(cfg: Config, folds: list[int], paths: Paths, force: bool = False
 
 def say_all_folds(cfg: Config, folds: list[int], data: Data, paths: Paths) -> None:
     """The score of several finished folds in one line: over all of their clips at once, with its standard error."""
-    import numpy as np
-
     from input.corrections import targets_of
     from metrics.resampling import standard_error_of
+    from runs.out_of_fold import join_folds
 
     runs = [read_run(paths.run(cfg.name, fold)) for fold in folds]
     table = data.folds.set_index("fname", drop=False).loc[[fname for run in runs for fname in run.oof.fnames]]
     truth = targets_of(table, data.competition) == 1
-    probs = np.concatenate([run.oof.probs for run in runs])
     metric = find_metric(data.competition.metric, data.competition.task)
+    probs = join_folds(runs, metric).probs
     score, error = metric.score(probs, truth), standard_error_of(metric, probs, truth, table["group"].to_numpy())
     every = list(range(folds[0], folds[-1] + 1)) == folds
     which = f"{folds[0]}..{folds[-1]}" if every else ",".join(map(str, folds))
