@@ -42,7 +42,7 @@ def draw(ensemble: Ensemble, candidates: Candidates) -> dict[str, Figure]:
     errors = np.nanstd(judge.drawn(list(oof)), axis=1)
     models = {n: (judge.sign * g, float(e)) for n, g, e in zip(c.names, gains, errors, strict=True)}
     losses, what = _losses(oof, truth, c.metric)
-    by_class, of_class = _by_class(c.metric)
+    what_of_class, of_class = by_class(c.metric)
     best = oof[int(np.argmax(gains))]
     offsets = dict(zip(c.classes, blend.offsets or (), strict=False))
     weights = {name: model.weight for name, model in blend.models.items()}
@@ -53,7 +53,7 @@ def draw(ensemble: Ensemble, candidates: Candidates) -> dict[str, Figure]:
         "error_correlation": pictures.error_correlation_picture(c.names, losses, what),
         "greedy_path": pictures.greedy_path_picture(compared.greedy_path, title),
         "class_scores": pictures.class_scores_picture(
-            c.classes, of_class(probs, truth), of_class(best, truth), truth.sum(axis=0), by_class
+            c.classes, of_class(probs, truth), of_class(best, truth), truth.sum(axis=0), what_of_class
         ),
     }
     if c.task == "single_label":
@@ -73,7 +73,7 @@ def _losses(oof: np.ndarray, truth: np.ndarray, metric: Metric) -> tuple[np.ndar
     return places[:, truth] / len(truth), "rank of the labelled clips in their class"
 
 
-def _by_class(metric: Metric) -> tuple[str, Callable[[np.ndarray, np.ndarray], np.ndarray]]:
+def by_class(metric: Metric) -> tuple[str, Callable[[np.ndarray, np.ndarray], np.ndarray]]:
     """What is shown for each class, and the function of blend and truth (clips, classes) that gives it (classes,); NaN
     for a class without a clip."""
     per_clip = metric.per_clip

@@ -1,0 +1,188 @@
+"""The report of a blend with its clips, or of the finished experiments alone: gathered for `page.render`."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from blending.bootstrap import Judge
+from blending.candidates import Candidates, align, finished_runs
+from blending.ensemble_folder import Ensemble, load_ensemble, same_runs
+from blending.label_errors import suspects
+from blending.report import by_class
+from configs.files import write
+from configs.paths import Paths
+from console.errors import UserError, count
+from input.competition import Competition, load_competition
+from metrics.metric import find_metric
+from pages import sound
+from pages.clips import Clip, clip_rows, most_telling
+from pages.experiments import compare_experiments, curves, read_experiments
+from pages.page import render
+from runs.provenance import git_revision
+from runs.run_folder import Run
+from runs.test_predictions import test_predictions
+
+CODE = Path(__file__).resolve().parent.parent
+
+
+def report_experiments(paths: Paths, names: Sequence[str] = ()) -> tuple[Path, list[dict[str, Any]]]:
+    """Write work/report.html, all finished experiments (or the named ones) side by side; its path, and the rows of its
+    table. Raises UserError where none is finished."""
+    found = read_experiments(paths.runs)
+    if unknown := [name for name in names if name not in found]:
+        raise UserError(
+            f"{paths.runs}: no finished fold of {', '.join(unknown)}: there are {', '.join(found) or 'none'}"
+        )
+    found = {name: runs for name, runs in found.items() if not names or name in names}
+    if not found:
+        raise UserError(f"{paths.runs}: no finished fold: python train_fold.py --fold 0{paths.options}")
+    rows = compare_experiments(found)
+    data = _common(f"Experiments in {paths.runs}", [], rows, list(found.values()))
+    write(paths.work / "report.html", render(data))
+    return paths.work / "report.html", rows
+
+
+def report_blend(paths: Paths, name: str, pictures: int, with_sound: bool) -> Path:
+    """Write report.html into the blend's folder, over the short one of ensemble.py, with the clips; its path.
+
+    pictures: how many clips get one, and with_sound a short copy of their sound in the folder sound/. Raises UserError
+    where the blend is made from predictions from elsewhere, or its runs or labels changed since.
+    """
+    folder = paths.ensemble(name)
+    ensemble = load_ensemble(folder)
+    competition, candidates, runs = read_candidates(paths, list(ensemble.blend.models))
+    competition = replace(competition, metric=ensemble.blend.metric)
+    candidates = replace(candidates, metric=find_metric(ensemble.blend.metric, ensemble.blend.task))
+    if not same_runs(ensemble, candidates):
+        raise UserError(f"{folder}: its runs or labels changed since: python ensemble.py --force{paths.options}")
+    page = folder / "report.html"
+    oof = ensemble.oof.of(candidates.fnames, f"{folder}, out-of-fold")
+    clips = clip_rows(candidates, oof, suspects(candidates, competition))
+    shown = most_telling(clips, pictures)
+    add_sound(clips, competition, page, shown if with_sound else ())
+    add_pictures(clips, shown, competition, runs, paths)
+    rows = compare_experiments(read_experiments(paths.runs))
+    facts = [_what(competition), _noted(shown, len(clips), with_sound)]
+    data = _common(f"Blend {name}: {ensemble.comparison.chosen}", facts, rows, runs)
+    write(page, render(data | _scores(ensemble, candidates) | named(candidates) | {"clips": clips}))
+    return page
+
+
+def read_candidates(paths: Paths, names: Sequence[str]) -> tuple[Competition, Candidates, list[list[Run]]]:
+    """The competition without its test clips, with the paths of its sound, and the named experiments as candidates."""
+    competition = load_competition(paths.input, skip_missing=True, described_by=paths.described_by)
+    competition = replace(competition, test=competition.test[:0])  # nothing is asked of test clips
+    runs = finished_runs(paths.runs, names, competition)
+    return competition, align(runs, test_predictions(runs, competition, paths), competition), runs
+
+
+def add_sound(clips: list[Clip], competition: Competition, page: Path, copied: Sequence[int]) -> None:
+    """The address of its file to every clip; to those of `copied` that of a copy in the folder sound/ by the page."""
+    path = dict(zip(competition.train["fname"], competition.train["path"], strict=True))
+    for clip in clips:
+        clip["sound"] = sound.address(path[clip["name"]], page)
+    copies = sound.copies([path[clips[i]["name"]] for i in copied], page.parent / "sound") if copied else []
+    for i, file in zip(copied, copies, strict=True):
+        clips[i]["sound"] = sound.address(file, page)
+
+
+def add_pictures(
+    clips: list[Clip], shown: Sequence[int], competition: Competition, runs: list[list[Run]], paths: Paths
+) -> None:
+    """Their log-mel, by the settings of the first experiment, to the clips of `shown`."""
+    names = [clips[i]["name"] for i in shown]
+    drawn = sound.pictures(runs[0][0].config.features, competition.train, names, paths) if names else []
+    for i, picture in zip(shown, drawn, strict=True):
+        clips[i]["picture"] = picture
+
+
+def named(candidates: Candidates) -> dict[str, Any]:
+    return {"classes": list(candidates.classes), "models": list(candidates.names), "task": candidates.task}
+
+
+def _common(title: str, facts: list[str], rows: list[dict[str, Any]], runs: list[list[Run]]) -> dict[str, Any]:
+    revisions = sorted({run.manifest.git_revision or "unknown" for some in runs for run in some})
+    made = f"Made on {time.strftime('%Y-%m-%d at %H:%M')} by commit {git_revision(CODE) or 'unknown'}"
+    facts = [*facts, f"{made}; runs trained by {', '.join(revisions)}."]
+    return {"mode": "report", "title": title, "facts": facts, "expected": "", "methods": None, "clips": None} | {
+        "experiments": [{k: v for k, v in row.items() if k != "order"} for row in rows],
+        "curves": curves(runs),
+        "classes": [],
+    }
+
+
+def _what(of: Competition) -> str:
+    task = "one label per clip" if of.task == "single_label" else "several labels per clip"
+    title = find_metric(of.metric, of.task).title
+    size = f"{count(len(of.classes), 'class')}, {count(len(of.train), 'training clip')}"
+    return f"{of.folder.name}: {task}, {size}, scored by {title}."
+
+
+def _noted(shown: Sequence[int], clips: int, with_sound: bool) -> str:
+    what = "a picture and a short copy of their sound" if with_sound else "a picture"
+    rest = (
+        "" if len(shown) == clips else f", of {clips}: the likeliest label errors, the worst and the most disputed ones"
+    )
+    return f"{count(len(shown), 'clip')} have {what}{rest}." + (
+        "" if with_sound else " Sound is played from the original files."
+    )
+
+
+def _scores(ensemble: Ensemble, c: Candidates) -> dict[str, Any]:
+    """What to expect, the table of models and methods, the classes, and the confusion matrix."""
+    compared, blend = ensemble.comparison, ensemble.blend
+    judged = c.verified if compared.decide == "verified" else np.ones(len(c.truth), dtype=bool)
+    truth, probs, oof = c.truth[judged], ensemble.oof.of(c.fnames, "the blend")[judged], c.oof[:, judged]
+    judge = Judge(c.metric, c.truth, c.group).at(judged)
+    gains, errors = [judge.gain(one) for one in oof], np.nanstd(judge.drawn(list(oof)), axis=1)
+    rows = [
+        _row(name, "model", judge.sign * gain, (judge.sign * gain - 1.96 * e, judge.sign * gain + 1.96 * e))
+        | {"weight": blend.models[name].weight}
+        for name, gain, e in zip(c.names, gains, errors, strict=True)
+    ]
+    for name, one in compared.methods.items():
+        more = {"fitted": one.fitted, "gain": one.to_single.difference, "chosen": name == compared.chosen}
+        rows.append(_row(name, "method", one.score, one.interval) | more)
+    what, of_class = by_class(c.metric)
+    columns = zip(
+        c.classes, truth.sum(axis=0), of_class(probs, truth), of_class(oof[int(np.argmax(gains))], truth), strict=True
+    )
+    confusion = None
+    if c.task == "single_label":
+        matrix = np.zeros((len(c.classes), len(c.classes)), dtype=np.int64)
+        np.add.at(matrix, (c.label_index, ensemble.oof.of(c.fnames, "the blend").argmax(axis=1)), 1)
+        confusion = matrix.tolist()
+    return {
+        "metric": c.metric.title,
+        "expected": _expected(ensemble, c.metric.title),
+        "score_note": f"On the {compared.rows} clips that decide ({compared.decide}); methods are nested: the blend "
+        "of a fold is fitted to the other folds. from, to: 95 % interval.",
+        "class_note": f"{what}, on the clips that decide",
+        "methods": rows,
+        "by_class": [
+            {"name": name, "clips": int(n), "blend": _finite(b), "single": _finite(s)} for name, n, b, s in columns
+        ],
+        "confusion": confusion,
+    }
+
+
+def _row(name: str, kind: str, score: float, interval: tuple[float, float]) -> dict[str, Any]:
+    return {"name": name, "kind": kind, "score": float(score), "low": float(interval[0]), "high": float(interval[1])}
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _expected(ensemble: Ensemble, title: str) -> str:
+    compared, expected = ensemble.comparison, ensemble.comparison.expected
+    low, high = expected.interval
+    clips = f"the {count(expected.clips, 'test clip')}" if expected.clips else "new clips"
+    return (
+        f"If {clips} are like the {compared.rows} clips that decide, expect {title} of about {expected.score:.3f}. "
+        f"In 95 of 100 such cases it lies between {low:.3f} and {high:.3f}."
+    )
