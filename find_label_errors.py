@@ -1,13 +1,17 @@
 """Training clips whose label is likely wrong, by the out-of-fold probabilities of the finished experiments."""
 
 import codecs
-from dataclasses import replace
+import os
+import sys
+import webbrowser
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blending.label_errors import suspects
+from blending.label_errors import Doubts, find_doubts
 from configs.competition import LABEL_SEPARATOR
-from configs.files import atomic
+from configs.files import atomic, lock
 from configs.paths import Paths
 from console.command_line import run_command
 from console.errors import UserError, count
@@ -18,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-LIST_NAME = "label_errors.csv"
+LIST_NAME, PAGE_NAME, CORRECTIONS_NAME = "label_errors.csv", "label_errors.html", "corrections.csv"
 AFTER = "fname,label"
 LIST = "fname,given,suggested,"  # how a list begins
 EXAMPLES = f"""Found by confident learning (C. Northcutt et al., 2021), like cleanlab's filter
@@ -35,6 +39,8 @@ labels, joined by | (Cello|Flute), or | alone where it has none.
 
 examples:
   python find_label_errors.py
+  python find_label_errors.py --open
+  python find_label_errors.py --serve
   python train_fold.py --fold 0..4 input.corrections=FILE name=corrected
 """
 
@@ -43,12 +49,30 @@ def main() -> None:
     parser = command_parser(__doc__, EXAMPLES)
     share(parser, "input", "as", "work", "runs")
     parser.add_argument("--verified", action="store_true", help="doubt the verified labels too")
-    parser.add_argument("--corrections", **FILE, help="leave out the clips that it corrects already")
+    parser.add_argument("--corrections", **FILE, help="leave out the clips that it corrects; --serve saves in it")
     parser.add_argument("--out", **FILE, help=f"the list (work/{LIST_NAME})")
     share(parser, force="overwrite an older list")
+    parser.add_argument("--open", action="store_true", help="no list: a page to hear and repair them, in the browser")
+    parser.add_argument(
+        "--serve", nargs="?", type=int, const=0, metavar="PORT", help="the page on this machine; it saves by itself"
+    )
     args = parser.parse_args()
     paths = Paths(args.input, args.work, args.described_by)
-    list_label_errors(paths, args.runs, args.out or paths.work / LIST_NAME, args.verified, args.corrections, args.force)
+    if not args.open and args.serve is None:
+        out = args.out or paths.work / LIST_NAME
+        list_label_errors(paths, args.runs, out, args.verified, args.corrections, args.force)
+        return
+    if args.out or args.force:
+        raise UserError("--out and --force are of the list, which --open and --serve do not write: leave them out")
+    if args.serve is not None and not 0 <= args.serve <= 65_535:
+        raise UserError(f"--serve {args.serve}: a port is 1 to 65535, or leave it out for any free one")
+    file = args.corrections or paths.work / CORRECTIONS_NAME
+    known = file if args.corrections or (args.serve is not None and file.exists()) else None
+    found = find_doubts(paths, args.runs, args.verified, known)
+    if args.serve is not None:
+        serve(paths, found, file, args.serve, open_browser if args.open else lambda address: None)
+    else:
+        open_browser(repair(paths, found).resolve().as_uri())
 
 
 def list_label_errors(
@@ -64,34 +88,15 @@ def list_label_errors(
     runs: experiments whose mean counts, all finished ones where none is named. Raises UserError where `out` exists,
     unless `force`, or is a folder, and as the reading of runs and competition does.
     """
-    from blending.candidates import align, finished_runs
-    from input.competition import load_competition
-    from input.corrections import read_corrections
-    from runs.test_predictions import test_predictions
-
     check_overwritable(out, force)
-    competition = load_competition(paths.input, skip_missing=True, described_by=paths.described_by)
-    known = (
-        read_corrections(corrections, competition.train, competition.classes, competition.task) if corrections else {}
-    )
-    competition = replace(competition, test=competition.test[:0])  # nothing is asked of test clips
-    experiments = finished_runs(paths.runs, runs, competition)
-    candidates = align(experiments, test_predictions(experiments, competition, paths), competition)
-    found = suspects(candidates, competition)
-    if not verified and candidates.verified.all():
-        say("every label counts as verified: all are checked, as with --verified")
-        verified = True
-    corrected = found["fname"].isin(known)
-    kept = found["verified"] & ~corrected & (not verified)
-    write_list(listed := found[~corrected & ~kept], out)
-    more = [f"{kept.sum()} verified ones, which --verified lists"] if kept.any() else []
-    more += [f"{corrected.sum()} that are corrected already"] if corrected.any() else []
-    rest = f", without {' and '.join(more)}" if more else ""
+    found = find_doubts(paths, runs, verified, corrections)
+    listed, candidates = found.listed, found.candidates
+    write_list(listed, out)
     several, clips = candidates.task == "multi_label", len(candidates.fnames)
     part = f"{len(listed)} of {count(clips, 'label')}"
     part = f"{count(len(listed), 'label')} of {count(clips, 'clip')}" if several else part
     wrong = "wrong (given) or missing (suggested)" if several else "wrong"
-    say(f"{out}: {part} are likely {wrong} by the mean of {', '.join(candidates.names)}{rest}")
+    say(f"{out}: {part} are likely {wrong} by the mean of {', '.join(candidates.names)}{found.rest}")
     if several:
         sign = LABEL_SEPARATOR
         say(f"in your file a clip has all its labels, joined by {sign}; {sign} alone: it has none")
@@ -101,6 +106,44 @@ def list_label_errors(
         f"input.corrections=FILE name=NEW"
     )
     return listed
+
+
+def repair(paths: Paths, found: Doubts) -> Path:
+    """Write the page that plays the likely errors and saves corrections as a download; its path."""
+    from pages.repair import repair_data, write_page
+
+    data = repair_data(found.listed, found.competition, found.candidates, found.runs, paths)
+    data["before"] = list(found.known.items())
+    write_page(data, found.competition, page := paths.work / PAGE_NAME)
+    say(f"{len(data['clips'])} clips to hear{found.rest} -> {page}")
+    say(f"it saves corrections.csv: python train_fold.py --fold 0..4{paths.options} input.corrections=FILE name=NEW")
+    return page
+
+
+def serve(paths: Paths, found: Doubts, file: Path, port: int, show: Callable[[str], None]) -> None:
+    """Offer that page on this machine until Ctrl-C; every decision is saved in `file` at once. show: gets its address.
+
+    Raises UserError where another process serves this file, or the port is taken.
+    """
+    from pages.repair import page_server, repair_data
+
+    data = repair_data(found.listed, found.competition, found.candidates, found.runs, paths)
+    busy = f"{file}: another process saves corrections in it: stop that one, or name another --corrections"
+    with lock(file, busy), page_server(data, found.competition, file, port) as server:
+        say(f"{len(data['clips'])} clips to hear{found.rest} -> {server.address}")
+        say(f"decisions are saved in {file} at once; Ctrl-C ends this")
+        show(server.address)
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
+    say(f"python train_fold.py --fold 0..4{paths.options} input.corrections={file} name=NEW")
+
+
+def open_browser(address: str) -> None:
+    """In the person's browser, where there is a screen to show one."""
+    if sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        webbrowser.open(address)
+    else:
+        say("no screen here: open that address in a browser")
 
 
 def check_overwritable(out: Path, force: bool) -> None:

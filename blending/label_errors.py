@@ -1,6 +1,11 @@
 """Training clips whose label is likely wrong, by confident learning on out-of-fold probabilities."""
 
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from configs.paths import Paths
+from console.output import say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -8,6 +13,60 @@ if TYPE_CHECKING:
 
     from blending.candidates import Candidates
     from input.competition import Competition
+    from runs.run_folder import Run
+
+
+@dataclass(frozen=True)
+class Doubts:
+    """What the list is made of."""
+
+    listed: "pd.DataFrame"  # as `suspects` gives it, without what is left out
+    rest: str  # what is left out, as it follows in a sentence
+    known: dict[str, str]  # fname -> label, of the file of corrections
+    competition: "Competition"  # without its test clips
+    candidates: "Candidates"
+    runs: list[list["Run"]]
+
+
+def find_doubts(paths: Paths, names: list[str], verified: bool = False, corrections: Path | None = None) -> Doubts:
+    """The likely errors of all labels or, unless `verified`, of the unverified ones, without those of `corrections`.
+
+    Raises UserError as the reading of runs and competition does.
+    """
+    from input.competition import load_competition
+    from input.corrections import read_corrections
+
+    competition = load_competition(paths.input, skip_missing=True, described_by=paths.described_by)
+    known = (
+        read_corrections(corrections, competition.train, competition.classes, competition.task) if corrections else {}
+    )
+    competition, candidates, runs = read_candidates(competition, names, paths)
+    found = suspects(candidates, competition)
+    if not verified and candidates.verified.all():
+        say("every label counts as verified: all are checked, as with --verified")
+        verified = True
+    corrected = found["fname"].isin(known)
+    kept = found["verified"] & ~corrected & (not verified)
+    more = [f"{kept.sum()} verified ones, which --verified lists"] if kept.any() else []
+    more += [f"{corrected.sum()} that are corrected already"] if corrected.any() else []
+    rest = f", without {' and '.join(more)}" if more else ""
+    return Doubts(found[~corrected & ~kept], rest, known, competition, candidates, runs)
+
+
+def read_candidates(
+    competition: "Competition", names: list[str], paths: Paths
+) -> tuple["Competition", "Candidates", list[list["Run"]]]:
+    """The competition without its test clips, of which nothing is asked, and the named experiments (all finished ones
+    where none is named). Raises UserError as `finished_runs` and `align`."""
+    import numpy as np
+
+    from blending.candidates import align, finished_runs
+    from runs.predictions import TestPredictions
+
+    competition = replace(competition, test=competition.test[:0])
+    runs = finished_runs(paths.runs, names, competition)
+    none = TestPredictions(np.zeros((len(runs), 0, len(competition.classes)), np.float32), {})
+    return competition, align(runs, none, competition), runs
 
 
 def suspects(candidates: "Candidates", competition: "Competition") -> "pd.DataFrame":

@@ -1,6 +1,7 @@
 """The page to repair labels: the likely errors one after the other, to hear and to decide."""
 
 import csv
+import errno
 import hashlib
 import io
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from input.corrections import read_corrections
 from pages.clips import Clip, clip_rows
 from pages.page import render
 from pages.report import add_pictures, add_sound, named
+from pages.serve import PageServer
 from runs.run_folder import Run
 
 
@@ -40,6 +42,7 @@ def repair_data(
         "facts": [f"{count(len(clips), 'clip')} whose label is likely wrong, by {', '.join(candidates.names)}."],
         "identity": hashlib.sha256(place.encode("utf-8", "surrogateescape")).hexdigest()[:12],
         "save": "",
+        "before": [],
         "clips": clips,
     }
 
@@ -48,6 +51,22 @@ def write_page(data: dict[str, Any], competition: Competition, page: Path) -> No
     """The page as a file that plays the original sound files and saves by download."""
     add_sound(data["clips"], competition, page, ())
     write(page, render(data))
+
+
+def page_server(data: dict[str, Any], competition: Competition, file: Path, port: int = 0) -> PageServer:
+    """A server of the page that saves decisions in `file`; it waits to be run. Raises UserError on a port in use."""
+    path = dict(zip(competition.train["fname"], competition.train["path"], strict=True))
+    sounds = [path[clip["name"]] for clip in data["clips"]]
+    clips = [clip | {"sound": f"clips/{i}" if sounds[i] else ""} for i, clip in enumerate(data["clips"])]
+    page = render(data | {"clips": clips, "save": "corrections"})
+    try:
+        return PageServer(page, sounds, saver(file, competition, clips), port)
+    except (PermissionError, OverflowError) as error:
+        raise UserError(f"--serve {port}: {error}: name another port") from None
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise UserError(f"--serve {port}: the port is taken: name another") from None
 
 
 def saver(file: Path, competition: Competition, clips: list[Clip]) -> Callable[[Mapping[str, str]], None]:

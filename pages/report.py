@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from blending.bootstrap import Judge
-from blending.candidates import Candidates, align, finished_runs
+from blending.candidates import Candidates
 from blending.ensemble_folder import Ensemble, load_ensemble, same_runs
-from blending.label_errors import suspects
+from blending.label_errors import read_candidates, suspects
 from blending.report import by_class
 from configs.files import write
 from configs.paths import Paths
@@ -24,7 +24,6 @@ from pages.experiments import compare_experiments, curves, read_experiments
 from pages.page import render
 from runs.provenance import git_revision
 from runs.run_folder import Run
-from runs.test_predictions import test_predictions
 
 CODE = Path(__file__).resolve().parent.parent
 
@@ -54,7 +53,8 @@ def report_blend(paths: Paths, name: str, pictures: int, with_sound: bool) -> Pa
     """
     folder = paths.ensemble(name)
     ensemble = load_ensemble(folder)
-    competition, candidates, runs = read_candidates(paths, list(ensemble.blend.models))
+    competition = load_competition(paths.input, skip_missing=True, described_by=paths.described_by)
+    competition, candidates, runs = read_candidates(competition, list(ensemble.blend.models), paths)
     competition = replace(competition, metric=ensemble.blend.metric)
     candidates = replace(candidates, metric=find_metric(ensemble.blend.metric, ensemble.blend.task))
     if not same_runs(ensemble, candidates):
@@ -70,14 +70,6 @@ def report_blend(paths: Paths, name: str, pictures: int, with_sound: bool) -> Pa
     data = _common(f"Blend {name}: {ensemble.comparison.chosen}", facts, rows, runs)
     write(page, render(data | _scores(ensemble, candidates) | named(candidates) | {"clips": clips}))
     return page
-
-
-def read_candidates(paths: Paths, names: Sequence[str]) -> tuple[Competition, Candidates, list[list[Run]]]:
-    """The competition without its test clips, with the paths of its sound, and the named experiments as candidates."""
-    competition = load_competition(paths.input, skip_missing=True, described_by=paths.described_by)
-    competition = replace(competition, test=competition.test[:0])  # nothing is asked of test clips
-    runs = finished_runs(paths.runs, names, competition)
-    return competition, align(runs, test_predictions(runs, competition, paths), competition), runs
 
 
 def add_sound(clips: list[Clip], competition: Competition, page: Path, copied: Sequence[int]) -> None:
