@@ -41,7 +41,7 @@ def draw(ensemble: Ensemble, candidates: Candidates) -> dict[str, Figure]:
     gains = [judge.gain(one) for one in oof]
     errors = np.nanstd(judge.drawn(list(oof)), axis=1)
     models = {n: (judge.sign * g, float(e)) for n, g, e in zip(c.names, gains, errors, strict=True)}
-    losses, what = _losses(oof, truth, c.metric)
+    losses, what = losses_of(oof, truth, c.metric)
     what_of_class, of_class = by_class(c.metric)
     best = oof[int(np.argmax(gains))]
     offsets = dict(zip(c.classes, blend.offsets or (), strict=False))
@@ -64,7 +64,7 @@ def draw(ensemble: Ensemble, candidates: Candidates) -> dict[str, Figure]:
     return drawn
 
 
-def _losses(oof: np.ndarray, truth: np.ndarray, metric: Metric) -> tuple[np.ndarray, str]:
+def losses_of(oof: np.ndarray, truth: np.ndarray, metric: Metric) -> tuple[np.ndarray, str]:
     """(models, values) whose correlation shows which models err alike, and what they are: the metric of each clip, else
     the share of its class's clips that score higher than a labelled one, on any scale."""
     if metric.per_clip is not None:

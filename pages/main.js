@@ -9,8 +9,15 @@ function reportPage() {
     intervalsPlot(data.methods, `${data.metric} of every model and method`));
     section("Classes", el("p", { class: "soft" }, data.class_note), sortable([
       text("class", "name"), number("clips", "clips", 0), number("blend", "blend", 3), number("best single", "single", 3),
+      ...(data.by_class.some((row) => row.offset !== null) ? [number("offset", "offset", 2)] : []),
     ], data.by_class), legend([["blend", "var(--one)"], ["best single model", "var(--two)"]]), classPlot(data.by_class, data.class_note));
   }
+  if (data.methods && data.models.length > 1) section("Models that err alike", el("p", { class: "soft" }, data.alike_note), correlationTable(data.alike));
+  if (data.methods && data.greedy.length > 1) section("Greedy selection", el("p", { class: "soft" }, "Each step adds the model that helps most; first added: ",
+    [...new Set(data.greedy.map(([name]) => name))].map((name) => `${name} at step ${data.greedy.findIndex(([one]) => one === name) + 1}`).join(", ")), linesPlot([{ name: `fitted ${data.metric}`, colour: "var(--one)",
+    x: data.greedy.map((_, i) => i + 1), y: data.greedy.map(([, score]) => score) }], `fitted ${data.metric}`, "step"));
+  if (data.methods && data.unverified.length) section("Noisy labels", el("p", { class: "soft" }, "Log-linear pool, by the weight of unverified rows in the fit."),
+    sortable([number("weight", "weight", 2), number(data.metric, "score")], data.unverified));
   if (data.experiments.length) section("Experiments", experimentsTable(data.experiments));
   if (data.curves.length) section("Training of every run", ...curvePlots(data.curves));
   if (!data.clips) return;

@@ -9,6 +9,7 @@ function plot(width, height, title, description, ...marks) {
 }
 
 function ticks(low, high) {
+  if (low === high) return [low];
   const step = 10 ** Math.floor(Math.log10((high - low) / 3 || 1));
   const wide = [1, 2, 5, 10].map((k) => k * step).find((one) => (high - low) / one <= 5) || 10 * step;
   const found = [];
@@ -59,7 +60,7 @@ function classPlot(rows, title) {
 }
 
 // lines: {name, colour, x: [], y: []}
-function linesPlot(lines, title) {
+function linesPlot(lines, title, below = "epoch") {
   const [left, width, height] = [52, 420, 250];
   const [xs, ys] = [lines.flatMap((one) => one.x), lines.flatMap((one) => one.y).filter((value) => value !== null)];
   const [x0, x1, y0, y1] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
@@ -68,7 +69,7 @@ function linesPlot(lines, title) {
   const marks = ticks(y0, y1).flatMap((tick) => [
     line(left, y(tick), width - 8, y(tick)), write(left - 4, y(tick) + 4, "end", plain(tick))]);
   marks.push(...ticks(x0, x1).filter(Number.isInteger).map((tick) => write(x(tick), height - 18, "middle", plain(tick))));
-  marks.push(write(width / 2, height - 3, "middle", "epoch"), write(left, 14, "start", title));
+  marks.push(write(width / 2, height - 3, "middle", below), write(left, 14, "start", title));
   for (const one of lines) {
     const points = one.x.map((at, i) => [at, one.y[i]]).filter(([, value]) => value !== null);
     marks.push(svg("polyline", { fill: "none", stroke: one.colour, "stroke-width": 1.6, points: points.map(([a, b]) => `${x(a)},${y(b)}`).join(" ") }));

@@ -12,8 +12,8 @@ from blending.bootstrap import Judge
 from blending.candidates import Candidates
 from blending.ensemble_folder import Ensemble, load_ensemble, same_runs
 from blending.label_errors import read_candidates, suspects
-from blending.report import by_class
-from configs.files import write
+from blending.report import by_class, losses_of
+from configs.files import lock, write
 from configs.paths import Paths
 from console.errors import UserError, count
 from input.competition import Competition, load_competition
@@ -66,9 +66,14 @@ def report_blend(paths: Paths, name: str, pictures: int, with_sound: bool) -> Pa
     add_sound(clips, competition, page, shown if with_sound else ())
     add_pictures(clips, shown, competition, runs, paths)
     rows = compare_experiments(read_experiments(paths.runs))
-    facts = [_what(competition), _noted(shown, len(clips), with_sound)]
+    left_out = [f"Left out: {one}: {why}." for one, why in ensemble.comparison.left_out.items()]
+    facts = [_what(competition), *left_out, _noted(shown, len(clips), with_sound)]
     data = _common(f"Blend {name}: {ensemble.comparison.chosen}", facts, rows, runs)
-    write(page, render(data | _scores(ensemble, candidates) | named(candidates) | {"clips": clips}))
+    html = render(data | _scores(ensemble, candidates) | named(candidates) | {"clips": clips})
+    with lock(folder):
+        if load_ensemble(folder).blend != ensemble.blend:
+            raise UserError(f"{folder}: another command made this blend meanwhile: run the same command again")
+        write(page, html)
     return page
 
 
@@ -97,14 +102,20 @@ def named(candidates: Candidates) -> dict[str, Any]:
 
 
 def _common(title: str, facts: list[str], rows: list[dict[str, Any]], runs: list[list[Run]]) -> dict[str, Any]:
-    revisions = sorted({run.manifest.git_revision or "unknown" for some in runs for run in some})
-    made = f"Made on {time.strftime('%Y-%m-%d at %H:%M')} by commit {git_revision(CODE) or 'unknown'}"
+    revisions = sorted({_short(run.manifest.git_revision) for some in runs for run in some})
+    made = f"Made on {time.strftime('%Y-%m-%d at %H:%M')} by commit {_short(git_revision(CODE))}"
     facts = [*facts, f"{made}; runs trained by {', '.join(revisions)}."]
     return {"mode": "report", "title": title, "facts": facts, "expected": "", "methods": None, "clips": None} | {
         "experiments": [{k: v for k, v in row.items() if k != "order"} for row in rows],
         "curves": curves(runs),
         "classes": [],
     }
+
+
+def _short(revision: str | None) -> str:
+    """Twelve digits of a commit, with the '-dirty' of changed code."""
+    commit, dash, dirty = (revision or "unknown").partition("-")
+    return commit[:12] + dash + dirty
 
 
 def _what(of: Competition) -> str:
@@ -137,7 +148,11 @@ def _scores(ensemble: Ensemble, c: Candidates) -> dict[str, Any]:
         for name, gain, e in zip(c.names, gains, errors, strict=True)
     ]
     for name, one in compared.methods.items():
-        more = {"fitted": one.fitted, "gain": one.to_single.difference, "chosen": name == compared.chosen}
+        more = {
+            "fitted": _finite(one.fitted),
+            "gain": _finite(one.to_single.difference),
+            "chosen": name == compared.chosen,
+        }
         rows.append(_row(name, "method", one.score, one.interval) | more)
     what, of_class = by_class(c.metric)
     columns = zip(
@@ -148,22 +163,37 @@ def _scores(ensemble: Ensemble, c: Candidates) -> dict[str, Any]:
         matrix = np.zeros((len(c.classes), len(c.classes)), dtype=np.int64)
         np.add.at(matrix, (c.label_index, ensemble.oof.of(c.fnames, "the blend").argmax(axis=1)), 1)
         confusion = matrix.tolist()
+    losses, compared_by = losses_of(oof, truth, c.metric)
+    offsets = dict(zip(c.classes, blend.offsets or (), strict=False))
     return {
         "metric": c.metric.title,
+        "alike": _correlation(losses),
+        "alike_note": f"Correlation of the {compared_by}: models that err apart help each other.",
+        "greedy": [[name, _finite(score)] for name, score in compared.greedy_path],
+        "unverified": [{"weight": float(w), "score": _finite(s)} for w, s in compared.unverified_weight.items()],
         "expected": _expected(ensemble, c.metric.title),
         "score_note": f"On the {compared.rows} clips that decide ({compared.decide}); methods are nested: the blend "
         "of a fold is fitted to the other folds. from, to: 95 % interval.",
         "class_note": f"{what}, on the clips that decide",
         "methods": rows,
         "by_class": [
-            {"name": name, "clips": int(n), "blend": _finite(b), "single": _finite(s)} for name, n, b, s in columns
+            {"name": name, "clips": int(n), "blend": _finite(b), "single": _finite(s), "offset": offsets.get(name)}
+            for name, n, b, s in columns
         ],
         "confusion": confusion,
     }
 
 
 def _row(name: str, kind: str, score: float, interval: tuple[float, float]) -> dict[str, Any]:
-    return {"name": name, "kind": kind, "score": float(score), "low": float(interval[0]), "high": float(interval[1])}
+    low, high = interval
+    return {"name": name, "kind": kind, "score": _finite(score), "low": _finite(low), "high": _finite(high)}
+
+
+def _correlation(losses: np.ndarray) -> list[list[float]]:
+    """losses (models, values) -> (models, models); 0 for a model whose losses are all the same."""
+    spread = losses.std(axis=1)
+    centred = (losses - losses.mean(axis=1, keepdims=True)) / np.where(spread > 0, spread, 1)[:, None]
+    return np.round(centred @ centred.T / losses.shape[1], 3).tolist()
 
 
 def _finite(value: float) -> float | None:

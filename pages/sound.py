@@ -32,9 +32,11 @@ def address(file: str | None, page: Path) -> str:
 
 
 def copies(files: Sequence[str | None], folder: Path) -> list[str | None]:
-    """Write the first COPY_SECONDS of each file as <number>.ogg into the folder; the paths, None where there is no
-    sound."""
+    """Write the first COPY_SECONDS of each file as <number>.ogg into the folder, in place of older ones; the paths,
+    None where there is no sound."""
     folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.ogg"):
+        old.unlink()
     written = list[str | None]()
     with progress("sound", len(files), "clips") as advance:
         for i, file in enumerate(files):

@@ -37,6 +37,18 @@ function experimentsTable(rows) {
   ], rows);
 }
 
+function heat(cell, share, rgb = "var(--rgb)") {
+  cell.style.backgroundColor = `rgb(${rgb} / ${0.1 + 0.6 * Math.sqrt(Math.max(0, share))})`;
+  return cell;
+}
+
+function correlationTable(matrix) {
+  const row = (name, values) => el("tr", {}, el("th", { scope: "row" }, name), ...values.map((value) => heat(el("td", {}, show(value, 2)), value ** 2)));
+  return el("div", { class: "wide" }, el("table", { class: "confusion" }, el("thead", {}, el("tr", {}, el("th"),
+    ...data.models.map((name) => el("th", { scope: "col" }, el("div", {}, name))))),
+  el("tbody", {}, ...matrix.map((values, m) => row(data.models[m], values)))));
+}
+
 function confusionTable(matrix, choose) {
   const names = data.classes;
   const head = el("tr", {}, el("th", {}, "true \\ first"),
@@ -48,8 +60,7 @@ function confusionTable(matrix, choose) {
       const cell = el("td", {}, el("button", {
         type: "button", "aria-label": `${n} clips of ${names[i]}, put first as ${names[j]}: list them`, click: () => choose(i, j),
       }, String(n)));
-      cell.style.backgroundColor = `rgb(${i === j ? "var(--rgb)" : "221 107 32"} / ${0.12 + 0.6 * Math.sqrt(n / all)})`;
-      return cell;
+      return heat(cell, n / all, i === j ? "var(--rgb)" : "221 107 32");
     }));
   });
   return el("div", { class: "wide" }, el("table", { class: "confusion" }, el("thead", {}, head), el("tbody", {}, ...rows)));

@@ -2,11 +2,13 @@
 
 import contextlib
 import io
+import shutil
 import signal
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,9 @@ from kaggle_server import KaggleServer
 
 from configs.paths import Paths
 from features.store import Store
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has it ignored, its children too
 CANARY = "canary-3f1c9a-token"
@@ -112,6 +117,25 @@ def use_other_names(folder: Path) -> None:
     sample["row_id"] = sample["row_id"].str.removesuffix(".wav")
     sample[["row_id", *reversed(list(sample)[1:])]].to_csv(folder / "sample.csv", index=False, sep=";")
     (folder / "sample_submission.csv").unlink()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator["Chrome"]:
+    """Debian's Chromium without a window, whose downloads go where a test says; skips where there is none."""
+    selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install -e '.[dev]'")
+    there = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
+    binary, driver = next(filter(None, there), None), shutil.which("chromedriver")
+    if not binary or not driver:
+        pytest.skip("no browser to look at pages with: apt install chromium chromium-driver")
+    options = selenium.ChromeOptions()
+    options.binary_location = binary
+    for one in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "mute-audio"):
+        options.add_argument(f"--{one}")
+    options.add_argument("--autoplay-policy=no-user-gesture-required")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    browser = selenium.Chrome(options, selenium.ChromeService(driver))
+    yield browser
+    browser.quit()
 
 
 @pytest.fixture
