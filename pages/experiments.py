@@ -17,6 +17,7 @@ from metrics.metric import find_metric
 from runs.run_folder import Run, finished_folds, read_run
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of normalisation: not learned
+MEASURED = ("mean", "std", "prior")  # of the training clips: buffers of `models.tagger.Tagger`
 
 
 def read_experiments(runs: Path) -> dict[str, list[Run]]:
@@ -78,7 +79,8 @@ def parameters(weights: Path) -> int | None:
     if not weights.is_file():
         return None
     with safe_open(weights, framework="numpy") as file:
-        shapes = [file.get_slice(key).get_shape() for key in file.keys() if not key.endswith(STATISTICS)]  # noqa: SIM118
+        keys = [key for key in file.keys() if key not in MEASURED and not key.endswith(STATISTICS)]  # noqa: SIM118
+        shapes = [file.get_slice(key).get_shape() for key in keys]
     return sum(int(np.prod(shape)) for shape in shapes)
 
 
