@@ -8,7 +8,7 @@ MANY   := --input input/demo_multilabel --work work/demo_multilabel
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-multilabel bench test fuzz lint format clean lock
+.PHONY: help setup demo demo-multilabel screenshots bench test fuzz lint format clean lock
 
 help:  ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 17
@@ -38,6 +38,11 @@ demo-multilabel: setup  ## the same for several labels a clip, in FSDKaggle2019'
 	wait $$first && exit $$second
 	$(PY) ensemble.py $(MANY)
 	$(PY) submit.py $(MANY) --truth input/demo_multilabel/test_labels.csv
+
+screenshots: demo  ## the pictures of the pages in docs/, of the demo in Debian's chromium
+	$(PY) report.py $(DEMO)
+	$(PY) find_label_errors.py $(DEMO) --open --verified
+	$(PY) -m pages.screenshots work/demo docs
 
 bench: setup  ## measure against torchaudio, librosa and plain loaders (8 to 11 minutes; BENCH=--quick: one)
 	$(PY) -m benchmarks.run $(BENCH)

@@ -1,0 +1,58 @@
+"""The pictures of the pages in docs/, by Chromium and its driver, from a work folder that has both pages.
+
+python -m pages.screenshots work/demo docs
+"""
+
+import shutil
+import time
+from pathlib import Path
+
+from console.command_line import run_command
+from console.errors import UserError
+from console.options import as_path, command_parser
+
+SHOTS = {  # file: (page, width, height, what is scrolled to the top)
+    "report.png": ("ensembles/default/report.html", 1100, 760, "h1"),
+    "report_clips.png": ("ensembles/default/report.html", 1100, 700, "form"),
+    "report_phone.png": ("ensembles/default/report.html", 400, 800, "#list"),
+    "repair.png": ("label_errors.html", 1100, 700, "h1"),
+}
+
+
+def main() -> None:
+    example = "example: python -m pages.screenshots work/demo docs"
+    parser = command_parser(__doc__.partition("\n")[0], example, "python -m pages.screenshots")
+    for name in ("work", "docs"):
+        parser.add_argument(name, type=as_path, metavar=name.upper())
+    args = parser.parse_args()
+    shoot(args.work, args.docs)
+
+
+def shoot(work: Path, docs: Path) -> None:
+    """Raises UserError where there is no browser, or a page is missing."""
+    from selenium import webdriver
+
+    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not binary or not driver:
+        raise UserError("no chromium with its chromedriver: apt install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for one in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "hide-scrollbars"):
+        options.add_argument(f"--{one}")
+    browser = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    try:
+        for name, (page, width, height, top) in SHOTS.items():
+            if not (file := work / page).is_file():
+                raise UserError(f"{file}: no such page: report.py and find_label_errors.py --open write it")
+            size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 700}
+            browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+            browser.get(file.resolve().as_uri())
+            browser.execute_script(f"document.querySelector({top!r}).scrollIntoView()")
+            time.sleep(0.5)  # pictures are decoded after the page is laid out
+            browser.save_screenshot(str(docs / name))
+    finally:
+        browser.quit()
+
+
+if __name__ == "__main__":
+    run_command(main)
