@@ -68,7 +68,8 @@ function clipList(clips, start, extra = () => [], moved = () => {}) {
       clip.picture ? el("img", { src: clip.picture, alt: `log-mel spectrogram of ${clip.name}` })
         : el("p", { class: "none" }, "no picture: --pictures gives more"),
       clip.sound ? el("audio", { src: clip.sound, controls: true, preload: "none", "aria-label": clip.name,
-        play: (event) => pauseOthers(event.target), timeupdate: (event) => { if (event.target.currentTime > 0) heard(clip); } })
+        play: (event) => pauseOthers(event.target),
+        error: (event) => event.target.replaceWith("this browser cannot play this file"), timeupdate: (event) => { if (event.target.currentTime > 0) heard(clip); } })
         : el("p", { class: "soft" }, "no sound file")),
     el("div", {},
       el("p", { class: "name", title: clip.name }, clip.name),

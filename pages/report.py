@@ -15,7 +15,7 @@ from blending.label_errors import read_candidates, suspects
 from blending.report import by_class, losses_of
 from configs.files import lock, write
 from configs.paths import Paths
-from console.errors import UserError, count
+from console.errors import UserError, count, list_some
 from input.competition import Competition, load_competition
 from metrics.metric import find_metric
 from pages import sound
@@ -53,6 +53,11 @@ def report_blend(paths: Paths, name: str, pictures: int, with_sound: bool) -> Pa
     """
     folder = paths.ensemble(name)
     ensemble = load_ensemble(folder)
+    if gone := [one for one in ensemble.blend.models if not (paths.runs / one).is_dir()]:
+        raise UserError(
+            f"{folder}: made from predictions that are not in {paths.runs} ({list_some(gone, 3)}): its clips cannot be "
+            f"shown; --runs NAME compares experiments without a blend"
+        )
     competition = load_competition(paths.input, skip_missing=True, described_by=paths.described_by)
     competition, candidates, runs = read_candidates(competition, list(ensemble.blend.models), paths)
     competition = replace(competition, metric=ensemble.blend.metric)

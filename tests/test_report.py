@@ -130,6 +130,9 @@ def test_nothing_finished_and_a_blend_of_other_runs(own: Paths) -> None:
     with pytest.raises(UserError):
         report(own, [], "default")
     assert (own.ensemble("default") / "report.html").read_bytes() == before
+    shutil.rmtree(own.run("demo_vggish", 0).parent)
+    with pytest.raises(UserError, match=r"made from predictions that are not in .*demo_vggish"):
+        report(own, [], "default")
     shutil.rmtree(own.work)
     with pytest.raises(UserError, match=r"no finished fold: python train_fold\.py"):
         report(own, [], "default")
