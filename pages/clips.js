@@ -73,7 +73,7 @@ function clipList(clips, start, extra = () => [], moved = () => {}) {
         : el("p", { class: "soft" }, "no sound file")),
     el("div", {},
       el("p", { class: "name", title: clip.name }, clip.name),
-      el("p", {}, `true: ${labels(clip.truth)}${clip.verified ? " (verified)" : ""}`),
+      el("p", {}, `label: ${labels(clip.truth)}${clip.verified ? " (verified)" : ""}`),
       clip.doubt >= 0 ? el("p", { class: "soft" }, `likely ${labels(clip.proposed)} (error ${clip.doubt + 1})`) : null,
       el("ul", { class: "models" }, ...clip.models.map(([k, p], m) => el("li", { class: "soft" }, `${data.models[m]}: ${data.classes[k]} ${sure(p)}`)))),
     el("div", {}, el("ol", { class: "first" }, ...clip.first.map(([k, p]) => {
@@ -120,10 +120,10 @@ function clipList(clips, start, extra = () => [], moved = () => {}) {
   order.value = start;
   const only = el("select", { id: "only", change: set("only") }, option("", "all clips"), option("doubt", "likely label errors"),
     option("wrong", "blend's first is wrong"), option("differ", "models' firsts differ"));
-  const label = el("select", { id: "label", change: set("label") }, option("", "every class"), ...data.classes.map((name, k) => option(String(k), name)));
+  const label = el("select", { id: "label", change: set("label") }, option("", "every label"), ...data.classes.map((name, k) => option(String(k), name)));
   const search = el("input", { id: "search", type: "search", placeholder: "part of a name", "aria-label": "part of a name", input: set("text") });
   const form = el("form", { submit: (event) => event.preventDefault() }, el("label", {}, "order ", order), el("label", {}, "show ", only),
-    el("label", {}, "true class ", label), search, count, all);
+    el("label", {}, "label ", label), search, count, all);
   const help = el("p", { class: "soft" }, el("kbd", {}, "space"), " plays, ", el("kbd", {}, "↑"), " ", el("kbd", {}, "↓"), " move");
   return {
     nodes: [form, help, list], update, move, play, redraw, current: () => shown[current],
