@@ -67,7 +67,7 @@ def main() -> None:
     if args.serve is not None and not 0 <= args.serve <= 65_535:
         raise UserError(f"--serve {args.serve}: a port is 1 to 65535, or leave it out for any free one")
     file = args.corrections or paths.work / CORRECTIONS_NAME
-    known = file if args.corrections or (args.serve is not None and file.exists()) else None
+    known = file if (args.corrections if args.serve is None else file.exists()) else None  # --serve may begin it
     found = find_doubts(paths, args.runs, args.verified, known)
     if args.serve is not None:
         serve(paths, found, file, args.serve, open_browser if args.open else lambda address: None)

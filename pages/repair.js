@@ -80,6 +80,7 @@ function repairPage() {
     status.textContent = [`${decisions.size} of ${data.clips.length} clips decided`, saved].filter((part) => part).join(", ");
   }
   function download() {
+    if (!decisions.size) return void (note.textContent = "nothing is decided yet");
     const rows = [...new Map([...data.before, ...decisions])].map((pair) => pair.map(quoted).join(","));
     const file = new Blob([["fname,label", ...rows, ""].join("\n")], { type: "text/csv" });
     const link = el("a", { href: URL.createObjectURL(file), download: "corrections.csv" });

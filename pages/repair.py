@@ -84,10 +84,12 @@ def saver(file: Path, competition: Competition, clips: list[Clip]) -> Callable[[
             parts = label.split("|") if task == "multi_label" else [label]
             if not set(parts) <= {"", *classes}:
                 raise UserError(f"{label}: no label of the competition")
+        if not (now := before | dict(decisions)):
+            return file.unlink(missing_ok=True)  # all is undone: nobody reads a table without rows
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
         rows.writerow(("fname", "label"))
-        rows.writerows((before | dict(decisions)).items())
-        write(file, text.getvalue())
+        rows.writerows(now.items())
+        return write(file, text.getvalue())
 
     return save

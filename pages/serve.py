@@ -32,7 +32,12 @@ class PageServer(ThreadingHTTPServer):
         self, page: str, sounds: Sequence[str | None], save: Callable[[Mapping[str, str]], None], port: int = 0
     ) -> None:
         super().__init__((LOOPBACK, port), _Handler)
-        self.page, self.sounds, self.save, self.saving = page.encode(), sounds, save, threading.Lock()
+        self.page, self.sounds, self.save, self.saving = (
+            page.encode("utf-8", "surrogateescape"),
+            sounds,
+            save,
+            threading.Lock(),
+        )
         self.token, self.host = secrets.token_urlsafe(24), f"{LOOPBACK}:{self.server_port}"
 
     @property

@@ -267,7 +267,9 @@ def test_labels_are_repaired_by_keys_and_saved(
     assert page.names()[0] == listed["fname"][0]
     page.press("c")
     assert "listen first" in page.text("#note") and page.text("#progress").startswith("0 of")
-    page.run("document.querySelector('#auto').checked = false")
+    page.all("#save")[0].click()
+    assert "nothing is decided yet" in page.text("#note")
+    page.run("document.activeElement.blur(); document.querySelector('#auto').checked = false")
     for key in ("k", "c", "2", "d", "c"):
         page.hear()
         page.press(key)

@@ -1,6 +1,9 @@
 """The server of the page to repair labels answers its own page alone."""
 
 import http.client
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,6 +13,7 @@ import pytest
 from blending.label_errors import find_doubts
 from configs.paths import Paths
 from console.errors import UserError
+from find_label_errors import open_browser
 from input.corrections import read_corrections
 from pages.repair import page_server, saver
 from pages.serve import PageServer
@@ -118,6 +122,9 @@ def test_only_listed_clips_and_labels_are_saved(blended: Paths, tmp_path: Path) 
     save = saver(file, doubts.competition, clips)
     save({names[0]: "Bell", names[1]: ""})
     before = file.read_bytes()
+    save({})
+    assert not file.exists(), "all was undone"
+    file.write_bytes(before)
     unlisted = next(name for name in doubts.competition.train["fname"] if name not in names)
     for wrong, fact in (
         ({unlisted: "Bell"}, "not one of the listed"),
@@ -139,3 +146,37 @@ def test_a_port_in_use_is_named(blended: Paths, tmp_path: Path, client: Client) 
     port = client.server.server_port
     with pytest.raises(UserError, match=f"--serve {port}: the port is taken: name another"):
         page_server(data, doubts.competition, tmp_path / "c.csv", port)
+
+
+def test_the_verb_serves_until_ctrl_c_and_alone(blended: Paths, tmp_path: Path) -> None:
+    command = [sys.executable, "find_label_errors.py", "--input", str(blended.input), "--work", str(blended.work)]
+    command += ["--serve", "--corrections", str(tmp_path / "c.csv")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        address = next(line for line in process.stdout if "http://" in line).split()[-1]
+        assert str(tmp_path / "c.csv") in process.stdout.readline()
+        host, _, place = address.removeprefix("http://").partition("/")
+        connection = http.client.HTTPConnection(host, timeout=20)
+        connection.request("GET", f"/{place}")
+        assert b'"mode":"repair"' in connection.getresponse().read()
+        connection.close()
+        second = subprocess.run(command, capture_output=True, text=True)
+        assert second.returncode == 2 and "another process saves corrections in it" in second.stderr
+        process.send_signal(signal.SIGINT)
+        said, complained = process.communicate(timeout=60)
+    assert process.returncode == 0 and f"input.corrections={tmp_path / 'c.csv'}" in said and not complained
+
+
+def test_a_browser_is_opened_where_there_is_a_screen(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened = list[str]()
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setattr(sys, "platform", "linux")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    open_browser("http://127.0.0.1/")
+    assert not opened and "no screen here" in capsys.readouterr().out
+    monkeypatch.setenv("DISPLAY", ":0")
+    open_browser("http://127.0.0.1/")
+    assert opened == ["http://127.0.0.1/"]
