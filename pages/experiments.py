@@ -85,10 +85,12 @@ def parameters(weights: Path) -> int | None:
 
 
 def curves(experiments: Sequence[list[Run]]) -> list[dict[str, Any]]:
-    """Of every run: experiment, fold, epoch, and the values of metrics.csv (loss and the scores), NaN as None."""
+    """Of every run that has epochs: experiment, fold, epoch and the values of metrics.csv, None for NaN."""
     found = []
     for run in (run for runs in experiments for run in runs):
         table = pd.read_csv(run.folder / "metrics.csv")
+        if "epoch" not in table:
+            continue  # a head on embeddings is fitted at once
         kept = [name for name in table if name not in ("epoch", "lr") and pd.api.types.is_numeric_dtype(table[name])]
         values = {str(name): [round(float(v), 5) if np.isfinite(v) else None for v in table[name]] for name in kept}
         found.append(

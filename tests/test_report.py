@@ -23,7 +23,7 @@ from console.errors import UserError
 from metrics.metric import find_metric
 from pages import sound
 from pages.clips import clip_rows, most_telling
-from pages.experiments import compare_experiments, parameters, read_experiments
+from pages.experiments import compare_experiments, curves, parameters, read_experiments
 from report import report
 from runs.run_folder import read_run
 from tests.test_pipeline import HEAVY, imported, run
@@ -88,6 +88,13 @@ def test_other_folds_are_named(blended: Paths) -> None:
     found["other"] = [replace(run, manifest=replace(run.manifest, fold_hash="other")) for run in last]
     rows = {row["name"]: row["differs"] for row in compare_experiments(found)}
     assert [name for name, differs in rows.items() if "other clips, labels or folds than most" in differs] == ["other"]
+
+
+def test_a_run_without_epochs_has_no_curve(own: Paths) -> None:
+    found = read_experiments(own.runs)
+    (own.run("demo_vggish", 0) / "metrics.csv").write_text("C,score\n0.1,0.5\n")
+    drawn = [(one["experiment"], one["fold"]) for one in curves(list(found.values()))]
+    assert drawn == [("demo_resnetish", 0), ("demo_resnetish", 1), ("demo_vggish", 1)]
 
 
 def test_a_loss_is_better_where_it_is_lower(blended: Paths) -> None:
