@@ -40,7 +40,8 @@ def test_an_offset_of_a_fold_model_is_taken_out() -> None:
     scores = np.concatenate([first, second])
     found = join_folds([low, high], ROC_AUC)
     assert found.fnames == low.oof.fnames + high.oof.fnames
-    np.testing.assert_allclose(found.probs, sigmoid(scores - np.array([2.0, 0.0])), atol=1e-4)  # the mean level of the two
+    # both at the mean level of the two
+    np.testing.assert_allclose(found.probs, sigmoid(scores - np.array([2.0, 0.0])), atol=1e-4)
     truth = scores > 0
     raw = np.concatenate([low.oof.probs, high.oof.probs])
     assert ROC_AUC.score(found.probs, truth) == 1 > ROC_AUC.score(raw, truth)
