@@ -22,13 +22,15 @@ def main() -> None:
     parser.add_argument(
         "--jobs", metavar="N", default="auto", help="folds at once (auto: one per GPU, on a CPU one per core)"
     )
-    share(parser, "overrides")
+    share(parser, "on", "overrides")
     args = parser.parse_intermixed_args()
 
+    from configs.cluster import on_cluster
     from configs.load import load_configs
     from console.output import muted
     from folds.assign import folds_of, parse_folds
     from input.competition import load_competition
+    from runs.provenance import provenance_for_jobs
     from training.train import train_folds
 
     experiments = load_configs(args.config or DEFAULT_CONFIG, args.overrides)
@@ -40,9 +42,15 @@ def main() -> None:
     paths, plan = Paths(args.input, args.work, args.described_by), list(zip(experiments, folds, strict=True))
     finished = [paths.run(cfg.name, fold).exists() and not args.force for cfg, some in plan for fold in some]
     n_folds = finished.count(False)
+    if args.on and args.jobs != "auto":
+        raise UserError(f"--jobs {args.jobs}: not with --on: as many folds at once as the cluster has room for")
+    if args.on and n_folds:
+        with on_cluster(args.on, paths.absolute(), provenance_for_jobs()):
+            train_at_once(experiments, folds, paths.absolute(), args.force, 0)
+        return
     jobs = number_of_jobs(args.jobs, experiments, n_folds)
     if min(jobs, n_folds) > 1:
-        train_at_once(experiments, folds, args, jobs)
+        train_at_once(experiments, folds, paths, args.force, jobs)
         return
     for cfg, some in plan:
         train_folds(cfg, some, paths, args.force)

@@ -43,12 +43,14 @@ def write(file: Path, content: str | bytes) -> None:
 
 
 @contextmanager
-def lock(thing: Path, busy: str = "", on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+def lock(
+    thing: Path, busy: str = "", on_wait: Callable[[], None] = lambda: None, patience: float = 0
+) -> Iterator[None]:
     """Hold `thing` exclusively among all processes and threads. The lock file is .<name>.lock in the same folder: the
     system releases it however a process ends; the empty file stays.
 
-    busy: the text of the UserError if another process holds it; without it, call `on_wait` once and wait. Also raises
-    UserError if the file system has no locks, since waiting would never end.
+    busy: the text of the UserError if another process holds it after `patience` seconds; without it, call `on_wait`
+    once and wait. Also raises UserError if the file system has no locks, since waiting would never end.
     """
     from filelock import FileLock, Timeout  # here: it imports asyncio, and --help must be fast
 
@@ -58,7 +60,7 @@ def lock(thing: Path, busy: str = "", on_wait: Callable[[], None] = lambda: None
     held = FileLock(_lock_file(thing))
     try:
         try:
-            held.acquire(blocking=False)
+            held.acquire(timeout=patience)
         except Timeout:
             if busy:
                 raise UserError(busy) from None

@@ -1,7 +1,7 @@
 """Where every file is."""
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from configs.schema import require_plain
@@ -25,6 +25,10 @@ class Paths:
         given = {"input": self.input, "as": self.described_by, "work": self.work}
         usual = {"input": INPUT, "as": None, "work": WORK}
         return "".join(f" --{key} {shlex.quote(str(one))}" for key, one in given.items() if one != usual[key])
+
+    def absolute(self) -> "Paths":
+        """For jobs whose current folder is another."""
+        return replace(self, input=self.input.absolute(), work=self.work.absolute())
 
     @property
     def features(self) -> Path:

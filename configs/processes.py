@@ -1,4 +1,4 @@
-"""Work in several processes: for extraction, --jobs, a search and the ablation."""
+"""Work in several processes, or on a cluster (configs.cluster): for extraction, --jobs, a search and the ablation."""
 
 import contextlib
 import os
@@ -6,10 +6,11 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from multiprocessing import Pipe, resource_tracker
 from multiprocessing.connection import Connection
 
@@ -19,30 +20,43 @@ from console.output import READER_LEFT, say
 SIGNALS = {signal.SIGINT, signal.SIGTERM}
 DEALT = 4096  # cards in the deck: a worker that is replaced takes the next; a pipe holds as much
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+# What runs the jobs instead of processes here, called with what they do, their threads, whether they gain from a GPU,
+# and their bytes of memory
+Engine = Callable[[str, int, bool, int], AbstractContextManager[Executor]]
+ENGINE: ContextVar[Engine | None] = ContextVar("engine", default=None)
 
 
 @contextmanager
-def worker_processes(n: int, what: str, threads: int = 1, cards: Sequence[str] = ()) -> Iterator[Executor]:
+def worker_processes(
+    n: int, what: str, threads: int = 1, cards: Sequence[str] | None = None, memory: int = 0
+) -> Iterator[Executor]:
     """An executor with n processes of that many threads. what: what each process does, for error messages.
 
-    cards: GPUs as CUDA_VISIBLE_DEVICES names them, dealt out in turn: each process sees one. Empty: all see all.
+    cards: GPUs as CUDA_VISIBLE_DEVICES names them, dealt out in turn: each process sees one. Empty: all see all. None:
+    the work gains nothing from one. memory: bytes that a job needs.
+
+    In `on_cluster` jobs run there, as many at once as its nodes have room for; threads 0: as it decides.
 
     Lines that a worker prints are printed here by `say`, never mixed. Ctrl-C and SIGTERM raise KeyboardInterrupt here,
     and any exception here ends the workers at once. They also end when this process is killed. Raises UserError if a
     worker is killed, and SystemExit if the reader of the output closes the pipe.
     """
+    if (engine := ENGINE.get()) is not None:
+        with engine(what, threads, cards is not None, memory) as pool:
+            yield pool
+        return
     from joblib.externals.loky import ProcessPoolExecutor  # joblib.Parallel runs a single worker in this process
 
     warnings.filterwarnings("ignore", module=r"joblib\.externals")  # that pgrep is missing, or a worker was replaced
     (lines, out), (alive, parent) = Pipe(duplex=False), Pipe(duplex=False)
     (deck, dealer) = Pipe(duplex=False)
-    os.write(dealer.fileno(), bytes(i % len(cards) for i in range(DEALT if cards else 0)))
+    os.write(dealer.fileno(), bytes(i % len(cards) for i in range(DEALT)) if cards else b"")
     unread = threading.Event()
     reader = threading.Thread(target=_print_lines, args=(lines, parent, unread), daemon=True)
     environment = dict.fromkeys(THREADS, str(max(1, threads)))
     pool = ProcessPoolExecutor(n, initializer=_prepare_worker, initargs=(alive, out, deck, cards), env=environment)
     resource_tracker.ensure_running()  # Python 3.11 unblocks the signals that are blocked below when it starts
-    with _sigterm_interrupts():
+    with sigterm_interrupts():
         try:
             with _signals_blocked():  # workers start now and inherit it: only this process handles a signal
                 reader.start()
@@ -66,7 +80,12 @@ def worker_processes(n: int, what: str, threads: int = 1, cards: Sequence[str] =
         sys.exit(READER_LEFT)
 
 
-def _prepare_worker(alive: Connection, out: Connection, deck: Connection, cards: Sequence[str]) -> None:
+def runs_elsewhere() -> bool:
+    """Whether jobs run on a cluster: its machines may have another device, and share no memory with this process."""
+    return ENGINE.get() is not None
+
+
+def _prepare_worker(alive: Connection, out: Connection, deck: Connection, cards: Sequence[str] | None) -> None:
     """Run first in a worker. Its output goes to the parent through a pipe, where no progress bar is shown.
 
     deck: holds the numbers of `cards` in turn, a byte each, for as many workers as there may ever be."""
@@ -110,7 +129,7 @@ def _signals_blocked() -> Iterator[None]:
 
 
 @contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
+def sigterm_interrupts() -> Iterator[None]:
     """SIGTERM raises KeyboardInterrupt, as Ctrl-C does."""
     if threading.current_thread() is not threading.main_thread():  # only that one may set handlers
         yield

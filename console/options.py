@@ -58,6 +58,7 @@ SHARED: dict[str, dict[str, Any]] = {
         "help": "what predicts on a CPU; auto measures both (%(default)s)",
     },
     "--jobs": {"type": int, "metavar": "N", "default": 1, "help": "processes at once (%(default)s)"},
+    "--on": {"metavar": "ADDRESS", "help": "run the jobs on a Ray cluster: ray, or ray://host:10001"},
     "overrides": {"nargs": "*", "metavar": "key=value", "help": "override a config value: train.epochs=3"},
 }
 

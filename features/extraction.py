@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from configs.files import atomic, write
-from configs.processes import worker_processes
+from configs.processes import runs_elsewhere, worker_processes
 from configs.schema import FeatureConfig, hashed_settings
 from console.errors import UserError, count
 from console.output import progress, say, warn
@@ -66,7 +66,7 @@ def make_store(
 
 def _run(jobs: list[Job], workers: int) -> Iterator[int]:
     """Do the jobs; a single one in this process, because a pool takes longer to start."""
-    if workers == 1 or len(jobs) < 2:
+    if len(jobs) < 2 or (workers == 1 and not runs_elsewhere()):
         yield from map(_extract_part, jobs)
         return
     with worker_processes(min(workers, len(jobs)), "makes features") as pool:

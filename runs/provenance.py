@@ -10,6 +10,9 @@ from pathlib import Path
 
 from console.errors import UserError, list_some
 
+CODE = Path(__file__).parents[1]
+REVISION = "AUDIO_TAGGING_KIT_REVISION"  # set by the driver of a cluster
+
 
 def library_versions() -> dict[str, str | None]:
     """Python and the libraries that results depend on; None for one that is not installed."""
@@ -19,8 +22,14 @@ def library_versions() -> dict[str, str | None]:
 
 def git_revision(folder: Path) -> str | None:
     """The commit of the code in `folder`, with '-dirty' where it was changed since; None where that is not the top of a
-    repository: one that it was unpacked in is somebody else's."""
-    return ask_git(folder, "describe", "--always", "--abbrev=40", "--dirty").strip() or None
+    repository: one that it was unpacked in is somebody else's. On a node of a cluster: that of the driver's code."""
+    here = ask_git(folder, "describe", "--always", "--abbrev=40", "--dirty").strip()
+    return here or os.environ.get(REVISION) or None
+
+
+def provenance_for_jobs() -> dict[str, str]:
+    """Environment of jobs on a cluster, where the code travels without its repository."""
+    return {REVISION: git_revision(CODE) or ""}
 
 
 def ask_git(folder: Path, *command: str, message: str = "") -> str:

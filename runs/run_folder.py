@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from configs import files
+from configs import cluster_job, files
 from configs.competition import Task
 from configs.files import lock, read_steady, swap, write
 from configs.forms import from_json, read_json, to_json
@@ -30,6 +30,7 @@ TRAINED = ("config.json", "classes.txt", "model.safetensors")  # what prediction
 RENAME_OR_RETRAIN = "choose a name=NEW, or train it again with --force"
 RETRAIN = "train that fold with --force"
 CHECKPOINT = "last.ckpt"  # the last whole epoch of an unfinished fold
+LEASE = 120  # seconds; NFS 4 frees the locks of a lost machine after 90
 BEGUN = "begun.json"  # what it is made from; gone once it has its name
 
 
@@ -160,7 +161,8 @@ def partial_of(final: Path) -> Path:
 
 
 def _alone(final: Path) -> AbstractContextManager[None]:
-    return lock(final, f"{final}: another process is training this fold: wait for it, or stop it")
+    busy = f"{final}: another process is training this fold: wait for it, or stop it"
+    return lock(final, busy, patience=LEASE if cluster_job.begun > 1 else 0)
 
 
 def check_same_settings(file: Path, config: Config, fact: str) -> None:

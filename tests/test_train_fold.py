@@ -1,12 +1,12 @@
 """What train_fold.py does itself; tests/test_pipeline.py runs it whole."""
 
-import argparse
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from configs.paths import Paths
 from configs.schema import Config, PseudoConfig
 from console.errors import UserError
 from train_fold import chosen
@@ -38,8 +38,7 @@ def test_an_experiment_that_learns_from_others_waits_for_all_their_folds(monkeyp
     monkeypatch.setattr("training.experiment_data.load_data", lambda cfg, folds, paths: seen.append(len(ended)))
     monkeypatch.setattr("training.experiment_data.prepare", lambda *_: None)
     several = [Config(name="a"), Config(name="b"), Config(name="c", pseudo=PseudoConfig(("a", "b")))]
-    args = argparse.Namespace(input=Path("i"), work=Path("none"), described_by=None, force=False)
-    train_at_once(several, [[0, 1]] * 3, args, 2)
+    train_at_once(several, [[0, 1]] * 3, Paths(Path("i"), Path("none")), False, 2)
     assert seen[2] == 4 and {name for name, _ in ended[:4]} == {"a", "b"}
     assert sorted(ended[4:]) == [("c", "0"), ("c", "1")]
     assert told == [(name, [0, 1]) for name in ("a", "b", "c")]

@@ -11,6 +11,7 @@ import pandas as pd
 from configs.competition import Task
 from configs.forms import read_json
 from configs.paths import Paths
+from configs.processes import runs_elsewhere
 from configs.schema import Config, config_hash
 from configs.user_code import hashes, is_user_code, metric_files, user_files
 from console.errors import UserError, count, list_faults, list_some
@@ -131,8 +132,9 @@ def prepare(cfg: Config, data: Data, paths: Paths, folds_to_train: list[int]) ->
             check_no_leak(str(cfg.model.weights), made, fold, data)
         check_finetuning_rows(cfg.train, correct(data.folds, data.corrections, fold), fold)
     check_scorable(data.competition, data.folds, folds_to_train)
-    device = choose_device(cfg.train.device)
-    precision = choose_precision(cfg.train.precision, device)
+    t = replace(cfg.train, device="auto", precision="auto") if runs_elsewhere() else cfg.train  # another's may suit it
+    device = choose_device(t.device)
+    precision = choose_precision(t.precision, device)
     of = data.competition
     if data.frozen:
         check_settings(cfg)

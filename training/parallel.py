@@ -1,17 +1,18 @@
 """Several folds at once, each in a process of its own."""
 
-import argparse
 import os
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import as_completed
 
+from configs import cluster_job
 from configs.paths import Paths
 from configs.processes import worker_processes
 from configs.schema import Config
 from console.command_line import run_command
 from console.errors import UserError, list_some
 from console.output import READER_LEFT
+from runs.run_folder import is_begun
 
 MEMORY = 4 << 30  # bytes
 Experiments = list[tuple[Config, list[int]]]  # each with its folds
@@ -42,9 +43,9 @@ def automatic_jobs(experiments: list[Config], n_folds: int) -> int:
     return max(1, min(len(os.sched_getaffinity(0)), n_folds, free // MEMORY))
 
 
-def train_at_once(experiments: list[Config], folds: list[list[int]], args: argparse.Namespace, n: int) -> None:
-    """Each fold in a process of its own, n at a time, on a GPU each where there are GPUs. Raises UserError that lists
-    those that failed.
+def train_at_once(experiments: list[Config], folds: list[list[int]], paths: Paths, force: bool, n: int) -> None:
+    """Each fold in a process of its own, n at a time, on a GPU each where there are GPUs. n 0: on a cluster, see
+    `configs.cluster`, as many as it has room for. Raises UserError that lists those that failed.
 
     Input is checked and features are made
     here, so that a fault is reported once, and before training; an experiment that learns from others waits for them.
@@ -53,18 +54,18 @@ def train_at_once(experiments: list[Config], folds: list[list[int]], args: argpa
     from training.experiment_data import Data, load_data, prepare
     from training.train import say_all_folds
 
-    paths, threads = Paths(args.input, args.work, args.described_by), len(os.sched_getaffinity(0)) // n
-    cards = visible_cards()
+    threads = len(os.sched_getaffinity(0)) // n if n else 0
+    cards = visible_cards() if any(cfg.train.device != "cpu" for cfg in experiments) else None
     loaded: list[Data] = []
     failed: list[str] = []
     for side_by_side in _in_turn(list(zip(experiments, folds, strict=True))):
         for cfg, wanted in side_by_side:
             loaded.append(load_data(cfg, wanted, paths))
-            if not all(paths.run(cfg.name, fold).exists() for fold in wanted) or args.force:
+            if not all(paths.run(cfg.name, fold).exists() for fold in wanted) or force:
                 prepare(cfg, loaded[-1], paths, wanted)
         calls = [(cfg, fold) for cfg, wanted in side_by_side for fold in wanted]
-        with worker_processes(min(n, len(calls)), "trains a fold", threads, cards) as pool:
-            jobs = {pool.submit(_train, *call, paths, args.force): call for call in calls}
+        with worker_processes(min(n, len(calls)), "trains a fold", threads, cards, MEMORY) as pool:
+            jobs = {pool.submit(_train, *call, paths, force): call for call in calls}
             for job in as_completed(jobs):
                 job.result()  # raises at once what ends them all
             failed += [f"{cfg.name} fold {fold}" for job, (cfg, fold) in jobs.items() if job.result()]
@@ -92,8 +93,10 @@ def _train(cfg: Config, fold: int, paths: Paths, force: bool) -> int:
     """In a worker; the exit status that the fold alone would have. Errors are reported here; other folds go on."""
     from training.train import train_folds
 
+    goes_on = cluster_job.begun > 1 and is_begun(paths.run(cfg.name, fold), cfg)  # on another machine
+
     def train() -> None:
-        train_folds(cfg, [fold], paths, force, preamble=False)  # the parent has said it
+        train_folds(cfg, [fold], paths, force and not goes_on, preamble=False)  # the parent has said it
 
     try:
         run_command(train)

@@ -13,7 +13,7 @@ from console.output import muted, say, warn
 from folds.assign import fold_hash
 from metrics.metric import Metric, find_metric
 from runs.predictions import Predictions
-from runs.provenance import git_revision, library_versions
+from runs.provenance import CODE, git_revision, library_versions
 from runs.run_folder import (
     RENAME_OR_RETRAIN,
     Manifest,
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from training.fold_data import FoldData
     from training.heads import HeadTrainer
     from training.lit_tagger import LitTagger
-
-
-CODE = Path(__file__).parents[1]
 
 
 def train_folds(cfg: Config, folds: list[int], paths: Paths, force: bool = False, preamble: bool = True) -> list[float]:
