@@ -5,7 +5,7 @@ from configs.schema import Config
 from console.command_line import run_command
 from console.errors import UserError, list_some
 from console.options import command_parser, share
-from training.parallel import number_of_jobs, train_at_once
+from training.parallel import jobs_on, number_of_jobs, train_at_once
 
 EXAMPLES = """examples:
   python train_fold.py --fold 0..4
@@ -25,12 +25,10 @@ def main() -> None:
     share(parser, "on", "overrides")
     args = parser.parse_intermixed_args()
 
-    from configs.cluster import on_cluster
     from configs.load import load_configs
     from console.output import muted
     from folds.assign import folds_of, parse_folds
     from input.competition import load_competition
-    from runs.provenance import provenance_for_jobs
     from training.train import train_folds
 
     experiments = load_configs(args.config or DEFAULT_CONFIG, args.overrides)
@@ -45,8 +43,8 @@ def main() -> None:
     if args.on and args.jobs != "auto":
         raise UserError(f"--jobs {args.jobs}: not with --on: as many folds at once as the cluster has room for")
     if args.on and n_folds:
-        with on_cluster(args.on, paths.absolute(), provenance_for_jobs()):
-            train_at_once(experiments, folds, paths.absolute(), args.force, 0)
+        with jobs_on(args.on, paths) as there:
+            train_at_once(experiments, folds, there, args.force, 0)
         return
     jobs = number_of_jobs(args.jobs, experiments, n_folds)
     if min(jobs, n_folds) > 1:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from configs.paths import DEFAULT_CONFIG, Paths
-from configs.processes import worker_processes
+from configs.processes import runs_elsewhere, worker_processes
 from console.command_line import run_command
 from console.errors import UserError, count, list_some
 from console.options import FILE, command_parser, share
@@ -63,14 +63,18 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the search (%(default)s)")
     parser.add_argument("--report", action="store_true", help="only write the report of the trials so far")
-    share(parser, overrides="override a value of the base experiment")
+    share(parser, "on", overrides="override a value of the base experiment")
     args = parser.parse_intermixed_args()
 
     paths = Paths(args.input, args.work, args.described_by)
     if args.report:
         report(paths, args.name or make_plan(args)[1])
-    else:
-        tune(*make_plan(args), paths, args.workers)
+        return
+    from training.parallel import jobs_on
+
+    plan, name = make_plan(args)
+    with jobs_on(args.on, paths) as there:
+        tune(plan, name, there, args.workers)
 
 
 def make_plan(args: argparse.Namespace) -> "tuple[Plan, str]":
@@ -106,6 +110,7 @@ def tune(plan: "Plan", name: str, paths: Paths, workers: int = 1) -> None:
     """Run the missing trials, then report. Raises UserError on bad input, and if the study has another plan or data."""
     from models.device import visible_cards
     from training.experiment_data import load_data, prepare
+    from training.parallel import MEMORY
     from tuning.study import finished, open_study, outside_of_space, search
 
     base, folder = plan.base(), paths.studies / name
@@ -119,10 +124,10 @@ def tune(plan: "Plan", name: str, paths: Paths, workers: int = 1) -> None:
         if not done and (outside := outside_of_space(plan)):
             say(f"the base config lies outside of the search space, but is still the first trial: {list_some(outside)}")
         prepare(base, data, paths, list(plan.folds))  # may raise; makes features once for all workers
-        if workers == 1:
+        if workers == 1 and not runs_elsewhere():
             search(folder, study, plan, Training(data, paths, plan.folds))
         else:
-            with worker_processes(workers, "does trials", cards=visible_cards()) as pool:
+            with worker_processes(workers, "does trials", cards=visible_cards(), memory=MEMORY) as pool:
                 for job in as_completed([pool.submit(work, plan, data, paths, name) for _ in range(workers)]):
                     job.result()  # an exception in one ends the others
         if (done := len(finished(study))) < plan.trials:

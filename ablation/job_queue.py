@@ -84,12 +84,13 @@ def run_all(trials: list[Trial], workers: int) -> list[str]:
     """Make these runs, several at once, with one thread and, where there are any, a GPU each. Returns 'run: reason' of
     each that failed."""
     from models.device import visible_cards
+    from training.parallel import MEMORY
 
     waiting, running = {trial.id: trial for trial in trials}, dict[Future[str], Trial]()
     failed: dict[Id, str] = {}
     started = time.monotonic()
     while waiting:
-        with worker_processes(workers, "runs the ablation", cards=visible_cards()) as pool:
+        with worker_processes(workers, "runs the ablation", cards=visible_cards(), memory=MEMORY) as pool:
             broken = False
             while (waiting or running) and not broken:
                 for trial in _ready(waiting, running.values(), failed, workers - len(running)):

@@ -35,7 +35,7 @@ examples:
 def main() -> None:
     parser = command_parser(__doc__.partition("\n")[0], EXAMPLES, "python -m ablation.run")
     parser.add_argument("--input", **FOLDER, required=True, help="competition with true labels")
-    share(parser, "as", "work", jobs="runs at once, one thread each (%(default)s)")
+    share(parser, "as", "work", "on", jobs="runs at once, one thread each (%(default)s)")
     parser.add_argument("--techniques", **FILE, default=HERE / "techniques.yaml", help="the techniques to compare")
     parser.add_argument("--results", **FILE, default=HERE / "RESULTS.md", help="the table")
     parser.add_argument("--only", metavar="NAMES", help="these techniques: mixup,roll (all)")
@@ -52,13 +52,18 @@ def ablate(args: argparse.Namespace) -> None:
     """Make the missing runs and write the table. Raises UserError on bad input, and at the end if a run failed."""
     from ablation.job_queue import make_trials, open_data, rounds_found, run_all, to_do
     from ablation.techniques import CONDITIONS, read_plan
+    from configs.paths import Paths
+    from training.parallel import jobs_on
 
     plan, work = read_plan(args.techniques), args.work / "ablation"
     names = _chosen("--only", args.only, [c.name for c in plan.comparisons])
     conditions = _chosen("--conditions", args.conditions, CONDITIONS)
     busy = f"{work}: another ablation is running there: wait for it, or use another --work"
-    with lock(work, busy):  # else two commands would make every run twice
-        data = open_data(args.input, work, args.described_by)
+    on = None if args.report else args.on
+    # one lock: else two commands would make every run twice
+    with lock(work, busy), jobs_on(on, Paths(args.input, args.work)) as there:
+        work = there.work / "ablation"
+        data = open_data(there.input, work, args.described_by)
         failed = []
         if not args.report:
             trials = make_trials(plan, plan.needed(names), data, args.seeds, work)

@@ -27,6 +27,11 @@ ROOT = Path(__file__).parents[1]
 TRAVELS = ["/*", "!.", "!/*.py", *(f"!/{name}" for name in sorted(KIT)), "/input/*", "!/input/*.py", "__pycache__"]
 LIBRARIES = ("ray", "torch", "torchaudio", "timm", "pytorch-lightning", "numpy", "pandas", "soundfile", "filelock")
 RETRIES = 3  # of a job whose process or node is lost
+QUIET = {  # for Ray, which reads it when imported: no usage statistics, no warning of a new rule, no log of a lost node
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".?",
+}
 POLL = 0.2  # seconds between looks at what the jobs print
 
 
@@ -58,8 +63,8 @@ def _connect(on: str, environment: Mapping[str, str]) -> Any:
     """The module `ray`, connected. Nothing about its use is sent anywhere."""
     if on != "ray" and not on.startswith("ray://"):
         raise UserError(f"--on {on}: expected ray or ray://host:10001")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     try:
         import ray
     except ImportError:

@@ -4,6 +4,7 @@ import os
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import as_completed
+from contextlib import contextmanager
 
 from configs import cluster_job
 from configs.paths import Paths
@@ -41,6 +42,19 @@ def automatic_jobs(experiments: list[Config], n_folds: int) -> int:
         return 1
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return max(1, min(len(os.sched_getaffinity(0)), n_folds, free // MEMORY))
+
+
+@contextmanager
+def jobs_on(on: str | None, paths: Paths) -> Iterator[Paths]:
+    """The cluster of --on, see `configs.cluster`; None: this machine. Gives the paths by which its jobs find them."""
+    if on is None:
+        yield paths
+        return
+    from configs.cluster import on_cluster
+    from runs.provenance import provenance_for_jobs
+
+    with on_cluster(on, paths.absolute(), provenance_for_jobs()):
+        yield paths.absolute()
 
 
 def train_at_once(experiments: list[Config], folds: list[list[int]], paths: Paths, force: bool, n: int) -> None:
