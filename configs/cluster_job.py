@@ -26,9 +26,11 @@ class Lines:
         self.lines: list[tuple[str, str]] = []  # 'out' or 'err', and the line
         self.begun: dict[int, int] = {}
 
-    def begin(self, job: int) -> int:
+    def begin(self, job: int, node: str) -> int:
         """How often that job was begun, this time included: more than once if its process or node was lost."""
         self.begun[job] = self.begun.get(job, 0) + 1
+        if self.begun[job] > 1:
+            self.put("out", f"begun again on {node}, because its process or node was lost")
         return self.begun[job]
 
     def put(self, stream: str, line: str) -> None:
@@ -67,7 +69,7 @@ def run_job(
     import ray
 
     global begun
-    begun = ray.get(lines.begin.remote(number))
+    begun = ray.get(lines.begin.remote(number, node_name()))
     if not marker.with_name(f".{marker.name}.lock").exists():
         raise UserError(f"{node_name()}: {marker.parent} is not there: put it on storage that all nodes mount")
     with suppress(OSError):
@@ -75,8 +77,6 @@ def run_job(
     out, err = LineStream(lines, "out"), LineStream(lines, "err")
     try:
         with redirect_stdout(out), redirect_stderr(err):
-            if begun > 1:
-                print(f"begun again on {os.uname().nodename}, because its process or node was lost")
             return function(*args, **kwargs)
     finally:
         out.finish()
