@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,8 +18,11 @@ from configs.cluster import QUIET, _needs, look_around, on_cluster
 from configs.files import lock
 from configs.paths import Paths
 from configs.processes import worker_processes
+from configs.schema import Config
 from console.errors import UserError
+from runs.run_folder import _alone
 from tests.test_pipeline import ONE, ROOT, refused, run, same_bytes, start, where
+from training.parallel import _train
 
 if find_spec("ray") is None:  # not importorskip: Ray reads QUIET when it is imported
     pytest.skip("Ray is not installed: pip install -c constraints.txt -e '.[cluster]'", allow_module_level=True)
@@ -233,3 +237,38 @@ def test_what_on_refuses(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     ):
         pass
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_job_begun_again_waits_for_the_lock_of_the_lost_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk on the network frees it a while after its machine was lost."""
+    final, held, freed = tmp_path / "fold0", threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock(final):
+            held.set()
+            freed.wait(20)
+
+    lost = threading.Thread(target=hold)
+    lost.start()
+    held.wait()
+    with pytest.raises(UserError, match="another process is training this fold"), _alone(final):
+        pytest.fail("it was held")
+    monkeypatch.setattr("configs.cluster_job.begun", 2)
+    threading.Timer(0.5, freed.set).start()
+    with _alone(final):
+        assert freed.is_set()
+    lost.join()
+
+
+@pytest.mark.parametrize(("begun", "has_an_epoch", "restart"), [(1, True, True), (2, True, False), (2, False, True)])
+def test_force_does_not_train_again_what_a_lost_machine_has_trained(
+    monkeypatch: pytest.MonkeyPatch, begun: int, has_an_epoch: bool, restart: bool
+) -> None:
+    seen: list[bool] = []
+    monkeypatch.setattr("training.train.train_folds", lambda cfg, folds, paths, force, preamble: seen.append(force))
+    monkeypatch.setattr("training.parallel.is_begun", lambda *_: has_an_epoch)
+    monkeypatch.setattr("configs.cluster_job.begun", begun)
+    assert _train(Config(), 0, Paths(), True) == 0
+    assert seen == [restart]
