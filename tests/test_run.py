@@ -263,7 +263,7 @@ def inline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def command(clean: Path, tiny: Path, **changed: Any) -> argparse.Namespace:
     folder = tiny.parent
-    values = {"input": clean, "work": folder / "work", "techniques": tiny, "results": folder / "R.md"}
+    values = {"input": clean, "work": folder / "work", "on": None, "techniques": tiny, "results": folder / "R.md"}
     defaults = {"only": None, "conditions": "clean,noisy", "seeds": 1, "jobs": 2, "report": False, "described_by": None}
     return argparse.Namespace(**{**values, **defaults, **changed})
 
