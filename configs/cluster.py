@@ -3,6 +3,7 @@
 import logging
 import os
 import platform
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -69,6 +70,7 @@ def _connect(on: str, environment: Mapping[str, str]) -> Any:
         import ray
     except ImportError:
         raise UserError(f"--on {on}: Ray is not installed: pip install -c constraints.txt -e '.[cluster]'") from None
+    _check_answers(os.environ.get("RAY_ADDRESS", "") if on == "ray" else on)
     code = {"working_dir": str(ROOT), "excludes": TRAVELS, "env_vars": dict(environment)}
     try:
         ray.init(None if on == "ray" else on, runtime_env=code, log_to_driver=False, logging_level=logging.ERROR)
@@ -76,6 +78,19 @@ def _connect(on: str, environment: Mapping[str, str]) -> Any:
         at = os.environ.get("RAY_ADDRESS", "a new one") if on == "ray" else on
         raise UserError(f"--on {on}: no cluster ({at}): {' '.join(str(error).split())[:300]}") from None
     return ray
+
+
+def _check_answers(address: str) -> None:
+    """Raises UserError where nothing listens at host:port or ray://host:port: Ray would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rstrip("/").rpartition(":")
+    if not host or not port.isdecimal():
+        return  # Ray's own words, such as auto
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"{address}: no Ray cluster answers there ({error}): start it, or correct the address"
+        ) from None
 
 
 @contextmanager

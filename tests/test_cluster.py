@@ -230,6 +230,11 @@ def test_what_on_refuses(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         on_cluster("elsewhere", Paths(demo, tmp_path), {}),
     ):
         pass
+    for address in ("127.0.0.1:1", "ray://127.0.0.1:1"):
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        on, message = "ray" if address[0] == "1" else address, f"^{address}: no Ray cluster answers there"
+        with pytest.raises(UserError, match=message), on_cluster(on, Paths(demo, tmp_path), {}):
+            pass
     monkeypatch.setitem(sys.modules, "ray", None)
     with (
         pytest.raises(UserError, match="Ray is not installed: pip install"),
