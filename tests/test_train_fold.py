@@ -10,7 +10,7 @@ from configs.paths import Paths
 from configs.schema import Config, PseudoConfig
 from console.errors import UserError
 from train_fold import chosen
-from training.parallel import automatic_jobs, number_of_jobs, train_at_once
+from training.parallel import automatic_jobs, available_memory, number_of_jobs, train_at_once
 
 
 def test_experiments_are_chosen_by_name_in_the_order_that_was_asked() -> None:
@@ -49,7 +49,7 @@ def test_the_number_of_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
-    monkeypatch.setattr("os.sysconf", lambda name: {"SC_PAGE_SIZE": 4096, "SC_AVPHYS_PAGES": 3 << 20}[name])  # 12 GB
+    monkeypatch.setattr("training.parallel.available_memory", lambda: 13 << 30)
     some = [Config()]
     assert (automatic_jobs(some, 5), automatic_jobs(some, 2)) == (3, 2)
     assert (number_of_jobs("auto", some, 5), number_of_jobs("auto", some, 1), number_of_jobs("7", some, 1)) == (3, 1, 7)
@@ -58,6 +58,11 @@ def test_the_number_of_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     for text in ("0", "-1", "many", ""):
         with pytest.raises(UserError, match=f"--jobs {text}: expected auto or a number from 1 on"):
             number_of_jobs(text, some, 2)
+
+
+def test_memory_in_the_cache_of_files_is_available() -> None:
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * 0.9 < available_memory() < total
 
 
 def test_a_fold_per_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

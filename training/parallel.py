@@ -40,8 +40,17 @@ def automatic_jobs(experiments: list[Config], n_folds: int) -> int:
         return min(len(cards), n_folds)
     if "OMP_NUM_THREADS" in os.environ:
         return 1
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(1, min(len(os.sched_getaffinity(0)), n_folds, free // MEMORY))
+    return max(1, min(len(os.sched_getaffinity(0)), n_folds, available_memory() // MEMORY))
+
+
+def available_memory() -> int:
+    """Bytes that processes can still get: free memory, and what files in the cache of the system occupy."""
+    try:
+        with open("/proc/meminfo") as info:  # noqa: PTH123
+            facts = dict(line.split(":", 1) for line in info)
+        return int(facts["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 @contextmanager
@@ -61,8 +70,8 @@ def train_at_once(experiments: list[Config], folds: list[list[int]], paths: Path
     """Each fold in a process of its own, n at a time, on a GPU each where there are GPUs. n 0: on a cluster, see
     `configs.cluster`, as many as it has room for. Raises UserError that lists those that failed.
 
-    Input is checked and features are made
-    here, so that a fault is reported once, and before training; an experiment that learns from others waits for them.
+    Input is checked and features are made here, so that a fault is reported once, and before training; an experiment
+    that learns from others waits for them.
     """
     from models.device import visible_cards
     from training.experiment_data import Data, load_data, prepare
