@@ -1,5 +1,6 @@
 """What train_fold.py does itself; tests/test_pipeline.py runs it whole."""
 
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
