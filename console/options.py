@@ -37,6 +37,7 @@ def as_path(text: str) -> Path:
 
 FILE: dict[str, Any] = {"type": as_path, "metavar": "FILE"}
 FOLDER: dict[str, Any] = {"type": as_path, "metavar": "DIR"}
+ENGINES = ["torch", "openvino", "auto"]
 SHARED: dict[str, dict[str, Any]] = {
     "--input": FOLDER | {"default": INPUT, "help": "the competition (%(default)s)"},
     "--as": {
@@ -53,7 +54,7 @@ SHARED: dict[str, dict[str, Any]] = {
     "--message": {"metavar": "TEXT", "help": "the submission's description"},
     "--force": {"action": "store_true", "help": "make it again even if nothing changed"},
     "--engine": {
-        "choices": ["torch", "openvino", "auto"],
+        "choices": ENGINES,
         "default": "torch",
         "help": "what predicts on a CPU; auto measures both (%(default)s)",
     },

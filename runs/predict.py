@@ -32,16 +32,17 @@ def predict_test(
     features: Path,
     keep: Path | None = None,
     sections: Sections | None = None,
-    engine: str = "torch",
+    engine: str | EngineChoice = "torch",
 ) -> list[Predictions]:
     """Each run folder's probabilities of test clips (fname, path), from its weights and the sound.
 
     The runs are shared out among the GPUs, or take turns on the CPU; the log-mel is made once per feature setting, in
     the folder `features`. keep: a folder where the probabilities of a run for this sound are kept, and found again
     if this engine made them. sections: a row for each of these parts of the clips instead; then nothing is trimmed or
-    kept. engine: torch, openvino (on the CPU) or auto, see `models.engine`; a line says which predicted, where that is
-    not PyTorch. Raises UserError where a run folder is damaged, or a file of `keep`.
+    kept. engine: torch, openvino (on the CPU) or auto, see `models.engine`, or a choice that notes them; a line says
+    which predicted, where that is not PyTorch. Raises UserError where a run folder is damaged, or a file of `keep`.
     """
+    choice = EngineChoice(engine) if isinstance(engine, str) else engine
     runs = [read_trained(folder) for folder in folders]
     own = {run.config.model.name: code for run in runs if (code := network_code(run))}
     for name, code in own.items():
@@ -50,13 +51,12 @@ def predict_test(
     first = dict(zip(settings, runs, strict=True))
     stores = {heard: _open(run, clips, features, sections) for heard, run in first.items()}
     free: SimpleQueue[torch.device] = SimpleQueue()
-    for device in [torch.device("cpu")] if engine == "openvino" else prediction_devices():
+    for device in [torch.device("cpu")] if choice.asked == "openvino" else prediction_devices():
         free.put(device)
-    choice = EngineChoice(engine)
 
     def predict(run: Trained, heard: tuple[Any, ...]) -> tuple[Predictions, str]:
         store = stores[heard]
-        kept = cached_predictions(keep, run.id, store.key, engine) if keep and sections is None else None
+        kept = cached_predictions(keep, run.id, store.key, choice.asked) if keep and sections is None else None
         if kept and kept.exists():
             advance(1)
             try:

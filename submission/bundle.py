@@ -17,7 +17,7 @@ from configs.files import new_folder, recover
 from configs.paths import Paths
 from console.command_line import run_command
 from console.errors import UserError, count, list_some
-from console.options import FILE, command_parser, share
+from console.options import ENGINES, FILE, command_parser, share
 from console.output import say
 from submission.kernel_script import MANIFEST_NAME
 
@@ -40,10 +40,11 @@ def main() -> None:
     share(
         parser, "input", "as", "work", "ensemble", competition="what the kernel predicts (the name of the input folder)"
     )
+    parser.add_argument("--engine", choices=ENGINES, default="auto", help="what predicts on Kaggle's CPU (%(default)s)")
     parser.add_argument("--wheel", **FILE, nargs="+", default=[], help="wheels that Kaggle lacks")
     args = parser.parse_args()
     paths = Paths(args.input, args.work, args.described_by)
-    bundle(paths, args.ensemble, args.owner, args.slug, args.wheel, args.competition)
+    bundle(paths, args.ensemble, args.owner, args.slug, args.wheel, args.competition, args.engine)
 
 
 def bundle(
@@ -53,10 +54,11 @@ def bundle(
     slug: str | None = None,
     wheels: Sequence[Path] = (),
     competition: str | None = None,
+    engine: str = "auto",
 ) -> Path:
     """Write <work>/kaggle/dataset/, whole or not at all; returns it.
 
-    Raises UserError on a name that Kaggle refuses, a blend that is absent or whose runs changed, or too large a bundle.
+    engine: what predicts in the kernel; auto measures OpenVINO where it is installed there, or by a wheel. Raises UserError on a name that Kaggle refuses, a blend that is absent or whose runs changed, or too large a bundle.
     """
     from blending.apply import write_blend
     from blending.ensemble_folder import load_ensemble
@@ -86,8 +88,8 @@ def bundle(
         copy_code(partial / "code")
         check_code(partial / "code")
         copy_wheels(wheels, partial / "wheels")
-        about = {"competition": competition, "ensemble": ensemble, "git_revision": git_revision(ROOT)}
-        size = write_manifest(partial, about)
+        about: dict[str, Any] = {"competition": competition, "ensemble": ensemble, "engine": engine}
+        size = write_manifest(partial, {**about, "git_revision": git_revision(ROOT)})
         (partial / METADATA).write_text(json.dumps(metadata, indent=1))
     say(f"{metadata['id']}: {count(len(blend.models), 'experiment')}, {size / 1e6:.1f} MB -> {final}")
     return final

@@ -10,14 +10,15 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from configs.files import write
+from configs.forms import read_json
 from console.command_line import run_command
 from console.errors import UserError, count, list_some
-from console.options import as_path, command_parser
+from console.options import as_path, command_parser, share
 from console.output import say, warn
 from submission.kernel_script import MANIFEST_NAME, folders_with
 
@@ -25,7 +26,16 @@ if TYPE_CHECKING:
     from configs.competition import CompetitionConfig, SubmissionForm
 
 SAMPLE = "sample_submission.csv"
+AGAIN = "make the bundle again with submission.bundle"
+NAMES = {"torch": "PyTorch", "openvino": "OpenVINO"}
 Match = Callable[[Collection[str], Collection[str]], Mapping[str, object]]  # names and files -> a file for each name
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """The part of kit_manifest.json that says how to predict."""
+
+    engine: Literal["torch", "openvino", "auto"] = "auto"
 
 
 def main() -> None:
@@ -34,14 +44,19 @@ def main() -> None:
     parser.add_argument("--inputs", type=as_path, required=True, help="the competition lies anywhere under it")
     parser.add_argument("--competition", required=True, metavar="SLUG", help="the name of its folder")
     parser.add_argument("--output", type=as_path, required=True, help="the submission")
+    share(parser, engine="what predicts on a CPU (what submission.bundle was told)")
+    parser.set_defaults(engine=None)
     parser.add_argument("--scratch", type=as_path, help="where features go (a temporary folder)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
-        predict(args.bundle, args.inputs, args.competition, args.output, Path(scratch))
+        predict(args.bundle, args.inputs, args.competition, args.output, Path(scratch), args.engine)
 
 
-def predict(bundle: Path, inputs: Path, slug: str, output: Path, scratch: Path) -> None:
-    """Write the submission and report.json beside it. Raises UserError on a bundle or competition that does not fit."""
+def predict(bundle: Path, inputs: Path, slug: str, output: Path, scratch: Path, engine: str | None = None) -> None:
+    """Write the submission and report.json beside it. engine: what predicts; None: what the bundle says.
+
+    Raises UserError on a bundle or competition that does not fit.
+    """
     started = time.monotonic()
     environment = print_environment()
 
@@ -51,6 +66,7 @@ def predict(bundle: Path, inputs: Path, slug: str, output: Path, scratch: Path) 
     from blending.apply import apply_blend, read_blend
     from input.competition import list_test, read_test_clips
     from input.sound_files import fill_pattern, sound_folder
+    from models.engine import EngineChoice
     from runs.clips import frozen_file_of, open_clips
     from runs.predict import predict_test
     from runs.predictions import Predictions, mean_of_folds, warn_of_faults
@@ -59,8 +75,9 @@ def predict(bundle: Path, inputs: Path, slug: str, output: Path, scratch: Path) 
     from submission.packed_competition import read_packed
     from submission.submission_file import write_submission
 
+    choice = EngineChoice(engine or read_json(bundle / MANIFEST_NAME, Wishes, AGAIN).engine)
     packed = read_packed(bundle)
-    blend = read_blend(bundle / "weights.json", "make the bundle again with submission.bundle")
+    blend = read_blend(bundle / "weights.json", AGAIN)
     runs = {name: sorted((bundle / "weights" / name).glob("fold*")) for name in blend.models}
     folders = [folder for folds in runs.values() for folder in folds]
     skip_missing = any(read_trained(folder).config.input.skip_unreadable for folder in folders)
@@ -71,11 +88,13 @@ def predict(bundle: Path, inputs: Path, slug: str, output: Path, scratch: Path) 
     files = set(fill_pattern(pattern, pd.DataFrame({"name": fnames})))
     clips = read_test_clips(fnames, find_audio(folder, files, scratch), skip_missing, pattern)
     say(f"{folder}: {count(len(clips), 'test clip')}; {count(len(folders), 'run')} of {list_some(runs)}")
-    probs = dict(zip(folders, predict_test(folders, clips, scratch / "features"), strict=True))
+    probs = dict(zip(folders, predict_test(folders, clips, scratch / "features", engine=choice), strict=True))
+    used = sorted(set(choice.chosen.values()))
+    say(f"predicted by {' and '.join(NAMES[name] for name in used)}")
     means = {name: mean_of_folds([probs[folder].probs for folder in folds]) for name, folds in runs.items()}
     blended = apply_blend(blend, means).astype(np.float32)
     write_submission(output, Predictions(tuple(clips["fname"]), blended), blend.classes, packed.form)
-    report = {"manifest_sha256": file_sha256(bundle / MANIFEST_NAME), "clips": len(clips)}
+    report = {"manifest_sha256": file_sha256(bundle / MANIFEST_NAME), "clips": len(clips), "engines": used}
     report |= {"runs": {name: len(folds) for name, folds in runs.items()}}
     first = read_trained(folders[0])
     heard = open_clips(first.config, clips, scratch / "features", frozen_file_of(first))

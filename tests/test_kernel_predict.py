@@ -123,6 +123,24 @@ def test_probabilities_are_the_same_to_the_last_bit(blended: Paths, tmp_path: Pa
     assert (tmp_path / "out" / "submission.csv").read_bytes() == written
 
 
+def test_the_bundle_says_which_engine_predicts(
+    blended: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("openvino", reason="OpenVINO is an optional package")
+    paths = replace(blended, work=tmp_path / "work")
+    shutil.copytree(blended.work, paths.work, ignore=shutil.ignore_patterns("features"))
+    folder = bundle(paths, "default", "me", engine="openvino")
+    out = tmp_path / "out" / "submission.csv"
+    told = {}
+    for engine in (None, "torch"):
+        capsys.readouterr()
+        predict(folder, blended.input.parent, "tiny-tagging", out, tmp_path, engine)
+        told[engine] = capsys.readouterr().out, json.loads((out.parent / "report.json").read_text())["engines"]
+        assert out.read_bytes() == (blended.work / "submission.csv").read_bytes()  # labels: within 1e-4 the same
+    assert "\npredicted by OpenVINO\n" in told[None][0] and told[None][1] == ["openvino"]
+    assert "\npredicted by PyTorch\n" in told["torch"][0] and told["torch"][1] == ["torch"]
+
+
 def test_several_labels_of_a_described_competition(blended_labels: Paths, kaggle: KaggleServer, tmp_path: Path) -> None:
     """The bundle knows its task, header, extension and order of classes; the
     test clips lie in a zip."""
