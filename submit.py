@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from blending.candidates import Candidates
     from blending.ensemble_folder import Ensemble
     from input.competition import Competition
+    from runs.budget import Deadline
+    from runs.run_folder import Run
 
 CHANGED = "its runs or their labels changed since: python ensemble.py makes it again"
 EXAMPLES = """examples:
@@ -31,6 +33,8 @@ def main() -> None:
     parser.add_argument("--output", **FILE, help="where to write it (<work>/submission.csv)")
     parser.add_argument("--truth", **FILE, help="labels published later: print the test score")
     share(parser, "engine", force="predict all test clips again, as their files are now (by size and time)")
+    parser.add_argument("--forecast", action="store_true", help="say how long predicting would take, then end")
+    share(parser, "budget")
     parser.add_argument("--upload", action="store_true", help="submit it to Kaggle and wait for the score; needs -m")
     share(parser, "message", competition="where --upload submits (the name of the input folder)")
     args = parser.parse_args()
@@ -42,9 +46,16 @@ def main() -> None:
         parser.error("--force predicts from the weights of our runs, which --predictions does without")
     if args.engine != "torch" and args.predictions:
         parser.error("--engine predicts from the weights of our runs, which --predictions does without")
+    if (args.forecast or args.budget) and args.predictions:
+        parser.error("--forecast and --budget are about predicting, which --predictions does without")
+    if args.forecast and args.upload:
+        parser.error("--forecast writes nothing that --upload could submit")
     paths = Paths(args.input, args.work, args.described_by)
     output = args.output or paths.work / "submission.csv"
-    submit(paths, args.ensemble, output, args.truth, args.predictions, args.force, args.engine)
+    if args.forecast:
+        show_forecast(paths, args.ensemble, args.force, args.engine)
+        return
+    submit(paths, args.ensemble, output, args.truth, args.predictions, args.force, args.engine, args.budget)
     if args.upload:
         upload(args.competition or paths.input.resolve().name, output, args.message)
 
@@ -65,16 +76,20 @@ def submit(
     predictions: Path | None = None,
     refresh: bool = False,
     engine: str = "torch",
+    budget: float | None = None,
 ) -> None:
     """Choose the blend, write and validate the submission and, with a truth, score it.
 
     predictions: a folder that stands for our runs and the competition. refresh: predict every test clip, whatever is
-    stored. engine: what predicts, where that is needed. Raises UserError on a blend that does not fit.
+    stored. engine: what predicts, where that is needed. budget: seconds that it may take, from now on. Raises UserError
+    on a blend that does not fit.
     """
     from blending.ensemble_folder import find_ensemble
     from input.competition import load_competition, locate_test
+    from runs.budget import Deadline
     from submission.submission_file import check_form, check_overwritable
 
+    end = Deadline(budget) if budget else None
     folder = paths.ensemble(name)  # refuses a name that leads elsewhere
     if output.resolve() == ((predictions or paths.input) / "sample_submission.csv").resolve():
         raise UserError(f"{output}: is the competition's own: give another name with --output")
@@ -90,37 +105,70 @@ def submit(
     found = find_ensemble(folder)
     if found is None and name != "default":
         raise UserError(f"{folder}: no such blend: python ensemble.py{paths.options} --name {name}")
-    candidates = read_candidates(paths, folder, found, source, refresh, engine)
+    candidates, not_reached = read_candidates(paths, folder, found, source, refresh, engine, end)
     check_overwritable(output, candidates.form, set(candidates.test_fnames))
     truth = read_scored(truth_file, candidates) if truth_file else None
-    ensemble = choose_blend(folder, found, candidates)
-    write(output, folder, ensemble, candidates)
+    ensemble = choose_blend(folder, found, candidates, keep=end is None)
+    write(output, folder, ensemble, candidates, not_reached)
     if truth is not None:
         show_scores(ensemble, candidates, truth)
     say(f"{count(len(ensemble.test.fnames), 'clip')} -> {output}")
 
 
+def show_forecast(paths: Paths, name: str, refresh: bool = False, engine: str = "torch") -> None:
+    """Print how long the predictions for a submission of this blend would take. Nothing is written."""
+    from blending.ensemble_folder import find_ensemble
+    from input.competition import load_competition, locate_test
+    from runs.budget import tell_forecast
+    from runs.test_predictions import forecast_test
+
+    found = find_ensemble(paths.ensemble(name))
+    source = locate_test(load_competition(paths.input, sound=False, described_by=paths.described_by))
+    experiments = chosen_runs(paths, paths.ensemble(name), found, source)
+    tell_forecast(forecast_test(experiments, source, paths, refresh, engine))
+
+
 def read_candidates(
-    paths: Paths, folder: Path, found: "Ensemble | None", source: "Path | Competition", refresh: bool, engine: str
-) -> "Candidates":
-    """The models of a blend that was chosen, else all that there are: of our runs, or of a folder of predictions.
+    paths: Paths,
+    folder: Path,
+    found: "Ensemble | None",
+    source: "Path | Competition",
+    refresh: bool,
+    engine: str,
+    end: "Deadline | None" = None,
+) -> "tuple[Candidates, dict[str, list[str]]]":
+    """The models of a blend that was chosen, else all that there are: of our runs, or of a folder of predictions. And
+    the test clips that these have no answer for, as time ran out.
 
     Raises UserError where the runs of a chosen blend changed, before these predict.
     """
-    from blending.candidates import align, finished_runs
+    from blending.candidates import align
     from blending.external_predictions import candidates_from_predictions
-    from runs.test_predictions import test_predictions
+    from blending.needs import needs
+    from runs.test_predictions import Budget, test_predictions
+
+    chosen = found.blend if found and not found.blend.by_default else None
+    if isinstance(source, Path):
+        models, metric = (list(chosen.models), chosen.metric) if chosen else ([], None)
+        return candidates_from_predictions(source, models, metric), {}
+    source = replace(source, metric=chosen.metric if chosen else source.metric)
+    experiments = chosen_runs(paths, folder, found, source)
+    weights = needs(chosen) if chosen else {runs[0].folder.parent.name: 1.0 for runs in experiments}
+    budget = Budget(end, weights) if end else None
+    test = test_predictions(experiments, source, paths, refresh, engine, budget)
+    return align(experiments, test, source), {name: late for name, late in test.not_reached.items() if weights[name]}
+
+
+def chosen_runs(paths: Paths, folder: Path, found: "Ensemble | None", source: "Competition") -> "list[list[Run]]":
+    """The runs of a blend that was chosen, else all that there are. Raises UserError where those changed."""
+    from blending.candidates import finished_runs
 
     chosen = found.blend.models if found and not found.blend.by_default else {}
-    metric = found.blend.metric if found and chosen else None
-    if isinstance(source, Path):
-        return candidates_from_predictions(source, list(chosen), metric)
-    source = replace(source, metric=metric or source.metric)
     experiments = finished_runs(paths.runs, list(chosen), source)
     ids = {runs[0].folder.parent.name: tuple(run.id for run in runs) for runs in experiments}
     if chosen and ids != {name: model.ids for name, model in chosen.items()}:
         raise UserError(f"{folder}: {CHANGED}")
-    return align(experiments, test_predictions(experiments, source, paths, refresh, engine), source)
+    return experiments
 
 
 def read_scored(file: Path, candidates: "Candidates") -> "pd.DataFrame":
@@ -133,21 +181,25 @@ def read_scored(file: Path, candidates: "Candidates") -> "pd.DataFrame":
     return truth
 
 
-def choose_blend(folder: Path, found: "Ensemble | None", candidates: "Candidates") -> "Ensemble":
+def choose_blend(folder: Path, found: "Ensemble | None", candidates: "Candidates", keep: bool = True) -> "Ensemble":
     """The blend that was found, of the test clips as they are now; the mean of all models where none was chosen.
 
-    Raises UserError where the runs or labels of a chosen blend changed.
+    keep: write to its folder what is new; answers with a budget of time are not for others to find. Raises UserError
+    where the runs or labels of a chosen blend changed.
     """
-    from blending.ensemble_folder import make_ensemble, same_runs, save_ensemble, with_current_test
+    from blending.ensemble_folder import make_ensemble, same_runs, save_ensemble, with_current_test, with_test
 
     if found and same_runs(found, candidates):
         say(f"{folder}: found, {found.blend.method} blend of {', '.join(found.blend.models)}")
+        if not keep:
+            return with_test(found, candidates)
         return with_current_test(found, candidates, folder, illustrate)
     if found and not found.blend.by_default:
         raise UserError(f"{folder}: {CHANGED}")
     ensemble = make_ensemble(candidates, "arithmetic", by_default=True, decide="all")  # a mean needs no judge
-    save_ensemble(ensemble, folder)
-    say(f"no blend chosen: using the mean of {', '.join(candidates.names)} -> {folder}")
+    if keep:
+        save_ensemble(ensemble, folder)
+    say(f"no blend chosen: using the mean of {', '.join(candidates.names)}{f' -> {folder}' if keep else ''}")
     return ensemble
 
 
@@ -157,13 +209,21 @@ def illustrate(folder: Path, ensemble: "Ensemble", candidates: "Candidates") -> 
     write_report(folder, ensemble, candidates)
 
 
-def write(output: Path, folder: Path, ensemble: "Ensemble", candidates: "Candidates") -> None:
-    """The submission and its report; warns of test clips with a fault."""
+def write(
+    output: Path,
+    folder: Path,
+    ensemble: "Ensemble",
+    candidates: "Candidates",
+    not_reached: dict[str, list[str]],
+) -> None:
+    """The submission and its report; warns of test clips with a fault, and of those not reached in time."""
+    from runs.budget import warn_of_lateness
     from submission.submission_file import write_report, write_submission
 
     write_submission(output, ensemble.test, candidates.classes, candidates.form)
     report = output.with_name(output.stem + ".report.json")
-    write_report(report, folder, candidates.test_faults, len(ensemble.test.fnames))
+    write_report(report, folder, candidates.test_faults, len(ensemble.test.fnames), not_reached)
+    warn_of_lateness(not_reached)
     if candidates.test_faults:
         what = "test clips with a fault, kept with what is heard of them, or with the class prior"
         warn(f"{what}: {list_faults(candidates.test_faults)}")

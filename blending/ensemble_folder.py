@@ -113,13 +113,17 @@ def _truth_hash(candidates: Candidates) -> str:
     return fold_hash(pd.DataFrame({"fname": c.fnames, "label": labels, "verified": c.verified, "fold": c.fold}))
 
 
+def with_test(ensemble: Ensemble, candidates: Candidates) -> Ensemble:
+    """The same blend of these test clips."""
+    test = apply_blend(ensemble.blend, dict(zip(candidates.names, candidates.test, strict=True)))
+    return replace(ensemble, test=_predictions(candidates.test_fnames, test))
+
+
 def with_current_test(ensemble: Ensemble, candidates: Candidates, folder: Path, report: Report) -> Ensemble:
     """The same blend of these test clips; its folder gets another test.npz where their answers are others, and is
     written again, with the report that it has (made by `report`), where their number is another: so is what to expect
     of them."""
-    test = apply_blend(ensemble.blend, dict(zip(candidates.names, candidates.test, strict=True)))
-    found = replace(ensemble, test=_predictions(candidates.test_fnames, test))
-    before = ensemble.test
+    found, before = with_test(ensemble, candidates), ensemble.test
     if ensemble.comparison.expected.clips != len(candidates.test_fnames):
         expected = _expected(found, candidates)
         found = replace(found, comparison=replace(ensemble.comparison, expected=expected))

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,15 @@ def as_path(text: str) -> Path:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def as_seconds(text: str) -> float:
+    """Seconds of '80m', '1h20m' or '90s', for argparse."""
+    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text, re.ASCII)
+    hours, minutes, seconds = (int(part or 0) for part in found.groups()) if found else (0, 0, 0)
+    if not (total := hours * 3600 + minutes * 60 + seconds):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: write 80m, 1h20m or 90s")
+    return float(total)
+
+
 FILE: dict[str, Any] = {"type": as_path, "metavar": "FILE"}
 FOLDER: dict[str, Any] = {"type": as_path, "metavar": "DIR"}
 ENGINES = ["torch", "openvino", "auto"]
@@ -57,6 +67,11 @@ SHARED: dict[str, dict[str, Any]] = {
         "choices": ENGINES,
         "default": "torch",
         "help": "what predicts on a CPU; auto measures both (%(default)s)",
+    },
+    "--budget": {
+        "type": as_seconds,
+        "metavar": "TIME",
+        "help": "leave out fold models until predicting takes at most so long: 80m, 1h20m, 90s",
     },
     "--jobs": {"type": int, "metavar": "N", "default": 1, "help": "processes at once (%(default)s)"},
     "--on": {"metavar": "ADDRESS", "help": "run the jobs on a Ray cluster: ray, or ray://host:10001"},

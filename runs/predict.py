@@ -1,8 +1,8 @@
 """A run's weights and sound -> probabilities of test clips, on every GPU there is, here and in the Kaggle kernel."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -11,15 +11,17 @@ import numpy as np
 import pandas as pd
 import torch
 
+from configs.schema import PredictConfig
 from console.errors import UserError
 from console.output import progress, say
-from features.batches import Batches
+from features.batches import Batches, windows
 from features.sections import Sections, cut
 from features.store import Store, open_features
-from models.device import choose_precision, memory_kept
-from models.engine import EngineChoice
-from models.inference import first_batches, predict_finite
-from models.tagger import load_tagger
+from models.device import choose_precision, memory_kept, streams
+from models.engine import EngineChoice, Forward
+from models.inference import first_batches, predict_finite, window_frames
+from models.tagger import Tagger, load_tagger
+from runs.budget import Deadline
 from runs.clips import clip_settings, frozen_file_of, open_clips
 from runs.network_code import network_code
 from runs.predictions import Predictions, cached_predictions, engine_of, load_predictions, replace_predictions
@@ -33,6 +35,7 @@ def predict_test(
     keep: Path | None = None,
     sections: Sections | None = None,
     engine: str | EngineChoice = "torch",
+    end: Deadline | None = None,
 ) -> list[Predictions]:
     """Each run folder's probabilities of test clips (fname, path), from its weights and the sound.
 
@@ -40,7 +43,8 @@ def predict_test(
     the folder `features`. keep: a folder where the probabilities of a run for this sound are kept, and found again
     if this engine made them. sections: a row for each of these parts of the clips instead; then nothing is trimmed or
     kept. engine: torch, openvino (on the CPU) or auto, see `models.engine`, or a choice that notes them; a line says
-    which predicted, where that is not PyTorch. Raises UserError where a run folder is damaged, or a file of `keep`.
+    which predicted, where that is not PyTorch. end: what is not predicted by then is left out, clips of a run or all of
+    it; only whole answers are kept. Raises UserError where a run folder is damaged, or a file of `keep`.
     """
     choice = EngineChoice(engine) if isinstance(engine, str) else engine
     runs = [read_trained(folder) for folder in folders]
@@ -65,21 +69,24 @@ def predict_test(
                 raise UserError(f"{error}: delete this file, it will be made again") from None
         device = free.get()
         try:
-            found = Predictions(store.fnames, predict_store(run, store, device, choice))
+            if end and end.left() <= 0:
+                return Predictions((), np.zeros((0, len(run.classes)), np.float32)), "none"
+            probs = predict_store(run, store, device, choice, end)
+            found = Predictions(store.fnames[: len(probs)], probs)
         finally:
             free.put(device)
         used = choice.chosen[kind(run)]
-        if keep and sections is None:
+        if keep and sections is None and len(probs) == len(store.fnames):
             keep.mkdir(parents=True, exist_ok=True)
             replace_predictions(cached_predictions(keep, run.id, store.key, used), found)
         advance(1)
         return found, used
 
     with memory_kept(), ThreadPoolExecutor(free.qsize()) as pool, progress("predicting", len(runs), "runs") as advance:
-        found, engines = zip(*pool.map(predict, runs, settings), strict=True)
-    if n := engines.count("openvino"):
+        answers = list(pool.map(predict, runs, settings))
+    if n := sum(used == "openvino" for _, used in answers):
         say(f"predicted by OpenVINO: {n} of {len(runs)} runs")
-    return list(found)
+    return [found for found, _ in answers]
 
 
 def _open(run: Trained, clips: pd.DataFrame, folder: Path, sections: Sections | None) -> Store:
@@ -91,21 +98,75 @@ def _open(run: Trained, clips: pd.DataFrame, folder: Path, sections: Sections | 
     return cut(open_features(replace(cfg.features, trim_db=None), clips, folder), sections)
 
 
-def predict_store(run: Trained, store: Store, device: torch.device, choice: EngineChoice | None = None) -> np.ndarray:
-    """(clips, classes) float32 probabilities of all clips of a store, from a run folder's weights.
+def predict_store(
+    run: Trained, store: Store, device: torch.device, choice: EngineChoice | None = None, end: Deadline | None = None
+) -> np.ndarray:
+    """(clips, classes) float32 probabilities of all clips of a store, from a run folder's weights; of the first of them
+    that are reached before `end`.
 
-    In the precision that the run asked for, but where this device has no gain from it. choice: the engine asked for,
-    and where it is noted which predicted; without it PyTorch.
+    choice: the engine asked for, and where it is noted which predicted; without it PyTorch.
     """
+    ready = load_run(run, store, device, choice)
+    if end is None:
+        return ready(np.arange(len(store.fnames)))
+    return np.concatenate([np.zeros((0, len(run.classes)), np.float32), *in_time(ready, len(store.fnames), end)])
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A run that is loaded to predict the clips of a store. Call: rows -> (rows, classes) float32 probabilities."""
+
+    tagger: Tagger
+    batches: Batches
+    cfg: PredictConfig
+    precision: str
+    forward: Forward | None
+    n_windows: int  # of the first length, for all clips
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        return predict_finite(self.tagger, self.batches, rows, self.cfg, self.precision, self.forward)
+
+    @property
+    def few(self) -> int:
+        """So many clips that each stream of the CPU has a batch."""
+        n = len(self.batches.store.fnames) * self.cfg.batch_size * streams()
+        return max(1, n // max(self.n_windows, 1))
+
+
+def load_run(
+    run: Trained, store: Store, device: torch.device, choice: EngineChoice | None = None, more: float = 1.0
+) -> Ready:
+    """A run's weights on the device, in the precision that the run asked for, but where this device has no gain from
+    it. choice: as for `predict_store`. more: how many times more clips than the store has are to be predicted."""
     cfg = run.config
     suits = choose_precision("auto", device)
     useless = {"bf16"} - {suits} if device.type == "cuda" else {"bf16", "fp16"} - {suits}
     precision = suits if cfg.train.precision in {"auto", *useless} else cfg.train.precision
     tagger = load_tagger(cfg, run.weights, run.manifest.task).to(device)
-    rows, batches = np.arange(len(store.fnames)), Batches(store, device, cfg.input.padding)
-    first, n = first_batches(batches, rows, cfg.predict)
-    forward = (choice or EngineChoice()).forward(kind(run), tagger, first, n, precision)
-    return predict_finite(tagger, batches, rows, cfg.predict, precision, forward)
+    n, batches = len(store.fnames), Batches(store, device, cfg.input.padding)
+    length = store.length[store.length > 0]
+    n_windows = len(windows(length, window_frames(cfg.predict, store.frame_rate)[0], cfg.predict.overlap)[0])
+    n_rows = n if more <= 1 else min(round(n * more), max(n, cfg.predict.batch_size))  # repeated, to fill a batch
+    first, _ = first_batches(batches, np.resize(np.arange(n), n_rows), cfg.predict)
+    n_batches = -(-round(n_windows * more) // cfg.predict.batch_size)
+    forward = (choice or EngineChoice()).forward(kind(run), tagger, first, n_batches, precision)
+    return Ready(tagger, batches, cfg.predict, precision, forward, n_windows)
+
+
+def in_time(ready: Ready, n: int, end: Deadline) -> Iterator[np.ndarray]:
+    """The answers for clips 0 to n in parts, until the time is over: first for a few clips, then for as many as half of
+    the time left is enough for."""
+    done, size, least = 0, ready.few, ready.few
+    began = end.left()
+    while done < n and end.left() > 0:
+        rows = np.arange(done, min(done + size, n))
+        yield ready(rows)
+        done += len(rows)
+        left = end.left()
+        each = (began - left) / done
+        if each * min(least, n - done) > left:
+            return
+        size = max(least, int(left / 2 / each)) if each > 0 else n
 
 
 def kind(run: Trained) -> Hashable:

@@ -1,7 +1,7 @@
 """Probabilities keyed by fname, as every stage writes and reads them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,30 @@ class TestPredictions:
 
     probs: np.ndarray  # (experiments, test clips, classes) float32, each the mean of its fold models
     faults: dict[str, str]  # clips with a fault -> what is wrong
+    not_reached: dict[str, list[str]] = field(default_factory=dict)  # experiment -> clips that time was too short for
 
 
 def mean_of_folds(probs: Sequence[np.ndarray]) -> np.ndarray:
     """An experiment's test probabilities (clips, classes) float32 from those of its fold models."""
     return np.mean(probs, axis=0).astype(np.float32)
+
+
+def mean_of_reached(
+    answers: Sequence[Predictions], fnames: Sequence[str], prior: np.ndarray
+) -> tuple[np.ndarray, list[str]]:
+    """As `mean_of_folds` where time ran out: for each clip the mean of the fold models that reached it, the prior
+    (classes,) where none did. Also these clips."""
+    row = {fname: i for i, fname in enumerate(fnames)}
+    total, n = np.zeros((len(fnames), len(prior))), np.zeros(len(fnames), np.int64)
+    for one in answers:
+        there = [i for i, fname in enumerate(one.fnames) if fname in row]
+        at = [row[one.fnames[i]] for i in there]
+        total[at] += one.probs[there]
+        n[at] += 1
+    if (n == len(answers)).all() and len(answers):
+        return mean_of_folds([one.of(fnames, "test clips") for one in answers]), []
+    found = np.where(n[:, None] > 0, total / np.maximum(n, 1)[:, None], prior)
+    return found.astype(np.float32), [fname for fname, k in zip(fnames, n, strict=True) if not k]
 
 
 def geometric(stack: np.ndarray, weights: np.ndarray) -> np.ndarray:

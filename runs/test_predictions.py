@@ -1,6 +1,10 @@
 """What a run answers for test clips: stored with it, cached in work/predictions, or predicted from its weights."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import repeat
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -9,16 +13,41 @@ from configs.paths import Paths
 from console.errors import UserError, list_some
 from console.output import say
 from input.competition import Competition, load_competition, sound_hash, sound_sizes
+from runs.budget import Deadline, class_prior
 from runs.clips import clip_key, frozen_file_of, open_clips
 from runs.predictions import (
     Predictions,
     TestPredictions,
     cached_predictions,
     mean_of_folds,
+    mean_of_reached,
 )
 from runs.run_folder import Run
 
+if TYPE_CHECKING:
+    from models.engine import EngineChoice
+    from runs.budget import Forecast, Plan
+    from runs.forecast import Work
+
 Faults = dict[str, str]  # fname -> reason
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The time that new predictions may take."""
+
+    end: Deadline
+    weights: Mapping[str, float]  # experiment -> how much a blend needs it
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a budget has room for, of one experiment."""
+
+    folders: tuple[Path, ...]  # runs without an answer that predict
+    without: tuple[Path, ...]  # runs without an answer that do not
+    plan: "Plan"
+    choice: "EngineChoice"
 
 
 def test_predictions(
@@ -27,33 +56,107 @@ def test_predictions(
     paths: Paths,
     refresh: bool = False,
     engine: str = "torch",
+    budget: Budget | None = None,
 ) -> TestPredictions:
     """What each experiment answers for the test clips as they are now: stored with its runs, and predicted again for
     clips that these have no answer for, or one to another file than lies there now, by its size.
 
-    experiments: the runs of each. refresh: predict every clip. engine: what predicts, see `predict_test`. Raises
-    UserError as `predict_new`.
+    experiments: the runs of each. refresh: predict every clip. engine: what predicts, see `predict_test`. budget: leave
+    out folds, then clips, that take too long. Raises UserError as `predict_new`.
     """
-    found = [_of_experiment(runs, competition, paths, refresh, engine) for runs in experiments]
+    new = [_clips_to_predict(runs, competition, paths, refresh, engine) for runs in experiments]
+    rooms = _rooms(experiments, new, competition, paths, engine, budget) if budget else repeat(None)
+    found = [_of_experiment(*one, competition, paths, engine) for one in zip(experiments, new, rooms, strict=False)]
     there = set(competition.test["fname"])
-    faults = {fname: reason for _, of_one in found for fname, reason in of_one.items() if fname in there}
-    return TestPredictions(np.stack([probs for probs, _ in found]), faults)
+    faults = {fname: reason for one in found for fname, reason in one.faults.items() if fname in there}
+    late = {runs[0].folder.parent.name: one.late for runs, one in zip(experiments, found, strict=True) if one.late}
+    return TestPredictions(np.stack([one.probs for one in found]), faults, late)
 
 
-def _of_experiment(
+def forecast_test(
+    experiments: Sequence[Sequence[Run]], competition: Competition, paths: Paths, refresh: bool, engine: str
+) -> "Forecast":
+    """How long `test_predictions` would take."""
+    from models.engine import EngineChoice
+
+    new = [_clips_to_predict(runs, competition, paths, refresh, engine) for runs in experiments]
+    return _forecast(experiments, new, competition, paths, EngineChoice(engine))[0]
+
+
+def _forecast(
+    experiments: Sequence[Sequence[Run]],
+    new: Sequence[list[str]],
+    competition: Competition,
+    paths: Paths,
+    choice: "EngineChoice",
+) -> tuple["Forecast", dict[str, "Work"]]:
+    from runs.forecast import Work, forecast
+
+    works = {}
+    for runs, fnames in zip(experiments, new, strict=True):
+        clips = _files(runs, fnames, competition, paths) if fnames else competition.test[:0]
+        files = [path if isinstance(path, str) else None for path in clips.get("path", ())]
+        key = clip_key(runs[0].config, fnames, files, frozen_file_of(runs[0])) if fnames else ""
+        kept = [cached_predictions(paths.predictions, run.id, key, choice.asked).exists() for run in runs]
+        folders = tuple(run.folder for run, is_kept in zip(runs, kept, strict=True) if fnames and not is_kept)
+        works[runs[0].folder.parent.name] = Work(folders, clips)
+    return forecast(works, paths.features, choice), works
+
+
+def _rooms(
+    experiments: Sequence[Sequence[Run]],
+    new: Sequence[list[str]],
+    competition: Competition,
+    paths: Paths,
+    engine: str,
+    budget: Budget,
+) -> Iterator[Room]:
+    """What each experiment has room for: a share of the time that is left when its turn comes."""
+    from models.engine import EngineChoice
+    from runs.budget import make_plan, tell_forecast
+
+    choice = EngineChoice(engine)
+    costs, works = _forecast(experiments, new, competition, paths, choice)
+    tell_forecast(costs)
+    plan = make_plan(costs, budget.weights, budget.end)
+    takes = {name: costs.seconds({name: n}) for name, n in plan.kept.items()}
+    for name, work in works.items():
+        n, left = plan.kept[name], sum(takes.values())
+        end = plan.end.part(takes[name] / left) if plan.end and left else plan.end
+        yield Room(work.folders[:n], work.folders[n:], replace(plan, end=end), choice)
+        del takes[name]
+
+
+@dataclass(frozen=True)
+class _Answers:
+    probs: np.ndarray  # (clips, classes), the mean of the fold models
+    late: list[str]  # clips that no fold reached
+    faults: Faults  # of the test clips
+
+
+def _clips_to_predict(
     runs: Sequence[Run], competition: Competition, paths: Paths, refresh: bool, engine: str
-) -> tuple[np.ndarray, Faults]:
-    """(clips, classes), the mean of the fold models, and the faults of the test clips."""
-    found, fnames = [run.test for run in runs], competition.test["fname"].tolist()
-    faults = {fname: reason for run in runs for fname, reason in run.manifest.test_faults.items()}
+) -> list[str]:
     every = refresh or were_predicted(runs, competition, paths, engine)
     if engine == "openvino" and not every:
         say(f"{runs[0].folder.parent}: the answers stored with it are PyTorch's: --force predicts all clips again")
-    if new := fnames if every else _new_clips(runs, competition.test):
-        answers, new_faults = predict_new(runs, new, competition, paths, engine)
-        found = [_updated(*pair) for pair in zip(found, answers, strict=True)]
+    return competition.test["fname"].tolist() if every else _new_clips(runs, competition.test)
+
+
+def _of_experiment(
+    runs: Sequence[Run], new: list[str], room: Room | None, competition: Competition, paths: Paths, engine: str
+) -> _Answers:
+    found, fnames = [run.test for run in runs], competition.test["fname"].tolist()
+    faults = {fname: reason for run in runs for fname, reason in run.manifest.test_faults.items()}
+    if new:
+        answers, new_faults = predict_new(runs, new, competition, paths, engine, room)
+        found = [_updated(*pair, new) for pair in zip(found, answers, strict=True)]
         faults = {fname: reason for fname, reason in faults.items() if fname not in set(new)} | new_faults
-    return mean_of_folds([one.of(fnames, str(run.folder)) for one, run in zip(found, runs, strict=True)]), faults
+    if room:
+        probs, late = mean_of_reached(found, fnames, class_prior([run.folder for run in runs]))
+        return _Answers(probs, late, faults)
+    every = [one.of(fnames, str(run.folder)) for one, run in zip(found, runs, strict=True)]
+    return _Answers(mean_of_folds(every), [], faults)
 
 
 def _new_clips(runs: Sequence[Run], test: pd.DataFrame) -> list[str]:
@@ -72,10 +175,10 @@ def _new_clips(runs: Sequence[Run], test: pd.DataFrame) -> list[str]:
     return [fname for fname, is_new in zip(test["fname"], new, strict=True) if is_new]
 
 
-def _updated(stored: Predictions, answers: Predictions) -> Predictions:
-    """What is stored, but for the clips that have a new answer."""
-    new = set(answers.fnames)
-    kept = [i for i, fname in enumerate(stored.fnames) if fname not in new]
+def _updated(stored: Predictions, answers: Predictions, new: Sequence[str]) -> Predictions:
+    """What is stored, but for the clips that were predicted again, as far as there was time."""
+    again = set(new)
+    kept = [i for i, fname in enumerate(stored.fnames) if fname not in again]
     fnames = (*(stored.fnames[i] for i in kept), *answers.fnames)
     return Predictions(fnames, np.concatenate([stored.probs[kept], answers.probs]))
 
@@ -92,22 +195,43 @@ def were_predicted(runs: Sequence[Run], competition: Competition, paths: Paths, 
 
 
 def predict_new(
-    runs: Sequence[Run], fnames: Sequence[str], competition: Competition, paths: Paths, engine: str = "torch"
+    runs: Sequence[Run],
+    fnames: Sequence[str],
+    competition: Competition,
+    paths: Paths,
+    engine: str = "torch",
+    room: Room | None = None,
 ) -> tuple[list[Predictions], Faults]:
-    """Each run's probabilities of these test clips, and what is wrong with the clips.
+    """Each run's probabilities of these test clips, and what is wrong with the clips. room: fewer of both, then.
 
     What was predicted before is found in work/predictions. A competition whose test sound lies nowhere is unpacked.
     Raises UserError on a missing file, unless the runs' config says to do without.
     """
     from runs.predict import predict_test  # here: what is stored is read without torch
 
-    folder, cfg, test = runs[0].folder.parent, runs[0].config, competition.test
+    folder, cfg = runs[0].folder.parent, runs[0].config
     say(f"{folder}: not stored with it, so predicted or found in {paths.predictions}: {list_some(fnames)}")
+    clips = _files(runs, fnames, competition, paths)
+    if room is None:
+        found = predict_test([run.folder for run in runs], clips, paths.features, paths.predictions, engine=engine)
+        return found, open_clips(cfg, clips, paths.features, frozen_file_of(runs[0])).faults
+    none = Predictions((), np.zeros((0, len(runs[0].classes)), np.float32))
+    there = [run.folder for run in runs if run.folder not in (*room.folders, *room.without)]
+    some = room.plan.first(clips)
+    kept = predict_test(there, clips, paths.features, paths.predictions, engine=engine)
+    made = predict_test(room.folders, some, paths.features, paths.predictions, None, room.choice, room.plan.end)
+    by_folder = dict(zip((*there, *room.folders), (*kept, *made), strict=True))
+    heard = open_clips(cfg, clips if there else some, paths.features, frozen_file_of(runs[0]))
+    return [by_folder.get(run.folder, none) for run in runs], heard.faults
+
+
+def _files(runs: Sequence[Run], fnames: Sequence[str], competition: Competition, paths: Paths) -> pd.DataFrame:
+    """fname and path of these test clips. Raises UserError as `predict_new`."""
+    test = competition.test
     if test["path"].isna().all():
         test = load_competition(paths.input, skip_missing=True, described_by=paths.described_by).test
     clips = test[test["fname"].isin(set(fnames))].reset_index(drop=True)
     gone = clips["fname"][clips["path"].isna()]
-    if len(gone) and not cfg.input.skip_unreadable:
+    if len(gone) and not runs[0].config.input.skip_unreadable:
         raise UserError(f"{paths.input}: test files are missing: {list_some(gone)}: complete the download")
-    found = predict_test([run.folder for run in runs], clips, paths.features, paths.predictions, engine=engine)
-    return found, open_clips(cfg, clips, paths.features, frozen_file_of(runs[0])).faults
+    return clips

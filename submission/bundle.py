@@ -41,10 +41,11 @@ def main() -> None:
         parser, "input", "as", "work", "ensemble", competition="what the kernel predicts (the name of the input folder)"
     )
     parser.add_argument("--engine", choices=ENGINES, default="auto", help="what predicts on Kaggle's CPU (%(default)s)")
+    share(parser, budget="leave out fold models until the kernel takes at most so long: 80m, 1h20m")
     parser.add_argument("--wheel", **FILE, nargs="+", default=[], help="wheels that Kaggle lacks")
     args = parser.parse_args()
     paths = Paths(args.input, args.work, args.described_by)
-    bundle(paths, args.ensemble, args.owner, args.slug, args.wheel, args.competition, args.engine)
+    bundle(paths, args.ensemble, args.owner, args.slug, args.wheel, args.competition, args.engine, args.budget)
 
 
 def bundle(
@@ -55,10 +56,13 @@ def bundle(
     wheels: Sequence[Path] = (),
     competition: str | None = None,
     engine: str = "auto",
+    budget: float | None = None,
 ) -> Path:
     """Write <work>/kaggle/dataset/, whole or not at all; returns it.
 
-    engine: what predicts in the kernel; auto measures OpenVINO where it is installed there, or by a wheel. Raises UserError on a name that Kaggle refuses, a blend that is absent or whose runs changed, or too large a bundle.
+    engine: what predicts in the kernel; auto measures OpenVINO where it is installed there, or by a wheel. budget:
+    seconds that the kernel may take. Raises UserError on a name that Kaggle refuses, a blend that is absent or whose
+    runs changed, or too large a bundle.
     """
     from blending.apply import write_blend
     from blending.ensemble_folder import load_ensemble
@@ -89,6 +93,7 @@ def bundle(
         check_code(partial / "code")
         copy_wheels(wheels, partial / "wheels")
         about: dict[str, Any] = {"competition": competition, "ensemble": ensemble, "engine": engine}
+        about |= {"budget": budget} if budget else {}
         size = write_manifest(partial, {**about, "git_revision": git_revision(ROOT)})
         (partial / METADATA).write_text(json.dumps(metadata, indent=1))
     say(f"{metadata['id']}: {count(len(blend.models), 'experiment')}, {size / 1e6:.1f} MB -> {final}")

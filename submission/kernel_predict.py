@@ -36,6 +36,7 @@ class Wishes:
     """The part of kit_manifest.json that says how to predict."""
 
     engine: Literal["torch", "openvino", "auto"] = "auto"
+    budget: float | None = None  # seconds
 
 
 def main() -> None:
@@ -45,15 +46,25 @@ def main() -> None:
     parser.add_argument("--competition", required=True, metavar="SLUG", help="the name of its folder")
     parser.add_argument("--output", type=as_path, required=True, help="the submission")
     share(parser, engine="what predicts on a CPU (what submission.bundle was told)")
+    share(parser, "budget")
     parser.set_defaults(engine=None)
     parser.add_argument("--scratch", type=as_path, help="where features go (a temporary folder)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
-        predict(args.bundle, args.inputs, args.competition, args.output, Path(scratch), args.engine)
+        predict(args.bundle, args.inputs, args.competition, args.output, Path(scratch), args.engine, args.budget)
 
 
-def predict(bundle: Path, inputs: Path, slug: str, output: Path, scratch: Path, engine: str | None = None) -> None:
-    """Write the submission and report.json beside it. engine: what predicts; None: what the bundle says.
+def predict(
+    bundle: Path,
+    inputs: Path,
+    slug: str,
+    output: Path,
+    scratch: Path,
+    engine: str | None = None,
+    budget: float | None = None,
+) -> None:
+    """Write the submission and report.json beside it. engine: what predicts, budget: seconds that it may take; None:
+    what the bundle says.
 
     Raises UserError on a bundle or competition that does not fit.
     """
@@ -64,18 +75,22 @@ def predict(bundle: Path, inputs: Path, slug: str, output: Path, scratch: Path, 
     import pandas as pd
 
     from blending.apply import apply_blend, read_blend
+    from blending.needs import needs
     from input.competition import list_test, read_test_clips
     from input.sound_files import fill_pattern, sound_folder
     from models.engine import EngineChoice
+    from runs.budget import Deadline, Plan, make_plan, tell_forecast, warn_of_lateness
     from runs.clips import frozen_file_of, open_clips
-    from runs.predict import predict_test
-    from runs.predictions import Predictions, mean_of_folds, warn_of_faults
+    from runs.forecast import Work, forecast, predict_planned
+    from runs.predictions import Predictions, warn_of_faults
     from runs.provenance import file_sha256
     from runs.run_folder import read_trained
     from submission.packed_competition import read_packed
     from submission.submission_file import write_submission
 
-    choice = EngineChoice(engine or read_json(bundle / MANIFEST_NAME, Wishes, AGAIN).engine)
+    wishes = read_json(bundle / MANIFEST_NAME, Wishes, AGAIN)
+    choice, budget = EngineChoice(engine or wishes.engine), budget or wishes.budget
+    end = Deadline(budget - (time.monotonic() - started)) if budget else None
     packed = read_packed(bundle)
     blend = read_blend(bundle / "weights.json", AGAIN)
     runs = {name: sorted((bundle / "weights" / name).glob("fold*")) for name in blend.models}
@@ -88,16 +103,20 @@ def predict(bundle: Path, inputs: Path, slug: str, output: Path, scratch: Path, 
     files = set(fill_pattern(pattern, pd.DataFrame({"name": fnames})))
     clips = read_test_clips(fnames, find_audio(folder, files, scratch), skip_missing, pattern)
     say(f"{folder}: {count(len(clips), 'test clip')}; {count(len(folders), 'run')} of {list_some(runs)}")
-    probs = dict(zip(folders, predict_test(folders, clips, scratch / "features", engine=choice), strict=True))
+    works = {name: Work(tuple(folds), clips) for name, folds in runs.items()}
+    costs = forecast(works, scratch / "features", choice)
+    tell_forecast(costs)
+    plan = make_plan(costs, needs(blend), end) if end else Plan(costs.folds)
+    found = predict_planned(works, plan, scratch / "features", choice)
     used = sorted(set(choice.chosen.values()))
-    say(f"predicted by {' and '.join(NAMES[name] for name in used)}")
-    means = {name: mean_of_folds([probs[folder].probs for folder in folds]) for name, folds in runs.items()}
-    blended = apply_blend(blend, means).astype(np.float32)
+    say(f"predicted by {' and '.join(NAMES[name] for name in used) or 'no network'}")
+    warn_of_lateness(found.not_reached)
+    blended = apply_blend(blend, found.probs).astype(np.float32)
     write_submission(output, Predictions(tuple(clips["fname"]), blended), blend.classes, packed.form)
     report = {"manifest_sha256": file_sha256(bundle / MANIFEST_NAME), "clips": len(clips), "engines": used}
-    report |= {"runs": {name: len(folds) for name, folds in runs.items()}}
+    report |= {"runs": found.folds, "clips_not_reached": found.not_reached}
     first = read_trained(folders[0])
-    heard = open_clips(first.config, clips, scratch / "features", frozen_file_of(first))
+    heard = open_clips(first.config, plan.first(clips), scratch / "features", frozen_file_of(first))
     report["clips_with_a_fault"] = heard.faults
     warn_of_faults(heard.faults)
     report |= {"seconds": round(time.monotonic() - started), **environment}

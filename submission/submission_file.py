@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -136,9 +136,17 @@ def _numbers(table: pd.DataFrame) -> np.ndarray:
         return table.iloc[:, 1:].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
 
 
-def write_report(file: Path, ensemble_folder: Path, faults: dict[str, str], n_clips: int) -> None:
-    """Beside the submission: what it was made from, and which clips had a fault, with the reason."""
+def write_report(
+    file: Path,
+    ensemble_folder: Path,
+    faults: dict[str, str],
+    n_clips: int,
+    not_reached: Mapping[str, Sequence[str]] | None = None,
+) -> None:
+    """Beside the submission: what it was made from, and which clips had a fault, with the reason. not_reached:
+    experiment -> clips for which the time was too short."""
     report = {"ensemble": str(ensemble_folder), "clips": n_clips, "clips_with_a_fault": faults}
+    report |= {"clips_not_reached": not_reached} if not_reached else {}
     write(file, json.dumps(report, indent=1) + "\n")
 
 

@@ -10,20 +10,26 @@ import zipfile
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from kaggle_server import KaggleServer
 from sandbox import run_kernel, why_not
 
+import runs.forecast
+from blending.apply import apply_blend, read_blend
 from configs.competition import AudioFiles, CompetitionConfig, SubmissionForm, TableFile
 from configs.paths import Paths
 from console.errors import UserError
 from input.competition import list_test, read_test_clips
+from runs.budget import Forecast
+from runs.predictions import load_predictions
 from submission.bundle import bundle
 from submission.kernel_predict import check_sample_fits, find_audio, find_competition, predict
 from submission.packed_competition import PackedCompetition
 from submission.push import push, write_kernel
+from submission.submission_file import top_labels
 
 # Only what Kaggle's image is relied on for may be imported, and the kit only from the dataset.
 GATE = """
@@ -139,6 +145,57 @@ def test_the_bundle_says_which_engine_predicts(
         assert out.read_bytes() == (blended.work / "submission.csv").read_bytes()  # labels: within 1e-4 the same
     assert "\npredicted by OpenVINO\n" in told[None][0] and told[None][1] == ["openvino"]
     assert "\npredicted by PyTorch\n" in told["torch"][0] and told["torch"][1] == ["torch"]
+
+
+def in_kernel(blended: Paths, root: Path, budget: float) -> tuple[Path, dict[str, Any]]:
+    """The bundle and the report of a kernel that may take so many seconds; its submission lies in out/."""
+    paths = replace(blended, work=root / "work")
+    shutil.copytree(blended.work, paths.work, ignore=shutil.ignore_patterns("features"))
+    folder = bundle(paths, "default", "me", budget=budget)
+    predict(folder, blended.input.parent, "tiny-tagging", root / "out" / "submission.csv", root)
+    return folder, json.loads((root / "out" / "report.json").read_text())
+
+
+def test_a_kernel_says_first_how_long_it_will_take_and_with_time_enough_does_all(
+    blended: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, report = in_kernel(blended, tmp_path, 3600)
+    assert (tmp_path / "out" / "submission.csv").read_bytes() == (blended.work / "submission.csv").read_bytes()
+    told = capsys.readouterr().out.splitlines()
+    starts = [line.partition(":")[0] for line in told]
+    assert starts.count("forecast") == 4 and starts.index("forecast") < starts.index("features")
+    assert report["runs"] == {"demo_resnetish": 2, "demo_vggish": 2} and report["clips_not_reached"] == {}
+
+
+def test_a_kernel_leaves_out_folds_that_take_too_long(
+    blended: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """100 s for each of four folds, and 250 s of time: the blend of what one fold of each experiment answers."""
+    names = ("demo_resnetish", "demo_vggish")
+    cost = Forecast(dict.fromkeys(names, 2), dict.fromkeys(names, 100.0), dict.fromkeys(names, 1), {1: 0.0})
+    monkeypatch.setattr(runs.forecast, "forecast", lambda *_: cost)
+    folder, report = in_kernel(blended, tmp_path, 250)
+    assert "budget: demo_vggish: 1 of 2 folds left out, saves 100 s" in capsys.readouterr().out
+    assert report["runs"] == dict.fromkeys(names, 1)
+    answers = {name: load_predictions(blended.runs / name / "fold0" / "test.npz") for name in names}
+    fnames = answers["demo_vggish"].fnames
+    blend = read_blend(folder / "weights.json")
+    probs = apply_blend(blend, {name: one.of(fnames, name) for name, one in answers.items()})
+    found = pd.read_csv(tmp_path / "out" / "submission.csv").set_index("fname")["label"]
+    assert [found[fname] for fname in fnames] == top_labels(probs, blend.classes)
+
+
+def test_a_kernel_without_time_submits_the_class_prior(
+    blended: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, report = in_kernel(blended, tmp_path, 1e-9)
+    found = pd.read_csv(tmp_path / "out" / "submission.csv")
+    whole = pd.read_csv(blended.work / "submission.csv").set_index("fname")
+    assert found["fname"].tolist() == whole.index.tolist()
+    assert found["label"].nunique() == 1 and found["label"][0] == whole["label"]["empty.wav"], "as a clip without sound"
+    assert report["runs"] == {"demo_resnetish": 0, "demo_vggish": 0}
+    assert report["clips_not_reached"] == {name: found["fname"].tolist() for name in report["runs"]}
+    assert "demo_vggish: out of time: clips not reached, which get its class prior: 30" in capsys.readouterr().err
 
 
 def test_several_labels_of_a_described_competition(blended_labels: Paths, kaggle: KaggleServer, tmp_path: Path) -> None:

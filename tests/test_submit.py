@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,16 @@ import pandas as pd
 import pytest
 import soundfile
 
+import runs.forecast
 import runs.predict
 from configs.paths import Paths
 from console.errors import UserError
 from ensemble import blend
+from runs.budget import Forecast
 from runs.predictions import load_predictions
 from runs.provenance import file_sha256
 from runs.run_folder import Trained
+from submission.submission_file import top_labels
 from submit import submit
 
 
@@ -147,6 +151,55 @@ def test_same_sized_files_are_predicted_again_by_force(paths: Paths, tmp_path: P
     submit(paths, "default", tmp_path / "out.csv", None)
     blend(paths, [], "geometric", "default", force=True)
     assert np.array_equal(load_predictions(paths.ensemble("default") / "test.npz").probs, after.probs), "it stays so"
+
+
+def test_clips_that_time_is_too_short_for_get_the_class_prior(
+    blended: Paths, paths: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is stored stands; nothing of it is kept for a later submission, which predicts the clip."""
+    sample = pd.read_csv(paths.input / "sample_submission.csv")
+    first = sample["fname"][0]
+    spoil(paths.input / "audio_test" / first)
+    before = (paths.ensemble("default") / "test.npz").read_bytes()
+    submit(paths, "default", tmp_path / "out.csv", None, budget=1e-9)
+    old = pd.read_csv(blended.work / "submission.csv").set_index("fname")["label"]
+    found = pd.read_csv(tmp_path / "out.csv").set_index("fname")["label"]
+    assert found[first] == old["empty.wav"] and found.drop(first).equals(old.drop(first))
+    late = {"demo_resnetish": [first], "demo_vggish": [first]}
+    assert json.loads((tmp_path / "out.report.json").read_text())["clips_not_reached"] == late
+    assert f"demo_vggish: out of time: clips not reached, which get its class prior: {first}" in capsys.readouterr().err
+    assert (paths.ensemble("default") / "test.npz").read_bytes() == before
+    assert not list(paths.predictions.glob("*"))
+    submit(paths, "default", tmp_path / "budget.csv", None, budget=3600)
+    told = capsys.readouterr().out
+    assert "forecast: demo_vggish: 2 folds of " in told and "budget:" not in told
+    submit(paths, "default", tmp_path / "whole.csv", None)
+    assert (tmp_path / "budget.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    submit(paths, "default", tmp_path / "kept.csv", None, budget=1e-9)  # what was predicted costs no time
+    assert (tmp_path / "kept.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_folds_that_take_too_long_do_not_predict(
+    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a chosen blend too. What one fold answered is found again, and the others predict later."""
+    names, real = ("demo_resnetish", "demo_vggish"), runs.forecast.forecast
+
+    def forecast(*given: Any) -> Forecast:
+        found = real(*given)
+        return replace(found, fold={name: 100.0 * (n > 0) for name, n in found.folds.items()})
+
+    monkeypatch.setattr(runs.forecast, "forecast", forecast)
+    shutil.rmtree(paths.ensembles)
+    submit(paths, "default", tmp_path / "out.csv", None, refresh=True, budget=250)
+    assert capsys.readouterr().out.count(": 1 of 2 folds left out, saves 100 s: the mean of 1 fold model remains") == 2
+    answers = [load_predictions(paths.runs / name / "fold0" / "test.npz") for name in names]
+    probs = np.mean([one.of(answers[0].fnames, "") for one in answers], axis=0)
+    classes = tuple((paths.runs / names[0] / "fold0" / "classes.txt").read_text().split("\n")[:-1])
+    assert pd.read_csv(tmp_path / "out.csv")["label"].tolist() == top_labels(probs, classes)
+    assert len(list(paths.predictions.iterdir())) == 2 and not paths.ensembles.exists()
+    submit(paths, "default", tmp_path / "out.csv", None, refresh=True, budget=250)
+    assert "left out" not in capsys.readouterr().out and len(list(paths.predictions.iterdir())) == 4
 
 
 def test_the_ensembler_predicts_new_clips_too(paths: Paths, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,138 @@
+"""How long predictions take by a forecast, and which fold models to leave out so that they end in time."""
+
+import math
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from safetensors.numpy import load
+
+from console.errors import count, list_some
+from console.output import say, warn
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RESERVE = 0.1  # share of the time left that no prediction is planned into: a forecast may be 10 % too low
+
+
+class Deadline:
+    """The end of a budget of seconds that begins now. now: the clock."""
+
+    def __init__(self, seconds: float, now: Callable[[], float] = time.monotonic) -> None:
+        self.now, self.end = now, now() + seconds
+
+    def left(self) -> float:
+        """Seconds; negative afterwards."""
+        return self.end - self.now()
+
+    def part(self, share: float) -> "Deadline":
+        """The end of a share of the time that is left."""
+        return Deadline(self.left() * share, self.now)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What the predictions of some experiments take on this machine, in seconds."""
+
+    folds: Mapping[str, int]  # experiment -> its folds that are yet to predict
+    fold: Mapping[str, float]  # experiment -> seconds of one of its folds
+    hears: Mapping[str, Hashable]  # experiment -> what its folds are given, a key of `features`
+    features: Mapping[Hashable, float]  # the seconds that these take, once for all experiments that hear the same
+    devices: int = 1  # folds at once
+
+    def seconds(self, kept: Mapping[str, int] | None = None) -> float:
+        """Of all, or where an experiment predicts with so many folds."""
+        folds = self.folds if kept is None else kept
+        heard = {self.hears[name] for name, n in folds.items() if n}
+        busy = [0.0] * self.devices
+        for name, n in folds.items():
+            for _ in range(n):  # each fold goes to the device that is free first
+                busy[busy.index(min(busy))] += self.fold[name]
+        return sum(self.features[key] for key in heard) + max(busy)
+
+
+def choose_folds(forecast: Forecast, weights: Mapping[str, float], seconds: float) -> dict[str, int]:
+    """How many folds of each experiment fit into the seconds, at least one where its weight is above 0.
+
+    The answer of an experiment is the mean of its fold models, so the formula of a blend holds for any number of them.
+    A fold is left out where that adds the least variance per second saved: the variance of a mean of n goes with 1/n,
+    and that of a blend with the square of the weights.
+    """
+    kept = {name: n if weights[name] else 0 for name, n in forecast.folds.items()}
+    kept = dict(forecast.folds) if forecast.seconds() <= seconds else kept
+
+    def loss(name: str) -> float:
+        n = kept[name]
+        return weights[name] ** 2 * (1 / (n - 1) - 1 / n) / max(forecast.fold[name], 1e-9)
+
+    while forecast.seconds(kept) > seconds and (several := [name for name, n in kept.items() if n > 1]):
+        kept[min(several, key=loss)] -= 1
+    return kept
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a budget has room for."""
+
+    kept: Mapping[str, int]  # experiment -> folds that predict
+    share: float = 1.0  # of the clips
+    end: Deadline | None = None  # of all predictions
+
+    def first(self, clips: "pd.DataFrame") -> "pd.DataFrame":
+        """The clips that there is time for."""
+        return clips[: math.ceil(self.share * len(clips))]
+
+
+def make_plan(forecast: Forecast, weights: Mapping[str, float], end: Deadline) -> Plan:
+    """Choose what fits into the time left but for RESERVE, and say so. weights: how much a blend needs each."""
+    seconds = max(end.left() * (1 - RESERVE), 0.0)
+    kept = choose_folds(forecast, weights, seconds)
+    tell_choice(forecast, kept, seconds)
+    takes = forecast.seconds(kept)
+    share = 1.0 if takes <= seconds else seconds / takes
+    return Plan(kept, share, end.part(1 - RESERVE / 3))  # the rest is for blending and writing
+
+
+def warn_of_lateness(not_reached: Mapping[str, Sequence[str]]) -> None:
+    """Name the clips that no fold of an experiment reached. not_reached: experiment -> clips."""
+    for name, fnames in not_reached.items():
+        warn(f"{name}: out of time: clips not reached, which get its class prior: {list_some(fnames)}")
+
+
+def class_prior(folders: Sequence[Path]) -> np.ndarray:
+    """(classes,) the mean of what these fold models answer for a clip without sound."""
+    return np.mean([load((folder / "model.safetensors").read_bytes())["prior"] for folder in folders], axis=0)
+
+
+def tell_forecast(forecast: Forecast) -> None:
+    """A line for each experiment and one for all."""
+    for name, n in forecast.folds.items():
+        what = f"{count(n, 'fold')} of {duration(forecast.fold[name])}" if n else "nothing to predict"
+        say(f"forecast: {name}: {what}")
+    if heard := sum(forecast.features.values()):
+        say(f"forecast: log-mel and embeddings of the test clips: {duration(heard)}")
+    say(f"forecast: {duration(forecast.seconds())} in all on this machine")
+
+
+def tell_choice(forecast: Forecast, kept: Mapping[str, int], seconds: float) -> None:
+    """Which folds a budget of so many seconds leaves out, and what that saves and costs."""
+    for name, n in kept.items():
+        if left_out := forecast.folds[name] - n:
+            saved = duration(left_out * forecast.fold[name])
+            rest = f"the mean of {count(n, 'fold model')} remains" if n else "it has no weight in the blend"
+            say(f"budget: {name}: {left_out} of {count(forecast.folds[name], 'fold')} left out, saves {saved}: {rest}")
+    if (takes := forecast.seconds(kept)) > seconds:
+        least = f"budget: a fold of each takes {duration(takes)}, there are {duration(seconds)}"
+        warn(f"{least}: not all clips are reached")
+
+
+def duration(seconds: float) -> str:
+    """'8.5 s', '75 s', '12 min', '3 h 05 min'."""
+    if seconds < 300:
+        return f"{seconds:.{1 if seconds < 10 else 0}f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,107 @@
+"""Which folds a budget of time leaves out, worked by hand, with a clock that only the test moves."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from blending.apply import Blend, Model
+from blending.needs import needs
+from runs.budget import Deadline, Forecast, choose_folds, duration, make_plan, tell_forecast
+from runs.predictions import Predictions, mean_of_folds, mean_of_reached
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.time = 1000.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+FAST_AND_SLOW = Forecast({"fast": 5, "slow": 5}, {"fast": 10, "slow": 100}, {"fast": "x", "slow": "x"}, {"x": 7})
+
+
+def test_a_forecast_counts_features_once_and_folds_on_all_devices() -> None:
+    assert FAST_AND_SLOW.seconds() == 7 + 50 + 500
+    assert FAST_AND_SLOW.seconds({"fast": 2, "slow": 0}) == 7 + 20
+    assert FAST_AND_SLOW.seconds({"fast": 0, "slow": 0}) == 0
+    two = Forecast({"a": 3}, {"a": 10}, {"a": "x"}, {"x": 0}, devices=2)
+    assert two.seconds() == 20, "the third fold waits for a device"
+
+
+@pytest.mark.parametrize(
+    ("weights", "seconds", "kept"),
+    [
+        ((0.8, 0.2), 557, (5, 5)),
+        ((0.8, 0.2), 556, (5, 4)),
+        ((0.8, 0.2), 300, (5, 2)),
+        ((0.8, 0.2), 150, (4, 1)),
+        ((0.8, 0.2), 1, (1, 1)),
+        # 0.98^2 / 100 > 0.02^2 / 10: what counts so little goes first, though it is fast
+        ((0.02, 0.98), 550, (4, 5)),
+        ((0.02, 0.98), 500, (1, 4)),
+        ((0.0, 1.0), 557, (5, 5)),
+        ((0.0, 1.0), 510, (0, 5)),
+        ((1.0, 1.0), 400, (5, 3)),
+    ],
+)
+def test_the_folds_that_are_left_out(weights: tuple[float, float], seconds: float, kept: tuple[int, int]) -> None:
+    found = choose_folds(FAST_AND_SLOW, dict(zip(("fast", "slow"), weights, strict=True)), seconds)
+    assert (found["fast"], found["slow"]) == kept
+
+
+def test_what_is_stored_is_never_left_out() -> None:
+    stored = Forecast({"a": 0, "b": 2}, {"a": 0, "b": 10}, {"a": None, "b": "x"}, {"x": 1})
+    assert choose_folds(stored, {"a": 0.1, "b": 0.9}, 1) == {"a": 0, "b": 1}
+
+
+def test_a_plan_keeps_a_tenth_of_the_time_left_and_cuts_the_clips_last(capsys: pytest.CaptureFixture[str]) -> None:
+    clock, clips = Clock(), pd.DataFrame({"fname": list("abcdefgh")})
+    end = Deadline(700, clock)
+    clock.time += 100
+    plan = make_plan(FAST_AND_SLOW, {"fast": 1, "slow": 1}, end)  # 540 s of 600
+    assert plan.kept == {"fast": 5, "slow": 4} and plan.first(clips).equals(clips)
+    assert plan.end is not None and plan.end.left() == pytest.approx(580)
+    told = capsys.readouterr()
+    assert told.out == "budget: slow: 1 of 5 folds left out, saves 100 s: the mean of 4 fold models remains\n"
+    assert told.err == ""
+    clock.time += 535  # 58.5 s of 65 are left for the 117 s of a fold each
+    plan = make_plan(FAST_AND_SLOW, {"fast": 1, "slow": 1}, end)
+    assert plan.kept == {"fast": 1, "slow": 1} and len(plan.first(clips)) == 4
+    assert "a fold of each takes 117 s, there are 58 s: not all clips are reached" in capsys.readouterr().err
+    clock.time += 100
+    late = make_plan(FAST_AND_SLOW, {"fast": 1, "slow": 1}, end)
+    assert len(late.first(clips)) == 0 and late.end is not None and late.end.left() < 0
+    nothing = Forecast({"a": 0}, {"a": 0}, {"a": None}, {})
+    assert make_plan(nothing, {"a": 1}, end).share == 1
+
+
+def test_a_forecast_is_told_by_experiment(capsys: pytest.CaptureFixture[str]) -> None:
+    tell_forecast(Forecast({"a": 2, "b": 0}, {"a": 400, "b": 0}, {"a": 1, "b": None}, {1: 8.25}))
+    assert capsys.readouterr().out.splitlines() == [
+        "forecast: a: 2 folds of 7 min",
+        "forecast: b: nothing to predict",
+        "forecast: log-mel and embeddings of the test clips: 8.2 s",
+        "forecast: 13 min in all on this machine",
+    ]
+    assert duration(7 * 3600 + 5 * 60) == "7 h 05 min"
+
+
+def test_a_clip_gets_the_mean_of_the_folds_that_reached_it() -> None:
+    whole = Predictions(("a", "b", "c"), np.array([[0.1, 0.9], [0.2, 0.8], [0.3, 0.7]], np.float32))
+    part = Predictions(("b",), np.array([[0.6, 0.4]], np.float32))
+    none = Predictions((), np.zeros((0, 2), np.float32))
+    prior = np.array([0.5, 0.5])
+    probs, late = mean_of_reached([whole, part, none], ["a", "b", "c", "d"], prior)
+    np.testing.assert_allclose(probs, [[0.1, 0.9], [0.4, 0.6], [0.3, 0.7], [0.5, 0.5]], rtol=1e-6)
+    assert late == ["d"] and probs.dtype == np.float32
+    assert mean_of_reached([], ["a"], prior)[1] == ["a"]
+    both, late = mean_of_reached([whole, whole], ["c", "a"], prior)
+    assert np.array_equal(both, mean_of_folds([whole.probs[[2, 0]]] * 2)) and not late
+
+
+def test_a_blend_needs_its_experiments_by_their_weights_where_it_has_some() -> None:
+    models = {"a": Model(0.7), "b": Model(0.3), "c": Model(0.0)}
+    assert needs(Blend("geometric", models)) == {"a": 0.7, "b": 0.3, "c": 0.0}
+    assert needs(Blend("stack", models)) == {"a": 1, "b": 1, "c": 0}
+    assert needs(Blend("log_linear", {"a": Model(0.0), "b": Model(0.0)})) == {"a": 1, "b": 1}
