@@ -1,6 +1,6 @@
 """Write the submission from a blend; without one, from the mean of all finished experiments."""
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,14 @@ EXAMPLES = """examples:
   python submit.py --upload -m "greedy blend of three"
   python submit.py --truth test_post_competition.csv
 """
+
+
+@dataclass(frozen=True)
+class Lacking:
+    """What a budget of time was too short for."""
+
+    dropped: tuple[str, ...] = ()  # experiments
+    not_reached: dict[str, list[str]] = field(default_factory=dict)  # experiment -> test clips
 
 
 def main() -> None:
@@ -105,11 +113,11 @@ def submit(
     found = find_ensemble(folder)
     if found is None and name != "default":
         raise UserError(f"{folder}: no such blend: python ensemble.py{paths.options} --name {name}")
-    candidates, not_reached = read_candidates(paths, folder, found, source, refresh, engine, end)
+    candidates, lacking = read_candidates(paths, folder, found, source, refresh, engine, end)
     check_overwritable(output, candidates.form, set(candidates.test_fnames))
     truth = read_scored(truth_file, candidates) if truth_file else None
-    ensemble = choose_blend(folder, found, candidates, keep=end is None)
-    write(output, folder, ensemble, candidates, not_reached)
+    ensemble = choose_blend(folder, found, candidates, lacking if end else None)
+    write(output, folder, ensemble, candidates, lacking.not_reached)
     if truth is not None:
         show_scores(ensemble, candidates, truth)
     say(f"{count(len(ensemble.test.fnames), 'clip')} -> {output}")
@@ -136,27 +144,29 @@ def read_candidates(
     refresh: bool,
     engine: str,
     end: "Deadline | None" = None,
-) -> "tuple[Candidates, dict[str, list[str]]]":
+) -> "tuple[Candidates, Lacking]":
     """The models of a blend that was chosen, else all that there are: of our runs, or of a folder of predictions. And
-    the test clips that these have no answer for, as time ran out.
+    what time was too short for.
 
     Raises UserError where the runs of a chosen blend changed, before these predict.
     """
     from blending.candidates import align
     from blending.external_predictions import candidates_from_predictions
     from blending.needs import needs
-    from runs.test_predictions import Budget, test_predictions
+    from runs.budget import Budget, Needs
+    from runs.test_predictions import test_predictions
 
     chosen = found.blend if found and not found.blend.by_default else None
     if isinstance(source, Path):
         models, metric = (list(chosen.models), chosen.metric) if chosen else ([], None)
-        return candidates_from_predictions(source, models, metric), {}
+        return candidates_from_predictions(source, models, metric), Lacking()
     source = replace(source, metric=chosen.metric if chosen else source.metric)
     experiments = chosen_runs(paths, folder, found, source)
-    weights = needs(chosen) if chosen else {runs[0].folder.parent.name: 1.0 for runs in experiments}
-    budget = Budget(end, weights) if end else None
-    test = test_predictions(experiments, source, paths, refresh, engine, budget)
-    return align(experiments, test, source), {name: late for name, late in test.not_reached.items() if weights[name]}
+    names = [runs[0].folder.parent.name for runs in experiments]
+    needed = needs(chosen) if chosen else Needs(dict.fromkeys(names, 1.0), False)
+    test = test_predictions(experiments, source, paths, refresh, engine, Budget(end, needed) if end else None)
+    late = {name: fnames for name, fnames in test.not_reached.items() if needed.weights[name]}
+    return align(experiments, test, source), Lacking(test.dropped, late)
 
 
 def chosen_runs(paths: Paths, folder: Path, found: "Ensemble | None", source: "Competition") -> "list[list[Run]]":
@@ -181,25 +191,31 @@ def read_scored(file: Path, candidates: "Candidates") -> "pd.DataFrame":
     return truth
 
 
-def choose_blend(folder: Path, found: "Ensemble | None", candidates: "Candidates", keep: bool = True) -> "Ensemble":
+def choose_blend(
+    folder: Path, found: "Ensemble | None", candidates: "Candidates", lacking: Lacking | None = None
+) -> "Ensemble":
     """The blend that was found, of the test clips as they are now; the mean of all models where none was chosen.
 
-    keep: write to its folder what is new; answers with a budget of time are not for others to find. Raises UserError
-    where the runs or labels of a chosen blend changed.
+    lacking: of a budget of time; the blend then does without what was dropped, and its folder stays as it is. Raises
+    UserError where the runs or labels of a chosen blend changed.
     """
     from blending.ensemble_folder import make_ensemble, same_runs, save_ensemble, with_current_test, with_test
+    from blending.needs import without
 
     if found and same_runs(found, candidates):
         say(f"{folder}: found, {found.blend.method} blend of {', '.join(found.blend.models)}")
-        if not keep:
-            return with_test(found, candidates)
+        if lacking:
+            return with_test(replace(found, blend=without(found.blend, lacking.dropped)), candidates)
         return with_current_test(found, candidates, folder, illustrate)
     if found and not found.blend.by_default:
         raise UserError(f"{folder}: {CHANGED}")
     ensemble = make_ensemble(candidates, "arithmetic", by_default=True, decide="all")  # a mean needs no judge
-    if keep:
-        save_ensemble(ensemble, folder)
-    say(f"no blend chosen: using the mean of {', '.join(candidates.names)}{f' -> {folder}' if keep else ''}")
+    if lacking:
+        kept = [name for name in candidates.names if name not in lacking.dropped]
+        say(f"no blend chosen: using the mean of {', '.join(kept)}")
+        return with_test(replace(ensemble, blend=without(ensemble.blend, lacking.dropped)), candidates)
+    save_ensemble(ensemble, folder)
+    say(f"no blend chosen: using the mean of {', '.join(candidates.names)} -> {folder}")
     return ensemble
 
 

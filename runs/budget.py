@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,23 +56,56 @@ class Forecast:
         return sum(self.features[key] for key in heard) + max(busy)
 
 
-def choose_folds(forecast: Forecast, weights: Mapping[str, float], seconds: float) -> dict[str, int]:
-    """How many folds of each experiment fit into the seconds, at least one where its weight is above 0.
+@dataclass(frozen=True)
+class Needs:
+    """How much a blend needs its experiments."""
+
+    weights: Mapping[str, float]  # experiment -> its weight; 0: not at all
+    all_of_them: bool  # the blend has no meaning without one that has a weight
+
+
+def choose_folds(forecast: Forecast, needs: Needs, seconds: float) -> dict[str, int]:
+    """How many folds of each experiment fit into the seconds; more where even the least does not fit.
 
     The answer of an experiment is the mean of its fold models, so the formula of a blend holds for any number of them.
     A fold is left out where that adds the least variance per second saved: the variance of a mean of n goes with 1/n,
-    and that of a blend with the square of the weights.
+    and that of a blend with the square of the weights. Where one fold of each takes too long, the experiments of the
+    most weight that fit remain, if the blend has a meaning without the others.
     """
+    weights, fold = needs.weights, {name: max(each, 1e-9) for name, each in forecast.fold.items()}
     kept = {name: n if weights[name] else 0 for name, n in forecast.folds.items()}
     kept = dict(forecast.folds) if forecast.seconds() <= seconds else kept
 
     def loss(name: str) -> float:
-        n = kept[name]
-        return weights[name] ** 2 * (1 / (n - 1) - 1 / n) / max(forecast.fold[name], 1e-9)
+        return weights[name] ** 2 * (1 / (kept[name] - 1) - 1 / kept[name]) / fold[name]
 
     while forecast.seconds(kept) > seconds and (several := [name for name, n in kept.items() if n > 1]):
         kept[min(several, key=loss)] -= 1
-    return kept
+    if forecast.seconds(kept) <= seconds or needs.all_of_them:
+        return kept
+    remain = _experiments_that_fit(forecast, weights, seconds)
+    weights = {name: weight if name in remain or not forecast.folds[name] else 0.0 for name, weight in weights.items()}
+    return choose_folds(forecast, Needs(weights, True), seconds)
+
+
+def _experiments_that_fit(forecast: Forecast, weights: Mapping[str, float], seconds: float) -> Collection[str]:
+    """Of those that predict, the experiments of the most weight that fit with one fold each, looked for among the 12
+    with the most weight per second; where none fits, the first of these unless others have their answers already."""
+    order = sorted(forecast.folds, key=lambda name: -weights[name] / max(forecast.fold[name], 1e-9))
+    slow = [name for name in order if weights[name] and forecast.folds[name]][:12]
+    sets = [some for n in range(1, len(slow) + 1) for some in combinations(slow, n)]
+    fitting = [some for some in sets if forecast.seconds(dict.fromkeys(some, 1)) <= seconds]
+    others = any(weight and not forecast.folds[name] for name, weight in weights.items())
+    least = () if others else tuple(slow[:1])
+    return max(fitting, key=lambda some: sum(weights[name] for name in some), default=least)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The time that new predictions may take, for a blend."""
+
+    end: Deadline
+    needs: Needs
 
 
 @dataclass(frozen=True)
@@ -81,20 +115,22 @@ class Plan:
     kept: Mapping[str, int]  # experiment -> folds that predict
     share: float = 1.0  # of the clips
     end: Deadline | None = None  # of all predictions
+    dropped: tuple[str, ...] = ()  # experiments that the blend is to do without
 
     def first(self, clips: "pd.DataFrame") -> "pd.DataFrame":
         """The clips that there is time for."""
         return clips[: math.ceil(self.share * len(clips))]
 
 
-def make_plan(forecast: Forecast, weights: Mapping[str, float], end: Deadline) -> Plan:
-    """Choose what fits into the time left but for RESERVE, and say so. weights: how much a blend needs each."""
+def make_plan(forecast: Forecast, needs: Needs, end: Deadline) -> Plan:
+    """Choose what fits into the time left but for RESERVE, and say so."""
     seconds = max(end.left() * (1 - RESERVE), 0.0)
-    kept = choose_folds(forecast, weights, seconds)
-    tell_choice(forecast, kept, seconds)
+    kept = choose_folds(forecast, needs, seconds)
+    dropped = tuple(name for name, n in kept.items() if needs.weights[name] and forecast.folds[name] and not n)
+    tell_choice(forecast, kept, needs, seconds)
     takes = forecast.seconds(kept)
     share = 1.0 if takes <= seconds else seconds / takes
-    return Plan(kept, share, end.part(1 - RESERVE / 3))  # the rest is for blending and writing
+    return Plan(kept, share, end.part(1 - RESERVE / 3), dropped)  # the rest of the time is for blending and writing
 
 
 def warn_of_lateness(not_reached: Mapping[str, Sequence[str]]) -> None:
@@ -118,15 +154,16 @@ def tell_forecast(forecast: Forecast) -> None:
     say(f"forecast: {duration(forecast.seconds())} in all on this machine")
 
 
-def tell_choice(forecast: Forecast, kept: Mapping[str, int], seconds: float) -> None:
+def tell_choice(forecast: Forecast, kept: Mapping[str, int], needs: Needs, seconds: float) -> None:
     """Which folds a budget of so many seconds leaves out, and what that saves and costs."""
+    total = sum(needs.weights.values())
     for name, n in kept.items():
         if left_out := forecast.folds[name] - n:
-            saved = duration(left_out * forecast.fold[name])
-            rest = f"the mean of {count(n, 'fold model')} remains" if n else "it has no weight in the blend"
+            saved, share = duration(left_out * forecast.fold[name]), needs.weights[name] / total
+            rest = f"the mean of {count(n, 'fold model')} remains" if n else f"its weight was {share:.0%} of the blend"
             say(f"budget: {name}: {left_out} of {count(forecast.folds[name], 'fold')} left out, saves {saved}: {rest}")
     if (takes := forecast.seconds(kept)) > seconds:
-        least = f"budget: a fold of each takes {duration(takes)}, there are {duration(seconds)}"
+        least = f"budget: the least that the blend needs takes {duration(takes)}, there are {duration(seconds)}"
         warn(f"{least}: not all clips are reached")
 
 

@@ -3,8 +3,8 @@
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from console.output import muted
 from features.store import Store
 from models.device import memory_kept
 from models.engine import EngineChoice
-from runs.budget import Forecast, Plan, class_prior
+from runs.budget import Budget, Forecast, Plan, class_prior, make_plan, tell_forecast
 from runs.clips import clip_key, clip_settings, frozen_file_of, open_clips
 from runs.predict import load_run, predict_test, prediction_devices
 from runs.predictions import mean_of_reached
@@ -86,8 +86,14 @@ def _hear(
         start = now()
         return open_clips(cfg, part.reset_index(drop=True), scratch, frozen), now() - start
 
-    with muted():
-        stores, times = zip(*map(timed, parts), strict=True)
+    workers = 1 if frozen else min(len(os.sched_getaffinity(0)), -(-len(clips) // SAMPLE))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads if workers == 1 else 1)  # as each of several processes has it
+    try:
+        with muted():
+            stores, times = zip(*map(timed, parts), strict=True)
+    finally:
+        torch.set_num_threads(threads)
     store = stores[-1]
     files = [path if isinstance(path, str) else None for path in clips["path"]]
     if (features / clip_key(cfg, clips["fname"].tolist(), files, frozen)).exists():
@@ -95,10 +101,9 @@ def _hear(
     if len(parts) == 1:
         return store, times[0] * len(clips) / max(len(sample), 1)
     each = max(times[2] - times[1], 0.0) / (len(sample) - 3)
-    if frozen or len(clips) <= SAMPLE:
+    if workers == 1:
         return store, max(times[1] - each, 0.0) + each * len(clips)
-    workers = min(len(os.sched_getaffinity(0)), -(-len(clips) // SAMPLE))
-    return store, (POOL if workers > 1 else 0.0) + each * len(clips) / workers
+    return store, POOL + each * len(clips) / workers
 
 
 def _seconds_of_fold(
@@ -117,6 +122,30 @@ def _seconds_of_fold(
     start = now()
     ready(rows)
     return before + (now() - start) * n_clips / len(rows)
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a budget has room for, of one experiment."""
+
+    folders: tuple[Path, ...]  # runs without an answer that predict
+    without: tuple[Path, ...]  # runs without an answer that do not
+    plan: Plan
+    choice: EngineChoice
+
+
+def make_rooms(works: Mapping[str, Work], features: Path, engine: str, budget: Budget) -> Iterator[Room]:
+    """What each experiment has room for: its share of the time that is left when its turn comes."""
+    choice = EngineChoice(engine)
+    costs = forecast(works, features, choice)
+    tell_forecast(costs)
+    plan = make_plan(costs, budget.needs, budget.end)
+    takes = {name: costs.seconds({name: n}) for name, n in plan.kept.items()}
+    for name, work in works.items():
+        n, left = plan.kept[name], sum(takes.values())
+        end = plan.end.part(takes[name] / left) if plan.end and left else plan.end
+        yield Room(work.folders[:n], work.folders[n:], replace(plan, end=end), choice)
+        del takes[name]
 
 
 @dataclass(frozen=True)
@@ -140,6 +169,6 @@ def predict_planned(works: Mapping[str, Work], plan: Plan, features: Path, choic
         predicted.folds[name] = sum(len(one.fnames) > 0 for one in kept)
         probs, late = mean_of_reached(kept, list(clips["fname"]), class_prior(work.folders))
         predicted.probs[name] = probs
-        if late:
+        if late and name not in plan.dropped:
             predicted.not_reached[name] = late
     return predicted

@@ -38,6 +38,7 @@ class TestPredictions:
     probs: np.ndarray  # (experiments, test clips, classes) float32, each the mean of its fold models
     faults: dict[str, str]  # clips with a fault -> what is wrong
     not_reached: dict[str, list[str]] = field(default_factory=dict)  # experiment -> clips that time was too short for
+    dropped: tuple[str, ...] = ()  # experiments that time was too short for
 
 
 def mean_of_folds(probs: Sequence[np.ndarray]) -> np.ndarray:

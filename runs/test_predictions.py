@@ -1,9 +1,8 @@
 """What a run answers for test clips: stored with it, cached in work/predictions, or predicted from its weights."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import repeat
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +12,7 @@ from configs.paths import Paths
 from console.errors import UserError, list_some
 from console.output import say
 from input.competition import Competition, load_competition, sound_hash, sound_sizes
-from runs.budget import Deadline, class_prior
+from runs.budget import Budget, class_prior
 from runs.clips import clip_key, frozen_file_of, open_clips
 from runs.predictions import (
     Predictions,
@@ -25,29 +24,9 @@ from runs.predictions import (
 from runs.run_folder import Run
 
 if TYPE_CHECKING:
-    from models.engine import EngineChoice
-    from runs.budget import Forecast, Plan
-    from runs.forecast import Work
+    from runs.forecast import Forecast, Room, Work
 
 Faults = dict[str, str]  # fname -> reason
-
-
-@dataclass(frozen=True)
-class Budget:
-    """The time that new predictions may take."""
-
-    end: Deadline
-    weights: Mapping[str, float]  # experiment -> how much a blend needs it
-
-
-@dataclass(frozen=True)
-class Room:
-    """What a budget has room for, of one experiment."""
-
-    folders: tuple[Path, ...]  # runs without an answer that predict
-    without: tuple[Path, ...]  # runs without an answer that do not
-    plan: "Plan"
-    choice: "EngineChoice"
 
 
 def test_predictions(
@@ -62,15 +41,21 @@ def test_predictions(
     clips that these have no answer for, or one to another file than lies there now, by its size.
 
     experiments: the runs of each. refresh: predict every clip. engine: what predicts, see `predict_test`. budget: leave
-    out folds, then clips, that take too long. Raises UserError as `predict_new`.
+    out folds, experiments and clips that take too long. Raises UserError as `predict_new`.
     """
     new = [_clips_to_predict(runs, competition, paths, refresh, engine) for runs in experiments]
-    rooms = _rooms(experiments, new, competition, paths, engine, budget) if budget else repeat(None)
+    rooms: Iterable[Room | None] = repeat(None)
+    if budget:
+        from runs.forecast import make_rooms
+
+        rooms = make_rooms(_works(experiments, new, competition, paths, engine), paths.features, engine, budget)
     found = [_of_experiment(*one, competition, paths, engine) for one in zip(experiments, new, rooms, strict=False)]
     there = set(competition.test["fname"])
     faults = {fname: reason for one in found for fname, reason in one.faults.items() if fname in there}
-    late = {runs[0].folder.parent.name: one.late for runs, one in zip(experiments, found, strict=True) if one.late}
-    return TestPredictions(np.stack([one.probs for one in found]), faults, late)
+    late = {runs[0].folder.parent.name: one.late for runs, one in zip(experiments, found, strict=True)}
+    dropped = found[0].dropped
+    late = {name: fnames for name, fnames in late.items() if fnames and name not in dropped}
+    return TestPredictions(np.stack([one.probs for one in found]), faults, late, dropped)
 
 
 def forecast_test(
@@ -78,53 +63,28 @@ def forecast_test(
 ) -> "Forecast":
     """How long `test_predictions` would take."""
     from models.engine import EngineChoice
+    from runs.forecast import forecast
 
     new = [_clips_to_predict(runs, competition, paths, refresh, engine) for runs in experiments]
-    return _forecast(experiments, new, competition, paths, EngineChoice(engine))[0]
+    works = _works(experiments, new, competition, paths, engine)
+    return forecast(works, paths.features, EngineChoice(engine))
 
 
-def _forecast(
-    experiments: Sequence[Sequence[Run]],
-    new: Sequence[list[str]],
-    competition: Competition,
-    paths: Paths,
-    choice: "EngineChoice",
-) -> tuple["Forecast", dict[str, "Work"]]:
-    from runs.forecast import Work, forecast
+def _works(
+    experiments: Sequence[Sequence[Run]], new: Sequence[list[str]], competition: Competition, paths: Paths, engine: str
+) -> dict[str, "Work"]:
+    """What is yet to predict of each experiment."""
+    from runs.forecast import Work
 
     works = {}
     for runs, fnames in zip(experiments, new, strict=True):
         clips = _files(runs, fnames, competition, paths) if fnames else competition.test[:0]
         files = [path if isinstance(path, str) else None for path in clips.get("path", ())]
         key = clip_key(runs[0].config, fnames, files, frozen_file_of(runs[0])) if fnames else ""
-        kept = [cached_predictions(paths.predictions, run.id, key, choice.asked).exists() for run in runs]
+        kept = [cached_predictions(paths.predictions, run.id, key, engine).exists() for run in runs]
         folders = tuple(run.folder for run, is_kept in zip(runs, kept, strict=True) if fnames and not is_kept)
         works[runs[0].folder.parent.name] = Work(folders, clips)
-    return forecast(works, paths.features, choice), works
-
-
-def _rooms(
-    experiments: Sequence[Sequence[Run]],
-    new: Sequence[list[str]],
-    competition: Competition,
-    paths: Paths,
-    engine: str,
-    budget: Budget,
-) -> Iterator[Room]:
-    """What each experiment has room for: a share of the time that is left when its turn comes."""
-    from models.engine import EngineChoice
-    from runs.budget import make_plan, tell_forecast
-
-    choice = EngineChoice(engine)
-    costs, works = _forecast(experiments, new, competition, paths, choice)
-    tell_forecast(costs)
-    plan = make_plan(costs, budget.weights, budget.end)
-    takes = {name: costs.seconds({name: n}) for name, n in plan.kept.items()}
-    for name, work in works.items():
-        n, left = plan.kept[name], sum(takes.values())
-        end = plan.end.part(takes[name] / left) if plan.end and left else plan.end
-        yield Room(work.folders[:n], work.folders[n:], replace(plan, end=end), choice)
-        del takes[name]
+    return works
 
 
 @dataclass(frozen=True)
@@ -132,6 +92,7 @@ class _Answers:
     probs: np.ndarray  # (clips, classes), the mean of the fold models
     late: list[str]  # clips that no fold reached
     faults: Faults  # of the test clips
+    dropped: tuple[str, ...] = ()  # experiments that time was too short for
 
 
 def _clips_to_predict(
@@ -144,7 +105,7 @@ def _clips_to_predict(
 
 
 def _of_experiment(
-    runs: Sequence[Run], new: list[str], room: Room | None, competition: Competition, paths: Paths, engine: str
+    runs: Sequence[Run], new: list[str], room: "Room | None", competition: Competition, paths: Paths, engine: str
 ) -> _Answers:
     found, fnames = [run.test for run in runs], competition.test["fname"].tolist()
     faults = {fname: reason for run in runs for fname, reason in run.manifest.test_faults.items()}
@@ -154,7 +115,7 @@ def _of_experiment(
         faults = {fname: reason for fname, reason in faults.items() if fname not in set(new)} | new_faults
     if room:
         probs, late = mean_of_reached(found, fnames, class_prior([run.folder for run in runs]))
-        return _Answers(probs, late, faults)
+        return _Answers(probs, late, faults, room.plan.dropped)
     every = [one.of(fnames, str(run.folder)) for one, run in zip(found, runs, strict=True)]
     return _Answers(mean_of_folds(every), [], faults)
 
@@ -200,7 +161,7 @@ def predict_new(
     competition: Competition,
     paths: Paths,
     engine: str = "torch",
-    room: Room | None = None,
+    room: "Room | None" = None,
 ) -> tuple[list[Predictions], Faults]:
     """Each run's probabilities of these test clips, and what is wrong with the clips. room: fewer of both, then.
 

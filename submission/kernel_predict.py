@@ -75,7 +75,7 @@ def predict(
     import pandas as pd
 
     from blending.apply import apply_blend, read_blend
-    from blending.needs import needs
+    from blending.needs import needs, without
     from input.competition import list_test, read_test_clips
     from input.sound_files import fill_pattern, sound_folder
     from models.engine import EngineChoice
@@ -111,7 +111,7 @@ def predict(
     used = sorted(set(choice.chosen.values()))
     say(f"predicted by {' and '.join(NAMES[name] for name in used) or 'no network'}")
     warn_of_lateness(found.not_reached)
-    blended = apply_blend(blend, found.probs).astype(np.float32)
+    blended = apply_blend(without(blend, plan.dropped), found.probs).astype(np.float32)
     write_submission(output, Predictions(tuple(clips["fname"]), blended), blend.classes, packed.form)
     report = {"manifest_sha256": file_sha256(bundle / MANIFEST_NAME), "clips": len(clips), "engines": used}
     report |= {"runs": found.folds, "clips_not_reached": found.not_reached}

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from blending.apply import Blend, Model
-from blending.needs import needs
-from runs.budget import Deadline, Forecast, choose_folds, duration, make_plan, tell_forecast
+from blending.apply import Blend, Model, apply_blend
+from blending.needs import needs, without
+from runs.budget import Deadline, Forecast, Needs, choose_folds, duration, make_plan, tell_forecast
 from runs.predictions import Predictions, mean_of_folds, mean_of_reached
 
 
@@ -19,6 +19,10 @@ class Clock:
 
 
 FAST_AND_SLOW = Forecast({"fast": 5, "slow": 5}, {"fast": 10, "slow": 100}, {"fast": "x", "slow": "x"}, {"x": 7})
+
+
+def needs_of(fast: float, slow: float, all_of_them: bool = True) -> Needs:
+    return Needs({"fast": fast, "slow": slow}, all_of_them)
 
 
 def test_a_forecast_counts_features_once_and_folds_on_all_devices() -> None:
@@ -46,34 +50,64 @@ def test_a_forecast_counts_features_once_and_folds_on_all_devices() -> None:
     ],
 )
 def test_the_folds_that_are_left_out(weights: tuple[float, float], seconds: float, kept: tuple[int, int]) -> None:
-    found = choose_folds(FAST_AND_SLOW, dict(zip(("fast", "slow"), weights, strict=True)), seconds)
+    found = choose_folds(FAST_AND_SLOW, needs_of(*weights), seconds)
     assert (found["fast"], found["slow"]) == kept
 
 
 def test_what_is_stored_is_never_left_out() -> None:
     stored = Forecast({"a": 0, "b": 2}, {"a": 0, "b": 10}, {"a": None, "b": "x"}, {"x": 1})
-    assert choose_folds(stored, {"a": 0.1, "b": 0.9}, 1) == {"a": 0, "b": 1}
+    assert choose_folds(stored, Needs({"a": 0.1, "b": 0.9}, True), 1) == {"a": 0, "b": 1}
+    assert choose_folds(stored, Needs({"a": 0.1, "b": 0.9}, False), 1) == {"a": 0, "b": 0}, "a stored one remains"
+
+
+@pytest.mark.parametrize(
+    ("weights", "seconds", "kept"),
+    [
+        ((0.1, 0.9), 117, (1, 1)),
+        ((0.1, 0.9), 116, (0, 1)),
+        ((0.1, 0.9), 106, (5, 0)),  # too little for the one of more weight: 107 s
+        ((0.1, 0.9), 40, (3, 0)),
+        ((0.9, 0.1), 116, (5, 0)),
+        ((0.1, 0.9), 1, (1, 0)),  # the one of more weight per second remains
+    ],
+)
+def test_an_experiment_goes_where_one_fold_of_each_takes_too_long(
+    weights: tuple[float, float], seconds: float, kept: tuple[int, int]
+) -> None:
+    found = choose_folds(FAST_AND_SLOW, needs_of(*weights, all_of_them=False), seconds)
+    assert (found["fast"], found["slow"]) == kept
+
+
+def test_a_plan_says_which_experiment_goes(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = make_plan(FAST_AND_SLOW, needs_of(0.05, 0.95, all_of_them=False), Deadline(129, Clock()))
+    assert plan.dropped == ("fast",) and plan.kept == {"fast": 0, "slow": 1} and plan.share == 1
+    assert (
+        "budget: fast: 5 of 5 folds left out, saves 50 s: its weight was 5% of the blend\n" in capsys.readouterr().out
+    )
 
 
 def test_a_plan_keeps_a_tenth_of_the_time_left_and_cuts_the_clips_last(capsys: pytest.CaptureFixture[str]) -> None:
     clock, clips = Clock(), pd.DataFrame({"fname": list("abcdefgh")})
     end = Deadline(700, clock)
     clock.time += 100
-    plan = make_plan(FAST_AND_SLOW, {"fast": 1, "slow": 1}, end)  # 540 s of 600
+    plan = make_plan(FAST_AND_SLOW, needs_of(1, 1), end)  # 540 s of 600
     assert plan.kept == {"fast": 5, "slow": 4} and plan.first(clips).equals(clips)
     assert plan.end is not None and plan.end.left() == pytest.approx(580)
     told = capsys.readouterr()
     assert told.out == "budget: slow: 1 of 5 folds left out, saves 100 s: the mean of 4 fold models remains\n"
     assert told.err == ""
     clock.time += 535  # 58.5 s of 65 are left for the 117 s of a fold each
-    plan = make_plan(FAST_AND_SLOW, {"fast": 1, "slow": 1}, end)
+    plan = make_plan(FAST_AND_SLOW, needs_of(1, 1), end)
     assert plan.kept == {"fast": 1, "slow": 1} and len(plan.first(clips)) == 4
-    assert "a fold of each takes 117 s, there are 58 s: not all clips are reached" in capsys.readouterr().err
+    assert (
+        "the least that the blend needs takes 117 s, there are 58 s: not all clips are reached"
+        in capsys.readouterr().err
+    )
     clock.time += 100
-    late = make_plan(FAST_AND_SLOW, {"fast": 1, "slow": 1}, end)
+    late = make_plan(FAST_AND_SLOW, needs_of(1, 1), end)
     assert len(late.first(clips)) == 0 and late.end is not None and late.end.left() < 0
     nothing = Forecast({"a": 0}, {"a": 0}, {"a": None}, {})
-    assert make_plan(nothing, {"a": 1}, end).share == 1
+    assert make_plan(nothing, Needs({"a": 1}, False), end).share == 1
 
 
 def test_a_forecast_is_told_by_experiment(capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,6 +136,16 @@ def test_a_clip_gets_the_mean_of_the_folds_that_reached_it() -> None:
 
 def test_a_blend_needs_its_experiments_by_their_weights_where_it_has_some() -> None:
     models = {"a": Model(0.7), "b": Model(0.3), "c": Model(0.0)}
-    assert needs(Blend("geometric", models)) == {"a": 0.7, "b": 0.3, "c": 0.0}
-    assert needs(Blend("stack", models)) == {"a": 1, "b": 1, "c": 0}
-    assert needs(Blend("log_linear", {"a": Model(0.0), "b": Model(0.0)})) == {"a": 1, "b": 1}
+    assert needs(Blend("geometric", models)) == Needs({"a": 0.7, "b": 0.3, "c": 0.0}, False)
+    assert needs(Blend("stack", models)) == Needs({"a": 1, "b": 1, "c": 0}, True)
+    assert needs(Blend("log_linear", {"a": Model(0.0), "b": Model(0.0)})) == Needs({"a": 1, "b": 1}, True)
+
+
+@pytest.mark.parametrize("method", ["arithmetic", "geometric", "temperature", "rank"])
+def test_a_blend_without_an_experiment_is_that_of_the_others(method: str) -> None:
+    rng = np.random.default_rng(0)
+    probs = {name: rng.dirichlet(np.ones(3), 5) for name in "abc"}
+    blend = Blend(method, {name: Model(w, temperature=0.5) for name, w in zip("abc", (0.5, 0.3, 0.2), strict=True)})
+    two = Blend(method, {name: Model(w, temperature=0.5) for name, w in zip("ac", (5 / 7, 2 / 7), strict=True)})
+    np.testing.assert_allclose(apply_blend(without(blend, ["b"]), probs), apply_blend(two, probs))
+    assert without(blend, []) is blend

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import soundfile
 
+import runs.budget
 import runs.forecast
 import runs.predict
 from configs.paths import Paths
@@ -154,13 +155,18 @@ def test_same_sized_files_are_predicted_again_by_force(paths: Paths, tmp_path: P
 
 
 def test_clips_that_time_is_too_short_for_get_the_class_prior(
-    blended: Paths, paths: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    blended: Paths,
+    paths: Paths,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """What is stored stands; nothing of it is kept for a later submission, which predicts the clip."""
     sample = pd.read_csv(paths.input / "sample_submission.csv")
     first = sample["fname"][0]
     spoil(paths.input / "audio_test" / first)
     before = (paths.ensemble("default") / "test.npz").read_bytes()
+    monkeypatch.setattr(runs.budget, "_experiments_that_fit", lambda *_: ("demo_resnetish", "demo_vggish"))
     submit(paths, "default", tmp_path / "out.csv", None, budget=1e-9)
     old = pd.read_csv(blended.work / "submission.csv").set_index("fname")["label"]
     found = pd.read_csv(tmp_path / "out.csv").set_index("fname")["label"]
@@ -198,6 +204,15 @@ def test_folds_that_take_too_long_do_not_predict(
     classes = tuple((paths.runs / names[0] / "fold0" / "classes.txt").read_text().split("\n")[:-1])
     assert pd.read_csv(tmp_path / "out.csv")["label"].tolist() == top_labels(probs, classes)
     assert len(list(paths.predictions.iterdir())) == 2 and not paths.ensembles.exists()
+    kept = sorted(paths.predictions.iterdir())
+    shutil.rmtree(paths.predictions)
+    submit(paths, "default", tmp_path / "one.csv", None, refresh=True, budget=120)
+    assert ": 2 of 2 folds left out, saves 200 s: its weight was 50% of the blend" in capsys.readouterr().out
+    assert pd.read_csv(tmp_path / "one.csv")["label"].tolist() == top_labels(answers[0].probs, classes)
+    assert "clips_not_reached" not in json.loads((tmp_path / "one.report.json").read_text())
+    assert [file for file in kept if file.exists()] == list(paths.predictions.iterdir())
+    submit(paths, "default", tmp_path / "out.csv", None, refresh=True, budget=250)
+    capsys.readouterr()
     submit(paths, "default", tmp_path / "out.csv", None, refresh=True, budget=250)
     assert "left out" not in capsys.readouterr().out and len(list(paths.predictions.iterdir())) == 4
 
