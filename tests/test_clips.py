@@ -15,7 +15,9 @@ from console.errors import UserError
 from ensemble import blend
 from input.competition import load_competition
 from input.demo import make_demo
+from models.engine import EngineChoice
 from runs import clips
+from runs.forecast import Work, forecast
 from runs.predict import predict_test
 from runs.run_folder import finished_folds, read_run
 from submission.bundle import bundle
@@ -71,6 +73,18 @@ def test_a_second_run_reads_the_store(
     changes = ["name=mlp", "model.head=mlp", "model.clip_pooling=mean_max"]
     train_folds(experiment(Path(str(cfg.model.frozen)), *changes), [1], paths)
     shutil.rmtree(paths.runs / "mlp")
+
+
+def test_a_forecast_counts_the_frozen_network_until_the_embeddings_are_there(
+    trained: tuple[Paths, Config], tmp_path: Path
+):
+    paths, _ = trained
+    folders, test = finished_folds(paths.runs / "frozen"), load_competition(paths.input).test
+    works = {"frozen": Work(tuple(folders), test)}
+    before = forecast(works, tmp_path, EngineChoice())
+    assert sum(before.features.values()) > 0 and before.fold["frozen"] > 0 and not list(tmp_path.iterdir())
+    predict_test(folders[:1], test, tmp_path)
+    assert sum(forecast(works, tmp_path, EngineChoice()).features.values()) == 0
 
 
 def test_another_file_of_that_name_is_another_experiment(trained: tuple[Paths, Config], tmp_path: Path):

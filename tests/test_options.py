@@ -1,10 +1,11 @@
 """The options that commands share."""
 
+import argparse
 from pathlib import Path
 
 import pytest
 
-from console.options import command_parser, share
+from console.options import as_seconds, command_parser, share
 
 
 def test_shared_options_are_those_of_every_command_with_a_help_of_its_own() -> None:
@@ -26,3 +27,14 @@ def test_a_mistyped_option_ends_with_the_usage(capsys: pytest.CaptureFixture[str
             parser.parse_args([argument])
         told = capsys.readouterr().err
         assert told.startswith("usage: python -m some.command [-h] [--work DIR] [--force]") and argument in told
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("80m", 4800), ("1h20m", 4800), ("90s", 90), ("2h", 7200), ("1m5s", 65)])
+def test_a_time(text: str, seconds: float) -> None:
+    assert as_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "80", "0m", "m", "5m1h", "-5m", "1.5h", "80 m", "٣m"])
+def test_what_is_no_time(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="is no time: write 80m, 1h20m or 90s"):
+        as_seconds(text)
