@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import runs.forecast
 import runs.predict
 from configs.paths import Paths
+from input.competition import load_competition
 from models.engine import EngineChoice
 from runs.budget import Deadline
 from runs.forecast import POOL, Work, forecast, sample_of
-from runs.predict import in_time
+from runs.predict import in_time, kind, predict_test
 from tests.test_budget import Clock
 
 
@@ -29,13 +31,13 @@ class FakeRun:
 
     few, n_windows = 5, 40
 
-    def __init__(self, clock: Clock, each: float) -> None:
-        self.clock, self.each, self.asked = clock, each, list[int]()
+    def __init__(self, clock: Clock, each: float, n_classes: int = 1) -> None:
+        self.clock, self.each, self.n_classes, self.asked = clock, each, n_classes, list[int]()
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         self.clock.time += self.each * len(rows)
         self.asked.append(len(rows))
-        return rows[:, None].astype(np.float32)
+        return np.repeat(rows[:, None], self.n_classes, axis=1).astype(np.float32)
 
 
 def clips_in(folder: Path, n: int) -> pd.DataFrame:
@@ -61,10 +63,12 @@ def test_a_forecast_is_what_the_work_takes(
     blended: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int
 ) -> None:
     """400 clips: log-mel 0.25 s each on a core, 2 s for each store; networks 3 s to load, 0.5 s a clip."""
-    clock, clips = Clock(), clips_in(tmp_path, 400)
+    clock, clips, threads = Clock(), clips_in(tmp_path, 400), list[int]()
+    before = torch.get_num_threads()
 
     def open_clips(cfg: Any, some: pd.DataFrame, folder: Path, frozen: Any) -> FakeStore:
         clock.time += 2 + 0.25 * len(some)
+        threads.append(torch.get_num_threads())
         return FakeStore(some["fname"])
 
     def load_run(run: Any, store: FakeStore, device: Any, choice: Any, more: float) -> FakeRun:
@@ -78,7 +82,12 @@ def test_a_forecast_is_what_the_work_takes(
     folds = {name: tuple(sorted((blended.runs / name).glob("fold?"))) for name in ("demo_resnetish", "demo_vggish")}
     works = {name: Work(folders, clips) for name, folders in folds.items()}
     features = tmp_path / "features"
-    found = forecast(works, features, EngineChoice(), clock)
+    torch.set_num_threads(2)
+    try:
+        found = forecast(works, features, EngineChoice(), clock)
+        assert torch.get_num_threads() == 2 and set(threads) == {2 if cores == 1 else 1}, "as in several processes"
+    finally:
+        torch.set_num_threads(before)
     log_mel = 400 * 0.25 + 2 if cores == 1 else 400 * 0.25 / 2 + POOL
     assert found.fold == {"demo_resnetish": 203.0, "demo_vggish": 203.0} and set(found.folds.values()) == {2}
     assert sum(found.features.values()) == pytest.approx(log_mel, abs=2), "both hear the same"
@@ -105,6 +114,26 @@ def test_predictions_end_in_time(seconds: float, asked: list[int]) -> None:
     rows = np.concatenate([part[:, 0] for part in found]) if found else np.zeros(0)
     assert np.array_equal(rows, np.arange(len(rows))), "the first clips, each once"
     assert run.asked == asked
+
+
+def test_what_is_not_whole_is_not_kept(blended: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 30 clips at 2 s each, 30 s are enough for 15 by the first run; the second one is not loaded."""
+    clock, loaded = Clock(), list[Path]()
+
+    def load_run(run: Any, store: Any, device: Any, choice: EngineChoice) -> FakeRun:
+        loaded.append(run.folder)
+        choice.chosen[kind(run)] = "torch"
+        return FakeRun(clock, 2.0, len(run.classes))
+
+    monkeypatch.setattr(runs.predict, "load_run", load_run)
+    test = load_competition(blended.input).test
+    folders = sorted((blended.runs / "demo_vggish").glob("fold?"))
+    keep = tmp_path / "kept"
+    first, second = predict_test(folders, test, tmp_path, keep, end=Deadline(30, clock))
+    assert first.fnames == tuple(test["fname"][:15]) and first.probs.shape == (15, 14)
+    assert second.fnames == () and second.probs.shape == (0, 14) and loaded == folders[:1] and not keep.exists()
+    predict_test(folders, test, tmp_path, keep, end=Deadline(100, clock))
+    assert len(list(keep.iterdir())) == 1, "the first is whole after 60 s, the second is not"
 
 
 def test_a_real_forecast_writes_nothing(blended: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
