@@ -105,7 +105,7 @@ def test_another_file_of_that_name_is_another_experiment(trained: tuple[Paths, C
             "model.name=embedding:timm:resnet10t",
             r"a frozen network needs trained weights: name them with model\.weights",
         ),
-        ("augment.roll=true", r"augment\.roll=True: not with embedding:"),
+        ("augment.roll=true", r"augment\.roll=true: not with embedding:"),
         ("train.teacher=frozen", r"train\.teacher"),
     ],
 )

@@ -97,11 +97,20 @@ def test_a_constant_number_cannot_become_an_outlier():
 @pytest.mark.parametrize(
     ("changes", "fact"),
     [
-        ({"augment": AugmentConfig(roll=True)}, r"augment\.roll=True: not with embedding:a\.onnx.*: use False"),
-        ({"train": TrainConfig(ema=0.9)}, r"train\.ema=0\.9: .*: use 0\.0"),
-        ({"train": TrainConfig(speeds=(0.9,))}, r"train\.speeds=.*: use \[\]"),
+        (
+            {"augment": AugmentConfig(roll=True, time_masks=1, time_mask_frames=50)},
+            r"^augment\.roll=true augment\.time_masks=1 augment\.time_mask_frames=50: not with embedding:a\.onnx.*: "
+            r"use augment\.roll=false augment\.time_masks=0 augment\.time_mask_frames=25$",
+        ),
+        ({"train": TrainConfig(ema=0.9)}, r"train\.ema=0\.9: .*: use train\.ema=0\.0"),
+        ({"train": TrainConfig(speeds=(0.9,))}, r"train\.speeds=.*: use train\.speeds=\[\]"),
     ],
 )
 def test_settings_that_a_head_would_ignore(changes: dict[str, Any], fact: str):
     with pytest.raises(UserError, match=fact):
         check_settings(Config(model=ModelConfig(name="embedding:a.onnx"), **changes))
+
+
+def test_sizes_of_masks_that_are_off_are_not_refused():
+    off = AugmentConfig(time_masks=0, time_mask_frames=50, freq_masks=0, freq_mask_mels=16)
+    check_settings(Config(model=ModelConfig(name="embedding:a.onnx"), augment=off))

@@ -5,6 +5,7 @@ principal axes, each scaled by the curvature of the loss along it (an upper boun
 Regression Algorithm", 1992): the solution is the same, and a tenth of the steps lead to it.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,16 +46,17 @@ UNUSED = (
 
 
 def check_settings(cfg: Config) -> None:
-    """Raises UserError on a setting that a head on embeddings would ignore."""
+    """Raises UserError on settings that a head on embeddings would ignore; the sizes of masks that are off are none."""
     ours, plain = (
         to_dict(cfg),
         to_dict(replace(cfg, augment=AugmentConfig(), train=TrainConfig(), predict=PredictConfig())),
     )
-    keys = [("augment", key) for key in ours["augment"]] + [("train", key) for key in UNUSED]
-    for section, key in (*keys, ("predict", "more_window_seconds")):
-        if (value := ours[section][key]) != (usual := plain[section][key]):
-            fact = f"{section}.{key}={value}: not with {cfg.model.name}, whose network is frozen"
-            raise UserError(f"{fact}: use {list(usual) if isinstance(usual, tuple) else usual}")
+    sizes = {"time_mask_frames": "time_masks", "freq_mask_mels": "freq_masks"}
+    keys = [("augment", key) for key in ours["augment"] if key not in sizes or ours["augment"][sizes[key]]]
+    keys += [*(("train", key) for key in UNUSED), ("predict", "more_window_seconds")]
+    if wrong := [key for key in keys if ours[key[0]][key[1]] != plain[key[0]][key[1]]]:
+        facts, usual = (" ".join(f"{s}.{k}={json.dumps(values[s][k])}" for s, k in wrong) for values in (ours, plain))
+        raise UserError(f"{facts}: not with {cfg.model.name}, whose network is frozen: use {usual}")
 
 
 @dataclass(frozen=True)
