@@ -225,7 +225,8 @@ class TrainConfig:
             _require(getattr(self, key) > 0, key, "must be above 0")
         _require(self.head_lr is None or self.head_lr > 0, "head_lr", "must be above 0, or null")
         _require(0 < self.layer_decay <= 1, "layer_decay", "must be in (0, 1]")
-        _require(self.freeze_epochs < self.epochs, "freeze_epochs", "must be below epochs: then all layers learn")
+        fact = f"must be below train.epochs={self.epochs}: in the epochs that remain all layers learn"
+        _require(self.freeze_epochs < self.epochs, "freeze_epochs", fact)
         least = self.crop_seconds_min
         _require(least is None or 0 < least <= self.crop_seconds, "crop_seconds_min", "must be in (0, crop_seconds]")
         fixed = "and crop_seconds_min cannot be combined: a compiled network takes one crop length"

@@ -77,11 +77,11 @@ def parse_folds(text: str, n_folds: int | None, option: str = "--fold", own: boo
     for part in text.split(","):
         first, dots, last = part.strip().partition("..")
         begin, end = fold_number(first), fold_number(last if dots else first)
-        if begin is None or end is None:
+        if begin is None or end is None or begin > end:
             raise UserError(f"{option} {text}: write 3, 0..4 or 0,2,4")
         if n_folds is None:
             continue
-        if not begin <= end < n_folds:
+        if end >= n_folds:
             source = "the competition's own" if own else f"folds.n_folds={n_folds}"
             raise UserError(f"{option} {text}: folds go from 0 to {n_folds - 1} ({source})")
         folds |= set(range(begin, end + 1))

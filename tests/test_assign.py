@@ -431,13 +431,13 @@ def test_folds_as_people_write_them(text: str, folds: list[int]) -> None:
     assert parse_folds(text, 5) == folds
 
 
-@pytest.mark.parametrize("text", ["", "a", "1-3", "0...4", "..4", "0..", "-1", "1,,2", "0..a", "1.5", "²"])
+@pytest.mark.parametrize("text", ["", "a", "1-3", "3..1", "0...4", "..4", "0..", "-1", "1,,2", "0..a", "1.5", "²"])
 def test_other_text_than_folds_is_an_error(text: str) -> None:
     with pytest.raises(UserError, match=r"write 3, 0\.\.4 or 0,2,4"):
         parse_folds(text, 5)
 
 
-@pytest.mark.parametrize("text", ["5", "0..5", "3..1", "0..99999999999999", "0,7"])
+@pytest.mark.parametrize("text", ["5", "0..5", "0..99999999999999", "0,7"])
 def test_folds_that_do_not_exist(text: str) -> None:
     with pytest.raises(UserError, match=r"folds go from 0 to 4 \(folds\.n_folds=5\)"):
         parse_folds(text, 5)
