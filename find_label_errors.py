@@ -26,16 +26,16 @@ LIST_NAME, PAGE_NAME, CORRECTIONS_NAME = "label_errors.csv", "label_errors.html"
 AFTER = "fname,label"
 LIST = "fname,given,suggested,"  # how a list begins
 EXAMPLES = f"""Found by confident learning (C. Northcutt et al., 2021), like cleanlab's filter
-of that name. Nothing is trained with the list itself: listen, write the clips that
-are wrong into a file, with the label that you heard (no label: the clip is left
-out of training), and train a new experiment with that file:
+of that name. Nothing is trained with the list itself: listen, write the clips
+that are wrong into a file, with the label that you heard (no label: the clip is
+left out of training), and train a new experiment with that file:
   {AFTER}
   00044347.wav,Cello
   001ca53d.wav,
 
-Of several labels per clip, `given` is one that is likely wrong and `suggested` one
-that is likely missing: a row has one of the two. In your file a clip has all its
-labels, joined by | (Cello|Flute), or | alone where it has none.
+Of several labels per clip, `given` is one that is likely wrong and `suggested`
+one that is likely missing: a row has one of the two. In your file a clip has
+all its labels, joined by | (Cello|Flute), or | alone where it has none.
 
 examples:
   python find_label_errors.py

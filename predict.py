@@ -20,8 +20,8 @@ EXAMPLES = """examples:
   python predict.py sounds/ --output probabilities.csv
   python predict.py soundscape.ogg --every 5s --output soundscape.txt
 
-A name that ends in .csv gets all probabilities, one that ends in .txt the labels of a
-recording in sections, which Audacity reads (File, Import, Labels).
+A name that ends in .csv gets all probabilities, one that ends in .txt the
+labels of a recording in sections, which Audacity reads (File, Import, Labels).
 """
 
 

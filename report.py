@@ -9,8 +9,9 @@ from console.options import command_parser, share
 from console.output import say, table
 
 EXAMPLES = """Without a blend: work/report.html, the experiments alone. With one:
-work/ensembles/NAME/report.html, which plays the original sound files from where they
-are; keep the folders together, or put short copies beside the page (--with-sound).
+work/ensembles/NAME/report.html, which plays the original sound files from
+where they are; keep the folders together, or put short copies beside the page
+(--with-sound).
 
 examples:
   python report.py

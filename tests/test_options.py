@@ -1,11 +1,20 @@
 """The options that commands share."""
 
 import argparse
+import importlib
+import sys
 from pathlib import Path
 
 import pytest
 
 from console.options import as_seconds, command_parser, share
+
+ROOT = Path(__file__).parent.parent
+COMMANDS = [
+    ".".join(file.relative_to(ROOT).with_suffix("").parts)
+    for file in sorted({*ROOT.glob("*.py"), *ROOT.glob("[a-z]*/*.py")})
+    if "tests" not in file.parts and "= command_parser(" in file.read_text(encoding="utf-8")
+]
 
 
 def test_shared_options_are_those_of_every_command_with_a_help_of_its_own() -> None:
@@ -38,3 +47,17 @@ def test_a_time(text: str, seconds: float) -> None:
 def test_what_is_no_time(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="is no time: write 80m, 1h20m or 90s"):
         as_seconds(text)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_fits_a_terminal(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit):
+        importlib.import_module(name).main()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines and [line for line in lines if len(line) > 80] == []
+
+
+def test_every_command_is_there() -> None:
+    assert {"train_fold", "tune", "predict", "report", "input.describe", "models.export"} <= set(COMMANDS)
