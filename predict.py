@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from configs.paths import Paths
 from console.command_line import run_command
-from console.errors import UserError, list_faults
+from console.errors import UserError, count, list_faults
 from console.options import as_path, command_parser, share
 from console.output import say, warn
 
@@ -48,11 +48,14 @@ def main() -> None:
     for line in summary(found.head(SHOWN), blend.classes, args.top):
         say(line)
     if len(found) > SHOWN:
-        say(f"and {len(found) - SHOWN} more rows" + ("" if args.output else ": --output FILE.csv has all of them"))
+        say(
+            f"and {count(len(found) - SHOWN, 'more row')}"
+            + ("" if args.output else ": --output FILE.csv has all of them")
+        )
     faults = found.attrs["faults"]
     if args.output:
         write(args.output, found, blend)
-        say(f"{len(found)} rows -> {args.output}")
+        say(f"{count(len(found), 'row')} -> {args.output}")
     report(faults, set(found["file"]))
 
 

@@ -39,8 +39,10 @@ class LoadedBlend:
         section of that length then, with start and end (seconds) after file; the last one may be up to half as long
         again, or half as long. Files that cannot be read have no row; attrs["faults"] of the table names these, and
         files that were damaged or silent, with the reason. Raises UserError where a path does not exist, a folder holds
-        no sound, or a trained fold is damaged.
+        no sound, `every` is no length, or a trained fold is damaged.
         """
+        if every is not None and (isinstance(every, str) or not 0 < every < float("inf")):
+            raise UserError(f"every={every!r}: expected seconds above 0, as a number")
         files = sounds_under([paths] if isinstance(paths, (str, Path)) else paths)
         clips = pd.DataFrame({"fname": files, "path": files})
         with tempfile.TemporaryDirectory(prefix="predict-") as scratch:
@@ -81,7 +83,10 @@ def load_blend(folder: str | Path) -> LoadedBlend:
     folder = Path(folder)
     recover(folder)
     if not (file := folder / "weights.json").is_file():
-        raise UserError(f"{folder}: no blend (it has no weights.json): python ensemble.py makes work/ensembles/default")
+        command = "python ensemble.py" + (f" --name {folder.name}" if folder.name != "default" else "")
+        raise UserError(
+            f"{folder}: no blend (it has no weights.json): {command} --work DIR makes DIR/ensembles/{folder.name}"
+        )
     blend = read_blend(file, "make it again with ensemble.py --force")
     inside = folder / "weights"  # of a bundle
     runs = inside if inside.is_dir() else Paths(work=folder.resolve().parents[1]).runs

@@ -130,7 +130,7 @@ def test_the_command_names_unreadable_files_and_does_the_rest(made: Path, tmp_pa
     )
     assert re.search(r"^sounds/one\.wav: \w+ 0\.\d\d, \w+ 0\.\d\d$", done.stdout, re.M)
     table = pd.read_csv(out)
-    assert table["file"].tolist() == ["sounds/one.wav"]
+    assert f"\n1 row -> {out}\n" in done.stdout and table["file"].tolist() == ["sounds/one.wav"]
     assert table.drop(columns="file").sum(axis=1).round(4).tolist() == [1]
     again = run(made, "sounds", "--output", str(out))
     assert again.returncode == 2 and "exists: give another --output, or overwrite it with --force" in again.stderr
@@ -149,7 +149,10 @@ def test_the_command_names_unreadable_files_and_does_the_rest(made: Path, tmp_pa
         (["sounds", "--every", "0.001"], r"0\.001 s is shorter than a frame"),
         (["sounds", "--output", "a.txt"], r"a\.txt: labels for Audacity are of sections: add --every 5s"),
         (["sounds", "--output", "a.xls"], r"a\.xls: expected a name that ends in \.csv"),
-        (["sounds", "--ensemble", "none"], r"ensembles/none: no blend .*python ensemble\.py makes"),
+        (
+            ["sounds", "--ensemble", "none"],
+            r"ensembles/none: no blend .*python ensemble\.py --name none --work DIR makes DIR/ensembles/none$",
+        ),
     ],
 )
 def test_wrong_calls(made: Path, words: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,6 +160,12 @@ def test_wrong_calls(made: Path, words: list[str], message: str, monkeypatch: py
     monkeypatch.setattr(sys, "argv", ["predict.py", *words])
     with pytest.raises(UserError, match=message):
         main()
+
+
+@pytest.mark.parametrize("every", ["5s", 0, -1.0, float("nan")])
+def test_sections_are_cut_by_seconds_alone(made: Path, every: float) -> None:
+    with pytest.raises(UserError, match=r"^every=.*: expected seconds above 0, as a number$"):
+        load_blend(made / "work" / "ensembles" / "default").predict(made / "sounds", every=every)
 
 
 def test_a_run_that_changed_since_is_refused(made: Path, tmp_path: Path) -> None:
