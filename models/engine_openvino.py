@@ -137,7 +137,11 @@ def one_line(who: str, what: str) -> Iterator[None]:
     except (ConversionError, MemoryError):
         raise
     except Exception as error:
-        fact = " ".join(str(error).split())[-200:] or type(error).__name__
+        root: BaseException = error
+        while root.__cause__:  # says what is missing; torch.onnx wraps it in advice
+            root = root.__cause__
+        text = " ".join(str(root).split()) or type(root).__name__
+        fact = text if len(text) <= 200 else f"... {text[-200:]}"
         raise ConversionError(f"{who} cannot {what}: {fact}") from None
 
 

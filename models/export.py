@@ -51,6 +51,8 @@ def export(folder: Path, form: str, output: Path, replace: bool = False) -> None
     from runs.run_folder import read_trained
 
     check_replaceable(output, replace)
+    if not folder.name.startswith("fold"):
+        raise UserError(f"{folder}: no folder of a fold: name one, such as {folder / 'fold0'}")
     run = read_trained(folder)
     network_code(run)  # refuses code that changed
     if run.config.model.frozen is not None:
@@ -62,7 +64,8 @@ def export(folder: Path, form: str, output: Path, replace: bool = False) -> None
         try:
             any_length = write_network(tagger, n_frames, form, partial)
         except ConversionError as error:
-            raise UserError(f"{folder}: {cfg.model.name}: {error}") from None
+            remedy = ": try --format openvino" if form == "onnx" else ""
+            raise UserError(f"{folder}: {cfg.model.name}: {error}{remedy}") from None
         about = describe(run, form) | {"n_frames": "any" if any_length else n_frames}
         (partial / "about.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     if not any_length:

@@ -45,6 +45,10 @@ def test_an_exported_network_answers_as_the_run_for_any_number_and_length_of_win
     (tmp_path / "photos").mkdir()
     with pytest.raises(UserError, match=r"photos: exists: it is no exported network: choose another --output"):
         export(run, "openvino", tmp_path / "photos", replace=True)
+    with pytest.raises(
+        UserError, match=r"demo_resnetish: no folder of a fold: name one, such as \S+demo_resnetish/fold0$"
+    ):
+        export(run.parent, "openvino", tmp_path / "other")
 
 
 def test_an_onnx_file_is_read_by_onnx_runtime(blended: Paths, tmp_path: Path) -> None:
@@ -71,6 +75,15 @@ def test_a_network_that_cannot_be_exported_is_one_line_and_leaves_nothing(
     with pytest.raises(UserError, match=r"fold0: resnetish\d+: converted it answers otherwise"):
         export(blended.run("demo_resnetish", 0), "openvino", tmp_path / "exported")
     assert not [file for file in tmp_path.iterdir() if not file.name.startswith(".")]
+
+
+def test_what_onnx_lacks_is_named(blended: Paths, tmp_path: Path) -> None:
+    """VGGish ends in an adaptive maximum, which has no ONNX operator."""
+    pytest.importorskip("onnxscript", reason="ONNX is an optional package")
+    with pytest.raises(
+        UserError, match=r"vggish: ONNX cannot .*: No ONNX function .*max_pool2d.*: try --format openvino$"
+    ):
+        export(blended.run("demo_vggish", 0), "onnx", tmp_path / "exported")
 
 
 def test_help_imports_no_torch() -> None:
