@@ -94,7 +94,9 @@ def blend(
     ensemble = on_disk.make_ensemble(candidates, method, decide=decide, unverified_weight=unverified_weight)
     on_disk.save_ensemble(ensemble, folder, lambda partial: write_report(partial, ensemble, candidates))
     show(ensemble, candidates.selected_on_oof)
-    say(f"{ensemble.blend.method} blend of {count(len(candidates.names), 'model')} -> {folder} (look at report.html)")
+    say(
+        f"{ensemble.blend.method} blend of {count(len(ensemble.blend.used), 'model')} -> {folder} (look at report.html)"
+    )
     return ensemble
 
 

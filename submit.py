@@ -203,7 +203,7 @@ def choose_blend(
     from blending.needs import without
 
     if found and same_runs(found, candidates):
-        say(f"{folder}: found, {found.blend.method} blend of {', '.join(found.blend.models)}")
+        say(f"{folder}: found, {found.blend.method} blend of {', '.join(found.blend.used)}")
         if lacking:
             return with_test(replace(found, blend=without(found.blend, lacking.dropped)), candidates)
         return with_current_test(found, candidates, folder, illustrate)

@@ -86,10 +86,13 @@ def test_all_methods_of_several_labels_end_in_a_submission_of_probabilities(fold
 
 @pytest.mark.parametrize("scale", ["logits", "negative ranks"])
 @pytest.mark.parametrize("method", ["auto", *SCORES_TOO])
-def test_scores_of_another_scale_count_where_a_method_compares_them(folder: Path, scale: str, method: str) -> None:
+def test_scores_of_another_scale_count_where_a_method_compares_them(
+    folder: Path, scale: str, method: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     change(folder / "good.npz", lambda p: np.log(p / (1 - p)) if scale == "logits" else p.argsort(0).argsort(0) - 1e3)
     ensemble = blend(work(folder), [], method, "default", False, folder)
     weights = {name: model.weight for name, model in ensemble.blend.models.items()}
+    assert f" blend of {sum(one > 0 for one in weights.values())} model" in capsys.readouterr().out, "those that count"
     assert ensemble.comparison.left_out["good"].startswith(
         "it has values outside 0 to 1: only single and rank count it"
     )

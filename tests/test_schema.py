@@ -59,7 +59,7 @@ AUGMENTATIONS = [f.name for f in dataclasses.fields(AugmentConfig) if f.name not
         (AugmentConfig, {"wave": ("tilt",)}, "wave must name your functions, like my_file:my_function"),
         (AugmentConfig, {"wave": ("a:b", "a:b")}, "wave must not repeat a name"),
         (TrainConfig, {"epochs": 0}, "epochs must be above 0"),
-        (TrainConfig, {"epochs": 2, "freeze_epochs": 2}, "freeze_epochs must be below train.epochs=2: in the epochs that"),
+        (TrainConfig, {"epochs": 2, "freeze_epochs": 2}, "freeze_epochs must be below train.epochs=2: in"),
         (TrainConfig, {"batch_size": 0}, "batch_size must be above 0"),
         (TrainConfig, {"crop_seconds": 0.0}, "crop_seconds must be above 0"),
         (TrainConfig, {"lr": 0.0}, "lr must be above 0"),
