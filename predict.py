@@ -41,8 +41,11 @@ def main() -> None:
         check_output(args.output, every, args.force)
 
     from blending import load_blend
-    from blending.loaded_blend import summary
+    from blending.loaded_blend import check_one_recording, summary
+    from input.sound_files import sounds_under
 
+    if args.output and args.output.suffix.lower() == ".txt":
+        check_one_recording(sounds_under(args.paths))  # before hours of work
     blend = load_blend(Paths(work=args.work).ensemble(args.ensemble))
     found = blend.predict(args.paths, every)
     for line in summary(found.head(SHOWN), blend.classes, args.top):

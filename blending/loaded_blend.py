@@ -116,16 +116,21 @@ def summary(table: pd.DataFrame, classes: Sequence[str], top: int) -> list[str]:
     ]
 
 
+def check_one_recording(files: Sequence[str]) -> None:
+    """Raises UserError where a label track would be of several files."""
+    if len(files) > 1:
+        raise UserError(f"a label track is of one recording: use a .csv for {list_some(files)}")
+
+
 def audacity_labels(table: pd.DataFrame, classes: Sequence[str], several: bool) -> str:
     """A label track of Audacity: start, end (seconds) and label with tabs between, one line per label.
 
     table: of `predict` for one recording in sections. several: all labels of at least 0.5 count, not the most probable.
     Neighbouring sections of one label are one line. Raises UserError for more than one recording.
     """
-    if "start" not in table or table["file"].nunique() > 1:
-        raise UserError(
-            f"a label track is of one recording in sections: use a .csv for {list_some(table['file'].unique())}"
-        )
+    if "start" not in table:
+        raise UserError("a label track is of a recording in sections: predict with every=SECONDS")
+    check_one_recording(table["file"].unique().tolist())
     probs = table[list(classes)].to_numpy()
     present = probs >= 0.5 if several else probs.argmax(axis=1)[:, None] == np.arange(len(classes))
     lines = []

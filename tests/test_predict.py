@@ -148,6 +148,10 @@ def test_the_command_names_unreadable_files_and_does_the_rest(made: Path, tmp_pa
         (["sounds", "--every", "5 cows"], r"--every 5 cows: expected a length such as 5s or 1min"),
         (["sounds", "--every", "0.001"], r"0\.001 s is shorter than a frame"),
         (["sounds", "--output", "a.txt"], r"a\.txt: labels for Audacity are of sections: add --every 5s"),
+        (  # before anything is predicted, so also where there is no blend
+            ["demo/audio_test", "--every", "1s", "--output", "a.txt", "--ensemble", "none"],
+            r"a label track is of one recording: use a \.csv for \d+: demo/audio_test/",
+        ),
         (["sounds", "--output", "a.xls"], r"a\.xls: expected a name that ends in \.csv"),
         (
             ["sounds", "--ensemble", "none"],
@@ -187,8 +191,10 @@ def test_label_tracks_join_neighbours() -> None:
     assert audacity_labels(table, ["Bark", "Meow"], several=True) == (
         "0.000\t2.000\tBark\n1.000\t3.000\tMeow\n3.000\t4.000\tBark\n"
     )
-    with pytest.raises(UserError, match=r"of one recording in sections: use a \.csv for"):
+    with pytest.raises(UserError, match=r"of one recording: use a \.csv for 2: a, b"):
         audacity_labels(table.assign(file=list("aabb")), ["Bark", "Meow"], several=True)
+    with pytest.raises(UserError, match="every=SECONDS"):
+        audacity_labels(table.drop(columns="start"), ["Bark", "Meow"], several=True)
 
 
 def test_lengths_and_folders(tmp_path: Path) -> None:
