@@ -2,10 +2,12 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from test_frozen import make_onnx
 
 from configs.load import load_config
@@ -22,7 +24,8 @@ from runs.predict import predict_test
 from runs.run_folder import finished_folds, read_run
 from submission.bundle import bundle
 from submit import submit
-from training.train import train_folds
+from training.experiment_data import load_data, prepare
+from training.train import build_head, train_folds
 
 SETTINGS = ["features.sample_rate=8000", "features.f_max=4000", "predict.window_seconds=0.1", "folds.n_folds=3"]
 
@@ -85,6 +88,27 @@ def test_a_forecast_counts_the_frozen_network_until_the_embeddings_are_there(
     assert sum(before.features.values()) > 0 and before.fold["frozen"] > 0 and not list(tmp_path.iterdir())
     predict_test(folders[:1], test, tmp_path)
     assert sum(forecast(works, tmp_path, EngineChoice()).features.values()) == 0
+
+
+def test_a_clip_dropped_by_corrections_moves_no_other_to_another_part(trained: tuple[Paths, Config], tmp_path: Path):
+    paths, cfg = trained
+    gone = read_run(paths.run("frozen", 1)).oof.fnames[0]
+    (tmp_path / "corrections.csv").write_text(f"fname,label\n{gone},\n")
+    cfg = experiment(
+        Path(str(cfg.model.frozen)),
+        "name=fewer",
+        f"input.corrections={tmp_path / 'corrections.csv'}",
+        "pseudo.runs=[frozen]",
+        "pseudo.min_confidence=0",
+    )
+    data = prepare(cfg, load_data(cfg, [0], paths), paths, [0])
+    head = build_head(cfg, 0, data)
+    fold = data.folds.set_index("fname")["fold"]
+    labelled = head.rows[head.rows < len(data.train.fnames)]
+    assert gone not in {data.train.fnames[row] for row in labelled}
+    assert head.inner[: len(labelled)].tolist() == [fold[data.train.fnames[row]] - 1 for row in labelled]
+    assert set(head.inner[len(labelled) :]) == {-1} and len(head.inner) == len(head.rows)
+    assert build_head(cfg, 0, replace(data, device=torch.device("meta"))).batches.device.type == "meta"
 
 
 def test_another_file_of_that_name_is_another_experiment(trained: tuple[Paths, Config], tmp_path: Path):

@@ -75,14 +75,23 @@ class HeadTrainer:
     """Fits the head of a fold; has what `training.train.train_fold` reads of a trained network.
 
     inner (training clips,): the part of each, -1 of one that is never scored, such as a pseudo-label's. stores: of the
-    training clips, and of the test clips where they have pseudo-labels.
+    training clips, and of the test clips where they have pseudo-labels. device: of `batches`, for prediction; the fit
+    itself is done on the CPU.
     """
 
     kept_epoch = 1
 
-    def __init__(self, cfg: Config, fold: int, parts: FoldData, inner: np.ndarray, stores: Sequence[Store]) -> None:
+    def __init__(
+        self,
+        cfg: Config,
+        fold: int,
+        parts: FoldData,
+        inner: np.ndarray,
+        stores: Sequence[Store],
+        device: torch.device | str = "cpu",
+    ) -> None:
         self.parts, self.metric = parts, find_metric(parts.metric, parts.task)
-        self.loss, self.batches = build_loss(cfg.train, parts.task, parts), Batches(stores[0], "cpu")
+        self.loss, self.batches = build_loss(cfg.train, parts.task, parts), Batches(stores[0], device)
         heard = np.concatenate([store.length > 0 for store in stores])[parts.train]
         self.rows, self.inner = parts.train[heard], inner[heard]
         x = np.concatenate([dense(store) for store in stores])[self.rows]

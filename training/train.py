@@ -212,12 +212,15 @@ def build_head(cfg: Config, fold: int, data: Prepared) -> "HeadTrainer":
     """The head of a fold on the embeddings of a frozen network, before it is fitted."""
     import numpy as np
 
+    from input.corrections import correct
     from training.heads import HeadTrainer, inner_parts
 
-    parts, table = training_data(cfg, fold, data), data.folds[data.folds["fold"] != fold]
+    parts, table = training_data(cfg, fold, data), correct(data.folds, data.corrections, fold)
+    table = table[table["fold"] != fold]  # the clips of parts.train, in its order, before those of pseudo-labels
     inner = np.full(len(parts.train), -1)
     inner[: len(table)] = inner_parts(table["fold"].to_numpy(), table["group"].to_numpy())
-    return HeadTrainer(cfg, fold, parts, inner, [data.train, data.test] if fold in data.pseudo else [data.train])
+    stores = [data.train, data.test] if fold in data.pseudo else [data.train]
+    return HeadTrainer(cfg, fold, parts, inner, stores, data.device)
 
 
 def out_of_fold(cfg: Config, lit: "LitTagger | HeadTrainer", data: Prepared) -> tuple[Predictions, dict[str, float]]:
