@@ -1,5 +1,6 @@
 """Fold models at one level, before their out-of-fold rows are compared within a class."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,46 @@ def test_otherwise_rows_stay_as_they_are(metric: object, n_test: int) -> None:
     runs = [fold_model(k, -4.0 * k, n_test=n_test)[0] for k in (0, 1)]
     found = join_folds(runs, metric)  # type: ignore[arg-type]
     np.testing.assert_array_equal(found.probs, np.concatenate([run.oof.probs for run in runs]))
+
+
+def changed(
+    run: Run, fnames: list[str], probs: np.ndarray, faults: dict[str, str], size: list[int] | None = None
+) -> Run:
+    """With other test clips."""
+    test = Predictions(tuple(fnames), probs.astype(np.float32), None if size is None else np.array(size))
+    return replace(run, test=test, manifest=replace(run.manifest, test_faults=faults))
+
+
+def test_the_level_is_of_test_clips_that_all_fold_models_heard() -> None:
+    """One fold model has answered ten clips more, and to the prior what it could not hear or another file."""
+    (low, first), (high, second) = fold_model(0, -4.0), fold_model(1, 0.0)
+    expected = join_folds([low, high], ROC_AUC).probs
+    names, more = list(low.test.fnames), [f"u{i}.wav" for i in range(10)]
+    wrong = np.full((10, 2), 0.999)
+    later = changed(low, more + names, np.concatenate([wrong, low.test.probs]), {})
+    np.testing.assert_array_equal(join_folds([later, high], ROC_AUC).probs, expected)
+    both = [
+        changed(one, more + names, np.concatenate([other, one.test.probs]), dict.fromkeys(more, "silent"))
+        for one, other in ((low, wrong), (high, 1 - wrong))
+    ]
+    np.testing.assert_array_equal(join_folds(both, ROC_AUC).probs, expected)
+    both = [
+        changed(one, more + names, np.concatenate([wrong, one.test.probs]), {}, [size] * 10 + [7] * 30)
+        for one, size in ((low, 1), (high, 2))
+    ]
+    np.testing.assert_array_equal(join_folds(both, ROC_AUC).probs, expected)
+    few = [changed(one, names, one.test.probs, dict.fromkeys(names[:11], "silent")) for one in (low, high)]
+    np.testing.assert_array_equal(join_folds(few, ROC_AUC).probs, np.concatenate([low.oof.probs, high.oof.probs]))
+
+
+@pytest.mark.parametrize("task", ["single_label", "multi_label"])
+def test_no_two_probabilities_become_equal(task: str) -> None:
+    runs = [fold_model(k, -1.0 * k, task)[0] for k in (0, 1)]
+    tiny = np.geomspace(1e-12, 1e-3, 50)
+    probs = np.column_stack([tiny, 1 - tiny if task == "single_label" else tiny[::-1]]).astype(np.float32)
+    runs = [replace(run, oof=replace(run.oof, probs=probs)) for run in runs]
+    found = join_folds(runs, find_metric("macro_roc_auc", task)).probs
+    assert all(len(np.unique(found[part, 0])) == 50 for part in (slice(50), slice(50, 100)))
 
 
 def test_a_clip_in_two_folds_is_refused() -> None:
