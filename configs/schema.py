@@ -119,6 +119,8 @@ class ModelConfig:
         _require(0 <= self.deltas <= 2, "deltas", "must be 0, 1 or 2")
         _require(not (self.pretrained and self.weights), "pretrained", "and weights cannot be combined")
         _require(not self.partial_weights or bool(self.weights), "partial_weights", "needs weights")
+        random = "is not for embedding:<network>, where what does not fit would stay random"
+        _require(not self.partial_weights or self.frozen is None, "partial_weights", random)
         plain = (self.head, self.output, self.clip_pooling) == ("linear", None, "mean")
         _require(plain or self.frozen is not None, "head, output and clip_pooling", "are for embedding:<network> only")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from configs.schema import Config, hashed_settings
+from configs.schema import Config, ModelConfig, hashed_settings
 from console.errors import UserError
 from features.embeddings import Embed, Embedded, open_embeddings
 from features.store import Store, normalisation, open_features, store_key
@@ -19,6 +19,7 @@ from runs.run_folder import Run, Trained
 if TYPE_CHECKING:
     import pandas as pd
 
+USUAL = ModelConfig()
 FORMAT = 1  # to increase when stored numbers or faults change
 
 
@@ -87,7 +88,10 @@ def clip_settings(cfg: Config, frozen: FrozenFile | None) -> tuple[Any, ...]:
     if frozen is None:
         return (cfg.features,)
     m, t, p = cfg.model, cfg.train, cfg.predict
-    log_mel = () if m.frozen_is_file else (t.normalise, t.fixed_mean, t.fixed_std, m.deltas, m.frequency_channel)
+    log_mel: tuple[Any, ...] = ()
+    if not m.frozen_is_file:
+        shape = [f"{key}={getattr(m, key)}" for key in ("width", "pooling") if getattr(m, key) != getattr(USUAL, key)]
+        log_mel = (t.normalise, t.fixed_mean, t.fixed_std, m.deltas, m.frequency_channel, *shape)
     windows = (p.window_seconds, p.overlap, cfg.input.padding)
     return (cfg.features, frozen.sha256, m.name.rpartition("/")[2], m.output, m.clip_pooling, *windows, *log_mel)
 

@@ -17,6 +17,7 @@ from configs.schema import Config, ModelConfig
 from console.errors import UserError
 from models.build import build_model
 from models.frozen import FrozenTagger, OnnxFile, TFLiteFile, wave_network
+from runs.clips import FrozenFile, clip_key, clip_settings
 
 SAMPLES = 800
 
@@ -170,6 +171,19 @@ def test_the_front_end_of_a_checkpoint_comes_with_its_name():
     assert (cfg.model.name, cfg.predict.window_seconds) == ("embedding:beats", 4.0)
     assert (cfg.train.normalise, cfg.train.fixed_mean) == (plain.train.normalise, plain.train.fixed_mean)
     assert cfg.augment == Config().augment and cfg.train.lr == Config().train.lr
+
+
+@pytest.mark.parametrize("change", ["width=8", "pooling=attention", "deltas=2", "output=x", "name=embedding:ced_mini"])
+def test_another_network_has_another_store(change: str):
+    settings, frozen = ["model.name=embedding:ced_tiny", "model.weights=a.pth"], FrozenFile(Path("a.pth"), "0" * 64)
+    one, other = (load_config(None, [*settings, *more]) for more in ([], [f"model.{change}"]))
+    assert clip_settings(one, frozen) != clip_settings(other, frozen)
+    assert clip_key(one, [], [], frozen) != clip_key(other, [], [], frozen)
+
+
+def test_no_part_of_a_frozen_network_may_stay_random():
+    with pytest.raises(UserError, match=r"partial_weights.*not for embedding:<network>"):
+        load_config(None, ["model.name=embedding:resnetish10", "model.weights=a.pth", "model.partial_weights=true"])
 
 
 def test_settings_of_embeddings_are_for_embeddings_only():

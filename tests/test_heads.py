@@ -1,5 +1,6 @@
 """The head on embeddings: the optimum, the choice of C, and what it leaves out."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from conftest import MakeStore
 from sklearn.linear_model import LogisticRegression
 
-from configs.schema import AugmentConfig, Config, ModelConfig, TrainConfig
+from configs.schema import AugmentConfig, Config, FeatureConfig, ModelConfig, TrainConfig
 from console.errors import UserError
 from features.store import Store
 from training.fold_data import FoldData
@@ -104,11 +105,33 @@ def test_a_constant_number_cannot_become_an_outlier():
         ),
         ({"train": TrainConfig(ema=0.9)}, r"train\.ema=0\.9: .*: use train\.ema=0\.0"),
         ({"train": TrainConfig(speeds=(0.9,))}, r"train\.speeds=.*: use train\.speeds=\[\]"),
+        *(
+            ({"train": TrainConfig(**{key: value})}, rf"train\.{key}={json.dumps(value)}: not with")
+            for key, value in {
+                "head_lr": 0.1,
+                "layer_decay": 0.5,
+                "freeze_epochs": 1,
+                "freeze_batch_norm": True,
+                "accumulate": 2,
+                "clip_norm": 1.0,
+                "checkpointing": True,
+            }.items()
+        ),
+        (
+            {"model": ModelConfig(name="embedding:cnn14", dropout=0.2)},
+            r"model\.dropout=0\.2: .*: use model\.dropout=0\.0",
+        ),
+        ({"features": FeatureConfig(trim_db=60)}, r"features\.trim_db=60: .*: use features\.trim_db=null"),
+        ({"model": ModelConfig(name="embedding:a.onnx", deltas=2)}, r"model\.deltas=2: .*: use model\.deltas=0"),
     ],
 )
 def test_settings_that_a_head_would_ignore(changes: dict[str, Any], fact: str):
     with pytest.raises(UserError, match=fact):
-        check_settings(Config(model=ModelConfig(name="embedding:a.onnx"), **changes))
+        check_settings(Config(**({"model": ModelConfig(name="embedding:a.onnx")} | changes)))
+
+
+def test_log_mel_of_a_frozen_network_may_be_trimmed():
+    check_settings(Config(features=FeatureConfig(trim_db=60), model=ModelConfig(name="embedding:cnn14", deltas=2)))
 
 
 def test_sizes_of_masks_that_are_off_are_not_refused():

@@ -74,7 +74,7 @@ def changed(
 
 def test_the_level_is_of_test_clips_that_all_fold_models_heard() -> None:
     """One fold model has answered ten clips more, and to the prior what it could not hear or another file."""
-    (low, first), (high, second) = fold_model(0, -4.0), fold_model(1, 0.0)
+    low, high = fold_model(0, -4.0)[0], fold_model(1, 0.0)[0]
     expected = join_folds([low, high], ROC_AUC).probs
     names, more = list(low.test.fnames), [f"u{i}.wav" for i in range(10)]
     wrong = np.full((10, 2), 0.999)

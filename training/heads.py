@@ -7,14 +7,14 @@ Regression Algorithm", 1992): the solution is the same, and a tenth of the steps
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from configs.schema import AugmentConfig, Config, PredictConfig, TrainConfig, to_dict
+from configs.schema import Config, to_dict
 from console.errors import UserError
 from console.output import say
 from features.batches import Batches
@@ -42,18 +42,25 @@ UNUSED = (
     "unverified_loss",
     "compile",
     "teacher",
+    "head_lr",
+    "layer_decay",
+    "freeze_epochs",
+    "freeze_batch_norm",
+    "accumulate",
+    "clip_norm",
+    "checkpointing",
 )
+OF_LOG_MEL = (("features", "trim_db"), ("features", "speed"), ("model", "deltas"), ("model", "frequency_channel"))
 
 
 def check_settings(cfg: Config) -> None:
-    """Raises UserError on settings that a head on embeddings would ignore; the sizes of masks that are off are none."""
-    ours, plain = (
-        to_dict(cfg),
-        to_dict(replace(cfg, augment=AugmentConfig(), train=TrainConfig(), predict=PredictConfig())),
-    )
+    """Raises UserError on techniques that a head on embeddings, or the file behind it, would ignore; the sizes of masks
+    that are off are none."""
+    ours, plain = to_dict(cfg), to_dict(Config())
     sizes = {"time_mask_frames": "time_masks", "freq_mask_mels": "freq_masks"}
     keys = [("augment", key) for key in ours["augment"] if key not in sizes or ours["augment"][sizes[key]]]
-    keys += [*(("train", key) for key in UNUSED), ("predict", "more_window_seconds")]
+    keys += [*(("train", key) for key in UNUSED), ("predict", "more_window_seconds"), ("model", "dropout")]
+    keys += OF_LOG_MEL if cfg.model.frozen_is_file else ()
     if wrong := [key for key in keys if ours[key[0]][key[1]] != plain[key[0]][key[1]]]:
         facts, usual = (" ".join(f"{s}.{k}={json.dumps(values[s][k])}" for s, k in wrong) for values in (ours, plain))
         raise UserError(f"{facts}: not with {cfg.model.name}, whose network is frozen: use {usual}")
