@@ -33,10 +33,11 @@ def even_sections(store: Store, seconds: float) -> Sections:
 
 def cut(store: Store, sections: Sections) -> Store:
     """The sections as clips, for prediction; names, statistics and faults are those of the clips that they are cut
-    from. store: the same clips as `even_sections` had, maybe at another frame rate."""
+    from. store: the same clips as `even_sections` had, maybe at another frame rate; a clip that has no frame there has
+    none in its sections."""
     clip, length = sections.clip, store.length[sections.clip]
-    first = np.minimum(np.round(sections.start * store.frame_rate).astype(np.int64), length - 1)
-    end = np.clip(np.round(sections.end * store.frame_rate).astype(np.int64), first + 1, length)
+    first = np.clip(np.round(sections.start * store.frame_rate).astype(np.int64), 0, np.maximum(length - 1, 0))
+    end = np.clip(np.round(sections.end * store.frame_rate).astype(np.int64), np.minimum(first + 1, length), length)
     return replace(
         store,
         fnames=tuple(store.fnames[row] for row in clip.tolist()),

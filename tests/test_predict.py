@@ -98,6 +98,8 @@ def test_sections_by_hand() -> None:
     assert parts.start.tolist() == [0, 10, 24, 34, 44, 50] and parts.length.tolist() == [10, 14, 10, 10, 6, 3]
     coarse = cut(store([12, 0, 13, 1], 5.0), found)  # another front end, half the frames
     assert coarse.start.tolist() == [0, 5, 12, 17, 22, 25] and coarse.length.tolist() == [5, 7, 5, 5, 3, 1]
+    deaf = cut(store([12, 0, 13, 0], 5.0), found)  # which gives no frame of the last clip: it must not hear another's
+    assert deaf.length.tolist() == [5, 7, 5, 5, 3, 0]
     with pytest.raises(ValueError, match=r"0\.01 s is shorter than a frame of the features, 0\.1 s"):
         even_sections(store([24]), 0.01)
 
