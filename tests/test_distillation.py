@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import MakeStore
 from test_clips import trained  # noqa: F401  a fixture
 
 from configs.load import load_config
@@ -28,7 +29,9 @@ def test_temperature():
     assert softened(np.float32([[0, 1]]), 3, "multi_label").tolist() == [[0, 1]]
 
 
-def test_only_training_labels_change_and_unknown_ones_stay_unknown(monkeypatch: pytest.MonkeyPatch):
+def test_only_training_labels_change_and_unknown_ones_stay_unknown(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr("runs.predict.predict_store", lambda *_: np.float32([[0.5, 0.5], [0.25, 0.75]]))
     monkeypatch.setattr(distillation, "read_trained", lambda folder: folder)
     one = np.ones(2)
@@ -37,9 +40,12 @@ def test_only_training_labels_change_and_unknown_ones_stay_unknown(monkeypatch: 
         np.array([1]), np.array([0]), targets, one, one > 0, ("0.wav",), one[:1] > 0, one, task="multi_label"
     )
     cfg, run = TrainConfig(teacher="a", teacher_weight=0.25), type("R", (), {"folder": Path()})()
-    found = add_teacher(parts, cfg, run, None)  # type: ignore[arg-type]
+    heard = make_store([np.zeros((3, 1))] * 2)
+    found = add_teacher(parts, cfg, run, heard)  # type: ignore[arg-type]
     np.testing.assert_array_equal(found.targets, np.float32([[1, 0], [np.nan, 0.9375]]))
     assert targets[1, 1] == 1
+    deaf = make_store([np.zeros((3, 1)), np.zeros((0, 1))])  # it would answer with its prior
+    np.testing.assert_array_equal(add_teacher(parts, cfg, run, deaf).targets, targets)  # type: ignore[arg-type]
 
 
 def test_a_student_hears_the_teacher_of_its_fold_alone(

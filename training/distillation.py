@@ -41,13 +41,15 @@ def read_teacher(
 
 def add_teacher(parts: FoldData, cfg: TrainConfig, teacher: Run, heard: Store) -> FoldData:
     """The fold with the teacher's answers mixed into the labels of its training clips; unknown labels stay unknown, and
-    what is scored stays as it is. heard: the training clips as the teacher hears them."""
+    what is scored stays as it is, and so do the labels of clips in which the teacher hears nothing. heard: the training
+    clips as the teacher hears them."""
     from runs.predict import predict_store, prediction_devices
 
     probs = predict_store(read_trained(teacher.folder), heard, prediction_devices()[0])
-    soft = softened(probs[parts.train], cfg.teacher_temperature, parts.task)
+    rows = parts.train[heard.length[parts.train] > 0]
+    soft = softened(probs[rows], cfg.teacher_temperature, parts.task)
     targets = parts.targets.copy()
-    targets[parts.train] = (1 - cfg.teacher_weight) * targets[parts.train] + cfg.teacher_weight * soft
+    targets[rows] = (1 - cfg.teacher_weight) * targets[rows] + cfg.teacher_weight * soft
     return replace(parts, targets=targets)
 
 
