@@ -27,6 +27,7 @@ from tests.test_lit_tagger import CFG, EVERYTHING, copied, equal, fit, lit_of, s
 from tests.test_parameter_groups import SMALL
 from training.fine_tuning import batch_norms, set_up
 from training.lit_tagger import LitTagger
+from training.losses import build_loss
 from training.schedule import one_cycle, step_shares
 from training.trainer import finished_epochs
 
@@ -148,13 +149,24 @@ def dense(n_classes: int, in_channels: int) -> nn.Module:
     return nn.Sequential(*pooled, nn.Linear(24 * in_channels, 8), nn.Tanh(), nn.Linear(8, n_classes))
 
 
-def gradients(make_store: MakeStore, folder: Path, weights: np.ndarray, **values: object) -> list[torch.Tensor]:
-    """Of the first step, as the optimizer gets them, with no randomness but the order of clips."""
+def gradients(
+    make_store: MakeStore,
+    folder: Path,
+    weights: np.ndarray,
+    labels: np.ndarray | None = None,
+    class_weight: np.ndarray | None = None,
+    **values: object,
+) -> list[torch.Tensor]:
+    """Of the first step, as the optimizer gets them, with no randomness but the order of clips. labels: several."""
     model = ModelConfig(name="tests.test_fine_tuning:dense")
     cfg = Config(
         model=model, augment=AugmentConfig(), train=replace(CFG.train, epochs=1, **values), predict=CFG.predict
     )  # type: ignore[arg-type]
     lit = lit_of(make_store, cfg, n=48)
+    if labels is not None:
+        lit.parts = replace(lit.parts, task="multi_label", class_weight=class_weight, targets=labels)
+        lit.labels, lit.loss = torch.from_numpy(labels), build_loss(cfg.train, "multi_label", lit.parts)
+        lit.validate = lambda tagger: {"map3": 0.0}
     lit.weights = torch.from_numpy(weights).float()
     lit.sources.crop = lambda rows, n, rng: lit.batches.at(rows, np.zeros(len(rows), int), n)  # type: ignore[method-assign]
     found: list[torch.Tensor] = []
@@ -176,6 +188,17 @@ def test_several_batches_have_the_gradient_of_one(
     whole = gradients(make_store, tmp_path / "whole", weights, batch_size=32)
     parts = gradients(make_store, tmp_path / "parts", weights, batch_size=size, accumulate=accumulate)
     assert len(whole) == 4
+    for one, other in zip(whole, parts, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-8)
+
+
+def test_labels_that_are_not_known_count_in_no_batch(make_store: MakeStore, tmp_path: Path) -> None:
+    """The loss of several labels is a mean over the known ones, weighted by class: so are the batches of a step."""
+    targets, weight = np.eye(3, dtype=np.float32)[np.arange(48) % 3], np.array([0.5, 1.0, 4.0])
+    targets[np.random.default_rng(0).random((48, 3)) < 0.5 * np.linspace(0, 2, 48)[:, None]] = np.nan
+    values = {"weights": np.ones(48), "labels": targets, "class_weight": weight}
+    whole = gradients(make_store, tmp_path / "whole", batch_size=32, **values)
+    parts = gradients(make_store, tmp_path / "parts", batch_size=11, accumulate=3, **values)
     for one, other in zip(whole, parts, strict=True):
         torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-8)
 

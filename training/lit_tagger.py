@@ -85,8 +85,15 @@ class LitTagger(pl.LightningModule):
         else:
             drawn = self.rng.permutation(rows)
         batches = RowBatches(drawn, self.stage.batches)
-        self.shares = step_shares([float(self.weights[rows].sum()) for rows in batches], self.cfg.accumulate)
+        self.shares = step_shares([self.count(rows) for rows in batches], self.cfg.accumulate)
         return batches
+
+    def count(self, rows: np.ndarray) -> float:
+        """What these clips weigh in the mean that the loss is; of several labels a clip, only the known ones count."""
+        known = (~self.labels[rows].isnan()).double()
+        if self.parts.task == "multi_label" and self.parts.class_weight is not None:  # else it is in the weights
+            known *= torch.from_numpy(self.parts.class_weight)
+        return float((self.weights[rows] * known.sum(dim=1)).sum())
 
     def on_train_epoch_start(self) -> None:
         hold(self.tagger.backbone, self.cfg, self.current_epoch)

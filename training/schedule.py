@@ -88,9 +88,9 @@ def one_cycle(step: int, total: int, warmup: float) -> float:
 
 def step_shares(weights: list[float], accumulate: int) -> list[float]:
     """What the loss of each batch counts, so that a step has the gradient of all its clips in one batch: the loss is a
-    weighted mean over clips, and Lightning takes the mean over the `accumulate` batches of a step.
+    weighted mean, and Lightning takes the mean over the `accumulate` batches of a step.
 
-    weights: the sum over the clips of each batch.
+    weights: of each batch in that mean, see `LitTagger.count`.
     """
     steps = [weights[i : i + accumulate] for i in range(0, len(weights), accumulate)]
     return [accumulate * one / max(sum(step), 1e-12) for step in steps for one in step]
