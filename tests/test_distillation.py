@@ -15,7 +15,7 @@ from console.errors import UserError
 from runs.run_folder import read_run
 from training import distillation
 from training.distillation import add_teacher, softened
-from training.experiment_data import load_data
+from training.experiment_data import load_data, teachers_stores
 from training.fold_data import FoldData
 from training.train import train_folds
 
@@ -67,6 +67,18 @@ def test_a_student_hears_the_teacher_of_its_fold_alone(
     train_folds(cfg, [1], paths)  # found
     with pytest.raises(UserError, match=r"with other settings \(train\.teacher"):
         train_folds(replace(cfg, train=replace(cfg.train, teacher=None)), [1], paths)
+
+
+def test_teachers_of_two_settings_each_hear_with_their_own(trained: tuple[Paths, Config]):  # noqa: F811
+    paths, _ = trained
+    data = load_data(load_config(None, ["name=new", *STUDENT]), [0, 1], paths)
+    before = data.teachers[0]
+    changed = replace(before.config, predict=replace(before.config.predict, overlap=0.5))
+    data = replace(data, teachers={0: replace(before, config=changed), 1: data.teachers[1]})
+    stores = teachers_stores(data, paths)
+    assert stores[0].key != stores[1].key and stores[0].fnames == stores[1].fnames
+    same = teachers_stores(replace(data, teachers={0: before, 1: data.teachers[1]}), paths)
+    assert same[0] is same[1]
 
 
 @pytest.mark.parametrize(

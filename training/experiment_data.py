@@ -22,7 +22,7 @@ from folds.scorable import check_scorable
 from input.competition import Competition, load_competition, sound_hash, sound_sizes
 from input.corrections import correct, corrections_hash, read_corrections, targets_hash
 from input.labels import split_text
-from runs.clips import FrozenFile, frozen_file, frozen_file_of, open_clips
+from runs.clips import FrozenFile, clip_settings, frozen_file, frozen_file_of, open_clips
 from runs.network_code import check_no_code_inside
 from runs.predictions import warn_of_faults
 from runs.provenance import file_sha256
@@ -61,7 +61,7 @@ class Prepared(Data):
     train: Store
     copies: list[Store]  # of the training clips, at other speeds or with their sound changed
     test: Store
-    taught: Store | None  # the training clips as the teacher hears them
+    taught: dict[int, Store]  # the training clips as the teacher of each fold hears them
     device: "torch.device"
     precision: str
 
@@ -151,10 +151,19 @@ def prepare(cfg: Config, data: Data, paths: Paths, folds_to_train: list[int]) ->
     copies += [open_features(cfg.features, of.train, paths.features, wave=name) for name in cfg.augment.wave]
     origin = replace(data.origin, fold_hash=fold_hash(folds), skipped=train.faults, test_faults=test.faults)
     known = (of, folds, data.corrections, data.pseudo, data.teachers, origin, data.test_sizes, data.frozen)
-    taught = None
-    for run in data.teachers.values():  # of one experiment
-        taught = open_clips(run.config, of.train, paths.features, frozen_file_of(run))
-    return Prepared(*known, train, copies, test, taught, device, precision)
+    return Prepared(*known, train, copies, test, teachers_stores(data, paths), device, precision)
+
+
+def teachers_stores(data: Data, paths: Paths) -> dict[int, Store]:
+    """The training clips as the teacher of each fold hears them: the folds of an experiment may differ in their
+    settings."""
+    heard = {fold: clip_settings(run.config, frozen_file_of(run)) for fold, run in data.teachers.items()}
+    of_settings = {heard[fold]: run for fold, run in data.teachers.items()}
+    stores = {
+        settings: open_clips(run.config, data.competition.train, paths.features, frozen_file_of(run))
+        for settings, run in of_settings.items()
+    }
+    return {fold: stores[settings] for fold, settings in heard.items()}
 
 
 def check_task(cfg: Config, task: Task) -> None:

@@ -190,8 +190,8 @@ def training_data(cfg: Config, fold: int, data: Prepared) -> "FoldData":
     if "weight" in of.train:
         table = table.assign(weight=of.train.set_index("fname")["weight"].loc[table["fname"]].to_numpy())
     parts = split(cfg.train, table, data.train, of.classes, fold, targets, of.task, of.metric)
-    if data.taught:
-        parts = distillation.add_teacher(parts, cfg.train, data.teachers[fold], data.taught)
+    if fold in data.taught:
+        parts = distillation.add_teacher(parts, cfg.train, data.teachers[fold], data.taught[fold])
     if fold in data.pseudo:
         n_labelled = len(parts.train)
         parts = add_pseudo_labels(parts, data.pseudo[fold], cfg.pseudo.weight, data.test)
