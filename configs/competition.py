@@ -31,7 +31,7 @@ class TableFile:
     optional: bool = False  # the competition is complete without it
     verified: bool | None = None  # whether its labels are; null: as columns.verified says, else yes
     weight: float = 1.0  # of its clips in the loss
-    where: dict[str, str] = field(default_factory=dict)  # column -> value: of a training table only these rows
+    where: dict[str, str] = field(default_factory=dict)  # column -> value: only these rows
     audio: str | None = None  # where the sounds of its clips lie; null: as audio.train and audio.test say
 
     def __post_init__(self) -> None:
@@ -97,6 +97,8 @@ class CompetitionConfig:
     def __post_init__(self) -> None:
         weight = self.secondary_weight
         _require(weight is None or 0 <= weight < 1, "secondary_weight", "must be in [0, 1), or null")
+        whole = self.sample_submission is None or not self.sample_submission.where
+        _require(whole, "sample_submission.where", "is for other tables: a submission has all of its rows")
         for pattern in (self.audio.train, self.audio.test, *(one.audio for one in self.train if one.audio)):
             _require(
                 re.fullmatch(r"([^{}]|\{[^{}]+\})+", pattern) is not None, "audio", f"has a stray brace: {pattern}"

@@ -28,7 +28,7 @@ from input.layout import Layout, describe_command, find_layout
 from input.names import nfc, respell
 from input.sample import NAMES, Sample, check_sample, form_without_sample, read_sample
 from input.sound_files import check_files, fill_pattern, list_sounds, locate
-from input.tables import check_names, no_column, read_names, read_table
+from input.tables import check_names, chosen_rows, no_column, read_names, read_table
 from input.training_table import find_classes, group_column, read_training_table
 
 __all__ = ["Competition", "label_matrix", "load_competition", "one_hot", "read_names", "read_sample", "read_table"]
@@ -132,6 +132,7 @@ def _test_table(layout: Layout, sample: Sample | None) -> pd.DataFrame:
     if cfg.test is not None:
         keys = {cfg.columns.name: "columns.name"}
         table = read_table(folder / cfg.test.file, tuple(keys), cfg.test.separator, cfg.test.encoding, keys)
+        table = chosen_rows(folder / cfg.test.file, table, cfg.test.where)
         check_names(folder / cfg.test.file, table[cfg.columns.name], cfg.audio.names_with_folder)
         return pd.DataFrame({"fname": table[cfg.columns.name]})
     audio = layout.test_audio

@@ -54,6 +54,19 @@ def read_table(
     return table
 
 
+def chosen_rows(path: Path, raw: pd.DataFrame, where: Mapping[str, str]) -> pd.DataFrame:
+    """The rows with these values, column -> value, in upper or lower case. Raises UserError on a column that the table
+    lacks, and where no row is left."""
+    if lacking := [column for column in where if column not in raw]:
+        raise no_column(path, lacking, raw.columns, dict.fromkeys(lacking, "where.column"))
+    for column, value in where.items():
+        bare = raw[column].str.strip()
+        there, raw = sorted(set(bare)), raw[bare.str.lower() == value.strip().lower()]  # True, as others write TRUE
+        if raw.empty:
+            raise UserError(f"{path}: no row has {value!r} in {column}: where: has one of {list_some(there)}")
+    return raw.reset_index(drop=True)
+
+
 def no_column(path: Path, missing: Sequence[str], there: Iterable[str], keys: Mapping[str, str] = NO_KEYS) -> UserError:
     """The error of columns that a table lacks, with the likely ones and the line that names them."""
     columns = list(map(str, there))

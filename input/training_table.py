@@ -12,7 +12,7 @@ from input.labels import Labels, check_single, in_one_form, split_cell
 from input.layout import Layout
 from input.names import nfc, respell
 from input.sound_files import fill_pattern, list_sounds
-from input.tables import check_names, likely_column, no_clips, no_column, read_table, time_columns
+from input.tables import check_names, chosen_rows, likely_column, no_clips, read_table, time_columns
 
 OURS = ("fname", "label", "verified", "path", "weight", "fold", "file")  # columns of ours
 TRUE, FALSE = {"1", "true", "yes", "1.0"}, {"0", "false", "no", "0.0"}
@@ -56,7 +56,7 @@ def _read_part(layout: Layout, file: TableFile) -> TrainingTable:
     optional = {columns.verified} if columns.verified == "manually_verified" else set()
     keys = {column: f"columns.{key}" for key, column in vars(columns).items() if column and key != "group"}
     raw = read_table(path, tuple(one for one in keys if one not in optional), file.separator, file.encoding, keys)
-    raw = _chosen(path, raw, file)
+    raw = chosen_rows(path, raw, file.where)
     if (parts := time_columns(raw)) and ("columns.name" in layout.guesses or raw[columns.name].duplicated().any()):
         raise no_clips(path, parts)
     check_names(path, raw[columns.name], cfg.audio.names_with_folder)
@@ -74,18 +74,6 @@ def _read_part(layout: Layout, file: TableFile) -> TrainingTable:
     if columns.secondary_labels:
         secondary = [split_cell(cell, cfg.label_separator) for cell in raw[columns.secondary_labels]]
     return TrainingTable(path, table, labels, secondary)
-
-
-def _chosen(path: Path, raw: pd.DataFrame, file: TableFile) -> pd.DataFrame:
-    """The rows that `where` of the table's description names."""
-    if lacking := [column for column in file.where if column not in raw]:
-        raise no_column(path, lacking, raw.columns, dict.fromkeys(lacking, "where.column"))
-    for column, value in file.where.items():
-        bare = raw[column].str.strip()
-        there, raw = sorted(set(bare)), raw[bare.str.lower() == value.strip().lower()]  # True, as others write TRUE
-        if raw.empty:
-            raise UserError(f"{path}: no row has {value!r} in {column}: where: has one of {list_some(there)}")
-    return raw.reset_index(drop=True)
 
 
 def _named_fname(table: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -235,6 +223,7 @@ def _add_details(table: pd.DataFrame, path: Path, details: TableFile, cfg: Compe
     """Add the columns of another table, joined by name."""
     keys = {cfg.columns.name: "columns.name"}
     extra = read_table(path, tuple(keys), details.separator, details.encoding, keys)
+    extra = chosen_rows(path, extra, details.where)
     check_names(path, extra[cfg.columns.name], cfg.audio.names_with_folder)
     extra = _named_fname(extra, cfg.columns.name)
     extra["fname"] = respell(extra["fname"], table["fname"])

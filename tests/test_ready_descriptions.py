@@ -146,6 +146,35 @@ def test_esc10_of_esc50s_table(tmp_path: Path, sounds, capsys) -> None:
             load_competition(folder)
 
 
+def test_one_table_of_both_sets(tmp_path: Path, sounds, capsys) -> None:
+    """Rows are chosen in the test table, and in one of further columns, as in a training table."""
+    folder = tmp_path / "competition"
+    (folder / "meta").mkdir(parents=True)
+    rows = [f"{i}.wav,{'ab'[i % 2]},{'test' if i >= 8 else 'train'}" for i in range(10)]
+    (folder / "meta" / "all.csv").write_text("\n".join(["filename,category,split", *rows]) + "\n")
+    more = [f"{i}.wav,{copy},r{i}{copy}" for i in range(10) for copy in (1, 2)]
+    (folder / "more.csv").write_text("\n".join(["filename,copy,recorder", *more]) + "\n")
+    sounds(f"audio/{i}.wav" for i in range(10))
+    table = "{file: meta/all.csv, where: {split: %s}}"
+    described = f"""train: {table % "train"}
+test: {table % "Test"}
+audio: {{train: "audio/{{fname}}", test: "audio/{{fname}}"}}
+details: {{file: more.csv, where: {{copy: "2"}}}}
+columns: {{name: filename, label: category}}
+classes: [a, b]
+"""
+    (folder / "competition.yaml").write_text(described)
+    found = load_competition(folder)
+    assert found.train["fname"].tolist() == [f"{i}.wav" for i in range(8)]
+    assert found.test["fname"].tolist() == ["8.wav", "9.wav"]
+    assert found.train["recorder"].tolist() == [f"r{i}2" for i in range(8)]
+    (folder / "competition.yaml").write_text(described.replace("test: {file", "sample_submission: {file"))
+    with pytest.raises(
+        UserError, match=r"sample_submission\.where is for other tables: a submission has all of its rows"
+    ):
+        load_competition(folder)
+
+
 @pytest.mark.skipif(not (DATA / "esc10").is_dir(), reason="../shared/data/esc10 is not here")
 def test_esc10(capsys) -> None:
     found = loaded(DATA / "esc10", "esc50", capsys)
