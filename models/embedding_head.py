@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 HIDDEN = 256  # units
@@ -16,5 +17,8 @@ class EmbeddingHead(nn.Module):
         self.head = nn.Linear(HIDDEN if self.hidden else n, n_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.flatten(1)
-        return self.head(self.hidden(x).relu() if self.hidden else x)
+        x = x.flatten(1).float()
+        with torch.autocast(
+            x.device.type, enabled=False
+        ):  # half precision would save nothing, and make ties
+            return self.head(self.hidden(x).relu() if self.hidden else x)

@@ -198,7 +198,7 @@ def _of_log_mel(cfg: Config, store: Store, file: Path) -> Embed:
         silent = [store.faults.get(fname) == "silent" for fname in store.fnames[first:end]]
         rows = first + np.flatnonzero((store.length[first:end] > 0) & ~np.array(silent))
         clip, start = windows(store.length[rows], n, cfg.predict.overlap)
-        size, found = cfg.predict.batch_size, [np.zeros((0, 0), np.float32)]
+        size = cfg.predict.batch_size
         parts = [slice(i, i + size) for i in range(0, len(clip), size)]
         found = [network(batches.at(rows[clip[part]], start[part], n)) for part in parts]
         vectors = np.concatenate(found) if found else np.zeros((0, 0), np.float32)

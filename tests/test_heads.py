@@ -10,9 +10,10 @@ import torch
 from conftest import MakeStore
 from sklearn.linear_model import LogisticRegression
 
-from configs.schema import AugmentConfig, Config, FeatureConfig, ModelConfig, TrainConfig
+from configs.schema import AugmentConfig, Config, FeatureConfig, ModelConfig, PredictConfig, TrainConfig
 from console.errors import UserError
 from features.store import Store
+from models.inference import predict_clips
 from training.fold_data import FoldData
 from training.heads import HeadTrainer, check_settings, inner_parts, solve, standardisation
 
@@ -63,6 +64,17 @@ def test_a_head_learns_and_says_which_c(make_store: MakeStore, tmp_path: Path, k
         x = torch.from_numpy(store.frames).float()[:, None, :, None]
         right = (head.tagger(x).argmax(1).numpy() == label)[head.parts.val]
     assert right.mean() > 0.8
+
+
+def test_a_head_answers_in_full_precision(make_store: MakeStore, tmp_path: Path):
+    """It costs nothing, and logits of eight bits would rank clips alike that are not."""
+    store, label = embeddings(make_store)
+    head = trainer(store, np.eye(CLASSES)[label])
+    head.fit(tmp_path, "here")
+    full, half = (
+        predict_clips(head.tagger, head.batches, np.arange(N), PredictConfig(), one) for one in ("fp32", "bf16")
+    )
+    np.testing.assert_array_equal(half, full)
 
 
 def test_unknown_labels_and_clips_without_weight_teach_nothing(make_store: MakeStore, tmp_path: Path):
