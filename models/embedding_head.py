@@ -18,7 +18,5 @@ class EmbeddingHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.flatten(1).float()
-        with torch.autocast(
-            x.device.type, enabled=False
-        ):  # half precision would save nothing, and make ties
+        with torch.autocast(x.device.type, enabled=False):  # half precision would save nothing, and make ties
             return self.head(self.hidden(x).relu() if self.hidden else x)
