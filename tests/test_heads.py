@@ -91,7 +91,7 @@ def test_unknown_labels_and_clips_without_weight_teach_nothing(make_store: MakeS
     np.testing.assert_allclose(masked.axes @ found[0], weighted.axes @ found[1], atol=5e-3)
 
 
-def test_a_clip_without_sound_gets_the_prior_and_teaches_nothing(make_store: MakeStore):
+def test_a_clip_without_sound_teaches_nothing(make_store: MakeStore):
     store, label = embeddings(make_store)
     silent = make_store([store.frames[i : i + (i != 1)] for i in range(N)], frame_rate=0.2)
     assert 1 not in trainer(silent, np.eye(CLASSES)[label]).rows
