@@ -36,6 +36,13 @@ def test_the_blends_are_those_of_this_process_in_the_order_of_the_fits(
     assert in_processes(rows, fits) == ([repr(one) for one in one_by_one(fits, "abc")], len(fits))
 
 
+def test_a_fit_sees_nothing_of_the_fold_that_is_held_out_nor_rows_without_weight() -> None:
+    rows = replace(made_rows(), weight=np.where(np.arange(240) % 3, 1.0, 0.0))
+    seen = Fit("stack", rows, 3).seen()
+    assert 3 not in seen.fold and len(seen.fold) == ((rows.fold != 3) & (rows.weight > 0)).sum()
+    assert len(Fit("stack", rows).seen().fold) == 160 and (seen.weight > 0).all()
+
+
 def test_ones_own_metric_is_found_by_the_processes_and_its_fault_is_told(
     in_processes: Callable[..., tuple[list[str], int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

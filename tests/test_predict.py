@@ -81,6 +81,13 @@ def test_a_section_is_predicted_from_its_frames_alone(made: Path, tmp_path: Path
     np.testing.assert_allclose(probs.sum(axis=2), 1, atol=1e-5)
 
 
+def test_sections_lie_where_they_lie_in_the_recording(made: Path, tmp_path: Path) -> None:
+    """Silence at the start is not cut off, as it is where whole files are predicted: features.trim_db."""
+    soundfile.write(tmp_path / "late.wav", np.concatenate([np.zeros(8000), np.sin(np.arange(16000) * 0.6) / 4]), 8000)
+    table = load_blend(made / "work" / "ensembles" / "default").predict(tmp_path / "late.wav", every=1.0)
+    assert table["start"].tolist() == [0, 1, 2] and table["end"].round(1).tolist() == [1, 2, 3]
+
+
 def store(length: list[int], frame_rate: float = 10.0) -> Store:
     sizes, n = np.array(length), sum(length)
     frames, stats = np.arange(n, dtype=np.float16)[:, None], np.zeros((len(length), 1), np.float32)
