@@ -164,6 +164,27 @@ def test_the_embedding_is_what_the_last_layer_is_given(tmp_path: Path):
         np.testing.assert_allclose(network.head[-1](torch.from_numpy(found)), expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "n_frames"),
+    [("resnetish10", {"width": 8, "pooling": "attention"}, 100), ("ced_tiny", {}, 2024)],
+)
+def test_frames_and_pieces_are_averaged(name: str, values: dict[str, Any], n_frames: int, tmp_path: Path):
+    """The mean over frames is what attention sees that is not trained; the mean over pieces, each for itself."""
+    model = ModelConfig(name=name, **values)
+    torch.manual_seed(0)
+    network = build_model(Config(model=model), 2).eval()
+    torch.save(network.state_dict(), tmp_path / "a.pth")
+    cfg = Config(model=replace(model, name=f"embedding:{name}", weights=str(tmp_path / "a.pth")))
+    x, zeros = torch.randn(2, 1, 64, n_frames), np.zeros(64, np.float32)
+    frozen = FrozenTagger(cfg, zeros, zeros + 1, torch.device("cpu"))
+    found = torch.from_numpy(frozen(x))
+    with torch.no_grad():
+        if name == "ced_tiny":
+            np.testing.assert_allclose(found, (frozen(x[..., :1012]) + frozen(x[..., 1012:])) / 2, atol=1e-4)
+        else:
+            np.testing.assert_allclose(network.head.classify(found), network(x), rtol=1e-3, atol=1e-4)
+
+
 def test_the_front_end_of_a_checkpoint_comes_with_its_name():
     cfg = load_config(None, ["model.name=embedding:beats_iter3plus", "predict.window_seconds=4"])
     plain = load_config(Path("configs/pretrained/beats_iter3plus.yaml"))
