@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import soundfile
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
@@ -17,7 +18,7 @@ from configs.schema import Config, ModelConfig
 from console.errors import UserError
 from models.build import build_model
 from models.frozen import FrozenTagger, OnnxFile, TFLiteFile, wave_network
-from runs.clips import FrozenFile, clip_key, clip_settings
+from runs.clips import FrozenFile, _of_waves, clip_key, clip_settings
 
 SAMPLES = 800
 
@@ -200,6 +201,31 @@ def test_another_network_has_another_store(change: str):
     one, other = (load_config(None, [*settings, *more]) for more in ([], [f"model.{change}"]))
     assert clip_settings(one, frozen) != clip_settings(other, frozen)
     assert clip_key(one, [], [], frozen) != clip_key(other, [], [], frozen)
+
+
+def test_another_file_of_that_name_makes_no_embeddings(tmp_path: Path):
+    (tmp_path / "a.onnx").write_bytes(b"another")
+    with pytest.raises(
+        UserError, match=r"a\.onnx: is not the file that this run was made with \(sha256 000000000000\)"
+    ):
+        FrozenFile(tmp_path / "a.onnx", "0" * 64).find()
+
+
+def test_windows_of_a_short_and_a_long_wave(tmp_path: Path):
+    """A short one is repeated, centred; a long one has overlapping windows."""
+    waves = [np.random.default_rng(n).uniform(-0.5, 0.5, n).astype(np.float32) for n in (300, 1000)]
+    for i, wave in enumerate(waves):
+        soundfile.write(tmp_path / f"{i}.wav", wave, 8000, subtype="FLOAT")
+    settings = ["model.name=embedding:a.onnx", "model.output=embedding", "input.padding=repeat", "predict.overlap=0.9"]
+    settings += ["features.sample_rate=8000", "features.f_max=4000", "predict.window_seconds=0.1"]
+    embed = _of_waves(
+        load_config(None, settings), [str(tmp_path / f"{i}.wav") for i in (0, 1)], make_onnx(tmp_path / "a.onnx")
+    )
+    short, long = (found for found, _ in embed(0, 2))
+    m = np.random.default_rng(0).normal(size=(SAMPLES, 4)).astype(np.float32)
+    np.testing.assert_allclose(short, np.abs(waves[0][(np.arange(-250, 550)) % 300] @ m)[None], rtol=1e-3)
+    expected = [waves[1][first : first + SAMPLES] for first in (0, 67, 133, 200)]
+    np.testing.assert_allclose(long, np.abs(np.stack(expected) @ m), rtol=1e-3)
 
 
 def test_no_part_of_a_frozen_network_may_stay_random():

@@ -131,7 +131,7 @@ def test_a_constant_number_cannot_become_an_outlier():
         ),
         (
             {"model": ModelConfig(name="embedding:cnn14", dropout=0.2)},
-            r"model\.dropout=0\.2: .*: use model\.dropout=0\.0",
+            r"model\.dropout=0\.2: .*model\.dropout=0\.0",
         ),
         ({"features": FeatureConfig(trim_db=60)}, r"features\.trim_db=60: .*: use features\.trim_db=null"),
         ({"model": ModelConfig(name="embedding:a.onnx", deltas=2)}, r"model\.deltas=2: .*: use model\.deltas=0"),
