@@ -23,7 +23,7 @@ from console.errors import UserError
 
 # The kit's own folders. They have the git revision as version and are not user code.
 KIT = {"ablation", "benchmarks", "blending", "configs", "console", "features", "folds", "input", "metrics", "models"}
-KIT |= {"runs", "submission", "training", "tuning"}
+KIT |= {"runs", "pages", "submission", "training", "tuning"}
 INSTALLED = {"site-packages", "dist-packages"}
 
 

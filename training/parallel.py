@@ -13,7 +13,6 @@ from configs.schema import Config
 from console.command_line import run_command
 from console.errors import UserError, list_some
 from console.output import READER_LEFT
-from runs.run_folder import is_begun
 
 MEMORY = 4 << 30  # bytes
 Experiments = list[tuple[Config, list[int]]]  # each with its folds
@@ -114,6 +113,7 @@ def _in_turn(experiments: Experiments) -> Iterator[Experiments]:
 
 def _train(cfg: Config, fold: int, paths: Paths, force: bool) -> int:
     """In a worker; the exit status that the fold alone would have. Errors are reported here; other folds go on."""
+    from runs.run_folder import is_begun
     from training.train import train_folds
 
     goes_on = cluster_job.begun > 1 and is_begun(paths.run(cfg.name, fold), cfg)  # on another machine
