@@ -273,7 +273,7 @@ def test_force_does_not_train_again_what_a_lost_machine_has_trained(
 ) -> None:
     seen: list[bool] = []
     monkeypatch.setattr("training.train.train_folds", lambda cfg, folds, paths, force, preamble: seen.append(force))
-    monkeypatch.setattr("training.parallel.is_begun", lambda *_: has_an_epoch)
+    monkeypatch.setattr("runs.run_folder.is_begun", lambda *_: has_an_epoch)
     monkeypatch.setattr("configs.cluster_job.begun", begun)
     assert _train(Config(), 0, Paths(), True) == 0
     assert seen == [restart]
