@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from safetensors.numpy import load
+from safetensors import safe_open
 
 from console.errors import count, list_some
 from console.output import say, warn
@@ -141,7 +141,13 @@ def warn_of_lateness(not_reached: Mapping[str, Sequence[str]]) -> None:
 
 def class_prior(folders: Sequence[Path]) -> np.ndarray:
     """(classes,) the mean of what these fold models answer for a clip without sound."""
-    return np.mean([load((folder / "model.safetensors").read_bytes())["prior"] for folder in folders], axis=0)
+    return np.mean([_prior(folder / "model.safetensors") for folder in folders], axis=0)
+
+
+def _prior(weights: Path) -> np.ndarray:
+    """(classes,) of one fold model; nothing else of the file is read."""
+    with safe_open(weights, "np") as tensors:
+        return np.asarray(tensors.get_tensor("prior"))
 
 
 def tell_forecast(forecast: Forecast) -> None:

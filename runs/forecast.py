@@ -49,7 +49,7 @@ def forecast(
     """
     folds = {name: len(work.folders) if len(work.clips) else 0 for name, work in works.items()}
     fold, hears, heard = dict.fromkeys(works, 0.0), dict[str, Any](dict.fromkeys(works)), dict[Any, float]()
-    devices = [torch.device("cpu")] if choice.asked == "openvino" else prediction_devices()
+    devices = prediction_devices(choice.asked)
     with memory_kept(), tempfile.TemporaryDirectory(prefix="forecast-") as scratch:
         for name, work in works.items():
             if not folds[name]:

@@ -55,7 +55,7 @@ def predict_test(
     first = dict(zip(settings, runs, strict=True))
     stores = {heard: _open(run, clips, features, sections) for heard, run in first.items()}
     free: SimpleQueue[torch.device] = SimpleQueue()
-    for device in [torch.device("cpu")] if choice.asked == "openvino" else prediction_devices():
+    for device in prediction_devices(choice.asked):
         free.put(device)
 
     def predict(run: Trained, heard: tuple[Any, ...]) -> tuple[Predictions, str]:
@@ -174,7 +174,7 @@ def kind(run: Trained) -> Hashable:
     return run.config.model, run.config.features, run.config.predict, run.config.train.precision
 
 
-def prediction_devices() -> list[torch.device]:
-    """Every GPU there is, else the CPU."""
-    gpus = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
+def prediction_devices(engine: str = "torch") -> list[torch.device]:
+    """Every GPU there is, else the CPU; the CPU alone for OpenVINO."""
+    gpus = [torch.device("cuda", i) for i in range(torch.cuda.device_count())] if engine != "openvino" else []
     return gpus or [torch.device("cpu")]

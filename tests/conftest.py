@@ -89,6 +89,15 @@ def blended(tmp_path_factory: pytest.TempPathFactory) -> Paths:
     return paths
 
 
+@pytest.fixture
+def paths(blended: Paths, tmp_path: Path) -> Paths:
+    """A copy of `blended`, to be changed."""
+    paths = Paths(tmp_path / "input", tmp_path / "work")
+    shutil.copytree(blended.input, paths.input)
+    shutil.copytree(blended.work, paths.work, ignore=shutil.ignore_patterns("features"))
+    return paths
+
+
 @pytest.fixture(scope="session")
 def blended_labels(tmp_path_factory: pytest.TempPathFactory) -> Paths:
     """As `blended`, of the demo with several labels per clip: one experiment, probabilities, described by a file."""

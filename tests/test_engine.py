@@ -1,6 +1,5 @@
 """Prediction by a compiled engine, against PyTorch: the same probabilities, and no answer passed off as the other's."""
 
-import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -221,14 +220,6 @@ def test_without_openvino_auto_is_pytorch_and_asking_for_it_is_an_error(
     assert isinstance(EngineChoice("auto").forward("kind", tagger_of(Fails()), first, n, "fp32"), Torch)
     with pytest.raises(UserError, match=r"OpenVINO is not installed: pip install '\.\[fast\]', or use --engine torch"):
         EngineChoice("openvino")
-
-
-@pytest.fixture
-def paths(blended: Paths, tmp_path: Path) -> Paths:
-    paths = Paths(tmp_path / "input", tmp_path / "work")
-    shutil.copytree(blended.input, paths.input)
-    shutil.copytree(blended.work, paths.work, ignore=shutil.ignore_patterns("features"))
-    return paths
 
 
 def test_a_trained_run_answers_alike_and_each_engine_has_answers_of_its_own(

@@ -25,15 +25,6 @@ from submission.submission_file import top_labels
 from submit import submit
 
 
-@pytest.fixture
-def paths(blended: Paths, tmp_path: Path) -> Paths:
-    """A copy of the finished competition, to be changed."""
-    paths = Paths(tmp_path / "input", tmp_path / "work")
-    shutil.copytree(blended.input, paths.input)
-    shutil.copytree(blended.work, paths.work, ignore=shutil.ignore_patterns("features"))
-    return paths
-
-
 def test_clips_that_the_runs_have_not_seen_are_predicted_from_the_weights(
     blended: Paths, paths: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
