@@ -24,6 +24,7 @@ EXAMPLES = """examples:
   python submit.py
   python submit.py --upload -m "greedy blend of three"
   python submit.py --truth test_post_competition.csv
+  python submit.py --force --on ray
 """
 
 
@@ -45,6 +46,7 @@ def main() -> None:
     share(parser, "budget")
     parser.add_argument("--upload", action="store_true", help="submit it to Kaggle and wait for the score; needs -m")
     share(parser, "message", competition="where --upload submits (the name of the input folder)")
+    share(parser, on="predict on a Ray cluster: ray, or ray://host:10001")
     args = parser.parse_args()
     if args.upload and not args.message:
         parser.error("--upload needs a description: -m TEXT")
@@ -58,12 +60,19 @@ def main() -> None:
         parser.error("--forecast and --budget are about predicting, which --predictions does without")
     if args.forecast and args.upload:
         parser.error("--forecast writes nothing that --upload could submit")
+    if args.on and (args.predictions or args.forecast or args.budget):
+        parser.error("--on predicts on a cluster: not with --predictions, nor --forecast and --budget, of this machine")
+    if args.on and args.engine == "auto":
+        parser.error("--on: each node would choose an engine of its own: --engine torch or --engine openvino")
     paths = Paths(args.input, args.work, args.described_by)
     output = args.output or paths.work / "submission.csv"
     if args.forecast:
         show_forecast(paths, args.ensemble, args.force, args.engine)
         return
-    submit(paths, args.ensemble, output, args.truth, args.predictions, args.force, args.engine, args.budget)
+    from training.parallel import jobs_on
+
+    with jobs_on(args.on, paths) as there:
+        submit(there, args.ensemble, output, args.truth, args.predictions, args.force, args.engine, args.budget)
     if args.upload:
         upload(args.competition or paths.input.resolve().name, output, args.message)
 

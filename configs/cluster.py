@@ -19,7 +19,7 @@ from uuid import uuid4
 from configs.cluster_job import Lines, node_name, run_job
 from configs.files import lock
 from configs.paths import Paths
-from configs.processes import ENGINE, THREADS, sigterm_interrupts
+from configs.processes import ENGINE, THREADS, Engine, sigterm_interrupts
 from configs.user_code import KIT
 from console.errors import UserError, count, list_some
 from console.output import complain, say, warn
@@ -51,7 +51,7 @@ def on_cluster(on: str, paths: Paths, environment: Mapping[str, str]) -> Iterato
         try:
             with sigterm_interrupts(), _marker(paths.work) as marker:  # again: Ray has set a handler of its own
                 _check_nodes(ray, paths, marker)
-                before = ENGINE.set(partial(_jobs, ray, marker))
+                before = ENGINE.set(Engine(partial(_jobs, ray, marker), partial(_room, ray)))
                 try:
                     yield
                 finally:
@@ -178,6 +178,14 @@ def _needs(ray: Any, threads: int, on_gpu: bool, memory: int) -> dict[str, float
             "job needs: add a larger one, or set OMP_NUM_THREADS to fewer threads"
         )
     return {"num_cpus": threads, "num_gpus": 1 if gpu_nodes else 0, "memory": memory}
+
+
+def _room(ray: Any, threads: int, on_gpu: bool, memory: int) -> int:
+    """How many such jobs run at once."""
+    needs = _needs(ray, threads, on_gpu, memory)
+    named = {"CPU": needs["num_cpus"], "GPU": needs["num_gpus"], "memory": needs["memory"]}
+    nodes = [node["Resources"] for node in _nodes(ray)]
+    return sum(min(int(node.get(name, 0) // n) for name, n in named.items() if n) for node in nodes)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from multiprocessing import Pipe, resource_tracker
 from multiprocessing.connection import Connection
 
@@ -20,9 +21,16 @@ from console.output import READER_LEFT, say
 SIGNALS = {signal.SIGINT, signal.SIGTERM}
 DEALT = 4096  # cards in the deck: a worker that is replaced takes the next; a pipe holds as much
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-# What runs the jobs instead of processes here, called with what they do, their threads, whether they gain from a GPU,
-# and their bytes of memory
-Engine = Callable[[str, int, bool, int], AbstractContextManager[Executor]]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What runs jobs instead of processes here. A job has threads, may gain from a GPU and needs bytes of memory."""
+
+    jobs: Callable[[str, int, bool, int], AbstractContextManager[Executor]]  # the first: what the jobs do
+    room: Callable[[int, bool, int], int]  # how many such jobs run at once
+
+
 ENGINE: ContextVar[Engine | None] = ContextVar("engine", default=None)
 
 
@@ -42,7 +50,7 @@ def worker_processes(
     worker is killed, and SystemExit if the reader of the output closes the pipe.
     """
     if (engine := ENGINE.get()) is not None:
-        with engine(what, threads, cards is not None, memory) as pool:
+        with engine.jobs(what, threads, cards is not None, memory) as pool:
             yield pool
         return
     from joblib.externals.loky import ProcessPoolExecutor  # joblib.Parallel runs a single worker in this process
@@ -83,6 +91,13 @@ def worker_processes(
 def runs_elsewhere() -> bool:
     """Whether jobs run on a cluster: its machines may have another device, and share no memory with this process."""
     return ENGINE.get() is not None
+
+
+def room_elsewhere(threads: int = 1, cards: Sequence[str] | None = None, memory: int = 0) -> int:
+    """How many such jobs, see `worker_processes`, run at once on the cluster. Raises LookupError without one."""
+    if (engine := ENGINE.get()) is None:
+        raise LookupError("no cluster")
+    return engine.room(threads, cards is not None, memory)
 
 
 def _prepare_worker(alive: Connection, out: Connection, deck: Connection, cards: Sequence[str] | None) -> None:

@@ -1,6 +1,6 @@
 """Clips -> probabilities: the one inference path of validation, out-of-fold, test and the Kaggle kernel."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -13,6 +13,8 @@ from features.batches import Batches, windows
 from models.device import autocast
 from models.engine import Forward
 from models.tagger import Tagger
+
+DAMAGED = "the network returns NaN or infinity: its weights are damaged: train this fold again"
 
 
 def predict_clips(
@@ -31,23 +33,62 @@ def predict_clips(
     The tagger's mode is restored. Raises FloatingPointError if a probability is not finite: half precision may
     overflow.
     """
-    audible = np.flatnonzero(batches.store.length[rows] > 0)
-    out = np.tile(tagger.prior.cpu().numpy(), (len(rows), 1))
+    found = predict_windows(tagger, batches, rows, cfg, precision, advance, forward)
+    store, prior = batches.store, tagger.prior.cpu().numpy()
+    return mean_of_windows([found], store.length[rows], store.frame_rate, cfg, prior, precision)
+
+
+def predict_windows(
+    tagger: Tagger,
+    batches: Batches,
+    rows: np.ndarray,
+    cfg: PredictConfig,
+    precision: str,
+    advance: Advance | None = None,
+    forward: Forward | None = None,
+    share: tuple[int, int] = (0, 1),
+) -> list[np.ndarray]:
+    """(windows, classes) float32 probabilities of each window length, without those clips that have no frame.
+
+    share: (i, n) for the i-th of n shares of the batches; a share has the same batches as the whole, so the same
+    numbers. Otherwise as `predict_clips`, which takes the mean of them.
+    """
+
+    def logits_of(given: Iterable[Tensor]) -> Iterator[Tensor]:
+        return forward(given, precision) if forward else map(tagger, given)
+
+    audible = rows[batches.store.length[rows] > 0]
     training = tagger.training
     tagger.eval()
     try:
         with torch.inference_mode(), autocast(precision, batches.device):
-            if len(audible):
-
-                def logits_of(given: Iterable[Tensor]) -> Iterator[Tensor]:
-                    return forward(given, precision) if forward else map(tagger, given)
-
-                frames = window_frames(cfg, batches.store.frame_rate)
-                out[audible] = np.mean(
-                    [_over_windows(tagger, batches, rows[audible], n, cfg, logits_of, advance) for n in frames], 0
-                )
+            frames = window_frames(cfg, batches.store.frame_rate) if len(audible) else []
+            return [_of_length(tagger, batches, audible, n, cfg, logits_of, share, advance) for n in frames]
     finally:
         tagger.train(training)
+
+
+def mean_of_windows(
+    shares: Sequence[Sequence[np.ndarray]],
+    length: np.ndarray,
+    frame_rate: float,
+    cfg: PredictConfig,
+    prior: np.ndarray,
+    precision: str,
+) -> np.ndarray:
+    """(clips, classes) float32 probabilities from the shares of `predict_windows`, in their order.
+
+    length (clips,): frames of each; prior (classes,): for clips without any. Raises FloatingPointError if a probability
+    is not finite."""
+    audible = np.flatnonzero(length > 0)
+    out, means = np.tile(prior, (len(length), 1)), []
+    for i, n_frames in enumerate(window_frames(cfg, frame_rate) if len(audible) else []):
+        clip, _ = windows(length[audible], n_frames, cfg.overlap)
+        count = np.bincount(clip)
+        probs = np.concatenate([share[i] for share in shares])
+        means.append(np.add.reduceat(probs, np.cumsum(count) - count) / count[:, None])
+    if means:
+        out[audible] = np.mean(means, 0)
     if not np.isfinite(out).all():
         raise FloatingPointError(f"{precision}: a probability is not finite")
     return out
@@ -68,7 +109,7 @@ def predict_finite(
             return predict_clips(tagger, batches, rows, cfg, tried, forward=forward)
         except FloatingPointError as error:
             warn(str(error))
-    raise UserError("the network returns NaN or infinity: its weights are damaged: train this fold again")
+    raise UserError(DAMAGED)
 
 
 def window_frames(cfg: PredictConfig, frame_rate: float) -> list[int]:
@@ -87,22 +128,24 @@ def first_batches(batches: Batches, rows: np.ndarray, cfg: PredictConfig) -> tup
     return found, -(-n_windows[0] // cfg.batch_size) if found else 0
 
 
-def _over_windows(
+def _of_length(
     tagger: Tagger,
     batches: Batches,
     rows: np.ndarray,
     n_frames: int,
     cfg: PredictConfig,
     logits_of: Callable[[Iterable[Tensor]], Iterator[Tensor]],
+    share: tuple[int, int],
     advance: Advance | None,
 ) -> np.ndarray:
-    """(clips, classes) float64 probabilities of clips with sound: the mean over windows of one length."""
+    """(windows, classes) float32 probabilities of one window length, of clips with sound."""
     clip, first = windows(batches.store.length[rows], n_frames, cfg.overlap)
-    parts = [slice(i, i + cfg.batch_size) for i in range(0, len(clip), cfg.batch_size)]
-    found = []
+    n_batches, (i, n) = -(-len(clip) // cfg.batch_size), share
+    own = range(n_batches * i // n, n_batches * (i + 1) // n)
+    parts = [slice(k * cfg.batch_size, (k + 1) * cfg.batch_size) for k in own]
+    found = [torch.zeros((0, len(tagger.prior)), device=batches.device)]
     for logits in logits_of(batches.at(rows[clip[part]], first[part], n_frames) for part in parts):
         found.append(tagger.probabilities(logits.float()))
         if advance:
             advance(len(logits))
-    count = np.bincount(clip)
-    return np.add.reduceat(torch.cat(found).cpu().numpy(), np.cumsum(count) - count) / count[:, None]
+    return torch.cat(found).cpu().numpy()

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from configs.paths import Paths
+from configs.processes import runs_elsewhere
 from console.errors import UserError, list_some
 from console.output import say
 from input.competition import Competition, load_competition, sound_hash, sound_sizes
@@ -44,6 +45,11 @@ def test_predictions(
     out folds, experiments and clips that take too long. Raises UserError as `predict_new`.
     """
     new = [_clips_to_predict(runs, competition, paths, refresh, engine) for runs in experiments]
+    if runs_elsewhere():  # what is done there is found in the cache below
+        from runs.predict_shares import predict_on_cluster
+
+        works = _works(experiments, new, competition, paths, engine).values()
+        predict_on_cluster(works, paths.features, paths.predictions, engine)
     rooms: Iterable[Room | None] = repeat(None)
     if budget:
         from runs.forecast import make_rooms
