@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from configs.paths import DEFAULT_CONFIG, Paths
-from configs.processes import runs_elsewhere, worker_processes
+from configs.processes import room_elsewhere, runs_elsewhere, worker_processes
 from console.command_line import run_command
 from console.errors import UserError, count, list_some
 from console.options import FILE, command_parser, share
@@ -56,10 +56,9 @@ def main() -> None:
     )
     parser.add_argument(
         "--workers",
-        type=int,
-        default=1,
+        default="auto",
         metavar="N",
-        help="processes with one thread each, and a GPU each (1, with all threads)",
+        help="processes with one thread each, and a GPU each (auto: one per GPU, on a CPU 1 with all threads)",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the search (%(default)s)")
     parser.add_argument("--report", action="store_true", help="only write the report of the trials so far")
@@ -74,7 +73,7 @@ def main() -> None:
 
     plan, name = make_plan(args)
     with jobs_on(args.on, paths) as there:
-        tune(plan, name, there, args.workers)
+        tune(plan, name, there, None if args.workers == "auto" else int(args.workers))
 
 
 def make_plan(args: argparse.Namespace) -> "tuple[Plan, str]":
@@ -87,7 +86,9 @@ def make_plan(args: argparse.Namespace) -> "tuple[Plan, str]":
 
     if args.space is None:
         raise UserError("--space is missing: use a search space, like configs/search/resnetish.yaml")
-    for option, value, least in (("trials", args.trials, 1), ("workers", args.workers, 1), ("seed", args.seed, 0)):
+    if args.workers != "auto" and (not args.workers.isdecimal() or int(args.workers) < 1):
+        raise UserError(f"--workers {args.workers}: expected auto or a number from 1 on")
+    for option, value, least in (("trials", args.trials, 1), ("seed", args.seed, 0)):
         if value < least:
             raise UserError(f"--{option} {value}: must be at least {least}")
     config, overrides = args.config or DEFAULT_CONFIG, tuple(args.overrides)
@@ -106,8 +107,11 @@ def make_plan(args: argparse.Namespace) -> "tuple[Plan, str]":
     return Plan(config, overrides, space, folds, args.trials, args.pruner, args.seed), name
 
 
-def tune(plan: "Plan", name: str, paths: Paths, workers: int = 1) -> None:
-    """Run the missing trials, then report. Raises UserError on bad input, and if the study has another plan or data."""
+def tune(plan: "Plan", name: str, paths: Paths, workers: int | None = 1) -> None:
+    """Run the missing trials, then report. workers: at once; None: one per GPU, or as many as the cluster has room for.
+
+    Raises UserError on bad input, and if the study has another plan or data.
+    """
     from models.device import visible_cards
     from training.experiment_data import load_data, prepare
     from training.parallel import MEMORY
@@ -124,10 +128,12 @@ def tune(plan: "Plan", name: str, paths: Paths, workers: int = 1) -> None:
         if not done and (outside := outside_of_space(plan)):
             say(f"the base config lies outside of the search space, but is still the first trial: {list_some(outside)}")
         prepare(base, data, paths, list(plan.folds))  # may raise; makes features once for all workers
+        cards = visible_cards() if base.train.device != "cpu" else None
+        workers = workers or automatic_workers(cards, MEMORY, plan.trials - done)
         if workers == 1 and not runs_elsewhere():
             search(folder, study, plan, Training(data, paths, plan.folds))
         else:
-            with worker_processes(workers, "does trials", cards=visible_cards(), memory=MEMORY) as pool:
+            with worker_processes(workers, "does trials", cards=cards, memory=MEMORY) as pool:
                 for job in as_completed([pool.submit(work, plan, data, paths, name) for _ in range(workers)]):
                     job.result()  # an exception in one ends the others
         if (done := len(finished(study))) < plan.trials:
@@ -136,6 +142,12 @@ def tune(plan: "Plan", name: str, paths: Paths, workers: int = 1) -> None:
     else:
         say(f"{folder}: {count(done, 'trial')} finished before: use a larger --trials for more")
     report(paths, name)
+
+
+def automatic_workers(cards: list[str] | None, memory: int, missing: int) -> int:
+    """For so many missing trials: one per GPU, or as many as the cluster has room for. memory: bytes of each."""
+    room = room_elsewhere(1, cards, memory) if runs_elsewhere() else len(cards or ())
+    return max(1, min(room, missing))
 
 
 def facts_of(data: "Data", paths: Paths) -> dict[str, Any]:

@@ -1,12 +1,16 @@
 """Jobs on a Ray cluster of two nodes with a core each, both on this machine."""
 
 import contextlib
+import io
 import json
+import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,47 +18,108 @@ from typing import Any
 
 import pytest
 
-from configs.cluster import QUIET, _needs, look_around, on_cluster
+from configs.cluster import QUIET, _check_nodes, _needs, look_around, on_cluster
 from configs.files import lock
 from configs.paths import Paths
-from configs.processes import worker_processes
-from configs.schema import Config
+from configs.processes import ENGINE, room_elsewhere, worker_processes
+from configs.schema import Config, FeatureConfig
 from console.errors import UserError
+from features.store import open_features
+from input.competition import load_competition
+from input.demo import make_demo
 from runs.run_folder import _alone
+from submit import submit
 from tests.test_pipeline import ONE, ROOT, refused, run, same_bytes, start, where
 from training.parallel import _train
+from tune import tune
+from tuning.search_space import load_space
+from tuning.study import Plan
 
 if find_spec("ray") is None:  # not importorskip: Ray reads QUIET when it is imported
     pytest.skip("Ray is not installed: pip install -c constraints.txt -e '.[cluster]'", allow_module_level=True)
 
 NODE: dict[str, Any] = {"num_cpus": 1, "num_gpus": 0, "memory": 6 << 30, "object_store_memory": 80 << 20}
-EPOCHS = "train.epochs=40"  # long enough to be killed in
-SLOW = {"RAY_raylet_start_wait_time_s": "180", "RAY_worker_register_timeout_seconds": "240"}  # on a busy machine
+EPOCHS = "train.epochs=25"  # long enough to be killed in
+CPU = "train.device=cpu"  # jobs that go to any node
+BUSY = {"RAY_worker_register_timeout_seconds": "240", "OMP_NUM_THREADS": "1"}  # on a busy machine
+PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
+
+
+def free_ports(n: int) -> list[int]:
+    """Each bound before the next is asked for, so that they differ."""
+    sockets = [socket.socket() for _ in range(n)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def node(**more: Any) -> dict[str, Any]:
+    """With ports that are known: Ray waits only 15 s until its agent has told one that it has chosen."""
+    return NODE | dict(zip(PORTS, free_ports(len(PORTS)), strict=True)) | more
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """Of two nodes, and a head that no job runs on, so that either can be lost; RAY_ADDRESS names it."""
+    """Of two nodes with a core each, one of them with a GPU that is only said to be there, and a head that no job runs
+    on, so that either can be lost; RAY_ADDRESS names it, and CLIENT its server for ray://."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**SLOW, **QUIET, "OMP_NUM_THREADS": "1"}.items():
+        for name, value in {**BUSY, **QUIET}.items():
             patch.setenv(name, value)
+        from ray._private import services
         from ray.cluster_utils import Cluster
 
-        found = Cluster(initialize_head=True, head_node_args=NODE | {"num_cpus": 0, "include_dashboard": False})
+        patch.setattr(services, "get_node", patient(services.get_node))
+        (client,) = free_ports(1)
+        head = node(num_cpus=0, include_dashboard=False, ray_client_server_port=client)
+        found = Cluster(initialize_head=True, head_node_args=head)
         try:
-            for _ in range(2):
-                found.add_node(**NODE)
+            for num_gpus in (1, 0):
+                found.add_node(**node(num_gpus=num_gpus))
             patch.setenv("RAY_ADDRESS", found.address)
+            patch.setenv("CLIENT", f"ray://127.0.0.1:{client}")
             yield found
         finally:
             found.shutdown()
 
 
+def patient(get_node: Callable[..., Any]) -> Callable[..., Any]:
+    """Ray gives a node 30 s to start, which is too little for a busy machine."""
+
+    def get(*args: Any) -> Any:
+        for _ in range(10):
+            with contextlib.suppress(RuntimeError):
+                return get_node(*args)
+        return get_node(*args)
+
+    return get
+
+
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cluster") / "demo"
-    assert run("-m", "input.demo", folder, "--train", 4, "--test", 3).returncode == 0
+    with contextlib.redirect_stdout(io.StringIO()):
+        make_demo(folder, train_per_class=4, test_per_class=3)
     return folder
+
+
+@pytest.fixture(scope="module")
+def local(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The work folder of two folds that were trained on this machine."""
+    work = tmp_path_factory.mktemp("cluster") / "local"
+    done = run("train_fold.py", "--fold", "0..1", *where(demo, work), *ONE, CPU, EPOCHS, "--jobs", 2)
+    assert done.returncode == 0, done.stderr
+    return work
+
+
+@pytest.fixture(scope="module")
+def connected(cluster: Any, demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """This process is a driver; the work folder that it named."""
+    work = tmp_path_factory.mktemp("cluster") / "work"
+    with on_cluster("ray", Paths(demo, work), {}):
+        yield work
 
 
 def until(process: subprocess.Popen[str], *texts: str) -> str:
@@ -125,15 +190,8 @@ def test_lines_errors_and_lost_processes(
     said, warned = capsys.readouterr()
     line = next(line for line in said.splitlines() if line.startswith("Gänse"))
     assert line == "Gänse|1|value|configs|console|input|train_fold.py" and "input: False\n" in warned
-    assert "ray: 3 nodes, 2 cores, 0 GPUs" in said and said.count("begun again on node ") == 3
+    assert "ray: 3 nodes, 2 cores, 1 GPU" in said and said.count("begun again on node ") == 3
     assert "raylet" not in said + warned
-
-
-def test_a_node_that_lacks_a_folder_is_named_before_anything_starts(cluster: Any, tmp_path: Path) -> None:
-    gone = tmp_path / "gone"
-    message = rf"^node \S+ \(\S+\): {gone} is not there: put it on storage that all nodes mount at the same path; node"
-    with pytest.raises(UserError, match=message), on_cluster("ray", Paths(gone, tmp_path / "work"), {}):
-        pytest.fail("it started")
 
 
 def test_what_a_node_says_of_work(tmp_path: Path) -> None:
@@ -165,61 +223,219 @@ def test_a_job_asks_for_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
         needs(8, True, small)
 
 
-def test_features_made_on_a_cluster_have_the_same_bytes(
-    cluster: Any, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from configs.schema import FeatureConfig
-    from features.store import open_features
-    from input.competition import load_competition
+def test_a_node_that_lacks_a_folder_is_named_before_anything_starts(connected: Path, tmp_path: Path) -> None:
+    import ray
 
+    gone = tmp_path / "gone"
+    message = rf"^node \S+ \(\S+\): {gone} is not there: put it on storage that all nodes mount at the same path; node"
+    with pytest.raises(UserError, match=message):
+        _check_nodes(ray, Paths(gone, connected), connected / "cluster-1")
+
+
+MEET = """
+import os, ray, time; from pathlib import Path
+folder, me = Path({folder!r}), ray.get_runtime_context().get_node_id()
+(folder / me).write_text(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+while len(list(folder.iterdir())) < {nodes}:
+    time.sleep(0.05)
+"""
+
+
+def test_jobs_that_gain_from_a_gpu_go_where_one_is(connected: Path, tmp_path: Path) -> None:
+    """Each has a whole one, and others have none."""
+    found = []
+    for n_jobs, nodes, cards in ((3, 1, []), (2, 2, None)):
+        (folder := tmp_path / str(nodes)).mkdir()
+        with worker_processes(1, "meets others", cards=cards) as pool:
+            for _ in range(n_jobs):
+                pool.submit(exec, MEET.format(folder=str(folder), nodes=nodes))
+        found.append([file.read_text() for file in folder.iterdir()])
+    assert found == [["0"], ["", ""]]
+    assert room_elsewhere(1, []) == 1 and room_elsewhere(1) == 2
+
+
+def test_what_a_node_says_of_work(tmp_path: Path) -> None:
+    marker = tmp_path / "work" / "cluster-1"
+    assert f"{tmp_path}/work is not there, or another folder of that name" in look_around(tmp_path, marker)[1]
+    with lock(marker):
+        _, fault, versions = look_around(tmp_path, marker)
+    assert fault == "" and versions["python"] and versions["torch"]
+    fact = "a file that another node has locked can be locked there too: mount it with locks"
+    assert fact in look_around(tmp_path, marker)[1], "nobody holds it"
+
+
+def test_a_job_asks_for_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def needs(threads: int, on_gpu: bool, *nodes: dict[str, float], memory: int = 1) -> dict[str, float]:
+        alive = [{"Alive": True, "Resources": node} for node in nodes]
+        lost = {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0, "memory": 1e12}}
+        return _needs(SimpleNamespace(nodes=lambda: [*alive, lost]), threads, on_gpu, memory)
+
+    small, gpus = {"CPU": 4.0, "memory": 8e9}, {"CPU": 16.0, "GPU": 4.0, "memory": 64e9}
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert needs(0, True, small) == {"num_cpus": 1, "num_gpus": 0, "memory": 1}
+    assert needs(0, True, small, gpus) == {"num_cpus": 4, "num_gpus": 1, "memory": 1}
+    assert needs(0, False, small, gpus) == {"num_cpus": 1, "num_gpus": 0, "memory": 1}
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert (needs(0, False, small)["num_cpus"], needs(1, False, small)["num_cpus"]) == (3, 1)
+    with pytest.raises(UserError, match=r"the cluster has no node with 3 cores and 9\.3 GB of memory"):
+        needs(0, False, small, memory=10**10)
+    with pytest.raises(UserError, match="the cluster has no node with 8 cores"):
+        needs(8, True, small)
+
+
+def test_a_node_that_lacks_a_folder_is_named_before_anything_starts(connected: Path, tmp_path: Path) -> None:
+    import ray
+
+    gone = tmp_path / "gone"
+    message = rf"^node \S+ \(\S+\): {gone} is not there: put it on storage that all nodes mount at the same path; node"
+    with pytest.raises(UserError, match=message):
+        _check_nodes(ray, Paths(gone, connected), connected / "cluster-1")
+
+
+def seen() -> tuple[str, str | None]:
+    """In a job: its node, and the GPUs that it may use."""
+    import ray
+
+    time.sleep(0.5)  # so that the other node gets one too
+    return ray.get_runtime_context().get_node_id(), os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def test_jobs_that_gain_from_a_gpu_go_where_one_is(connected: Path) -> None:
+    """Each has a whole one, as many at once as there are, and others have none."""
+    with worker_processes(1, "looks", cards=[]) as pool:
+        on_gpu = {job.result() for job in [pool.submit(seen) for _ in range(3)]}
+    with worker_processes(1, "looks") as pool:
+        plain = {job.result() for job in [pool.submit(seen) for _ in range(6)]}
+    assert len(on_gpu) == 1 and on_gpu.pop()[1] == "0"
+    assert len(plain) == 2 and {cards for _, cards in plain} <= {None, ""}
+    assert room_elsewhere(1, []) == 1 and room_elsewhere(1) == 2
+    assert room_elsewhere(1, memory=7 << 29) == 2 and room_elsewhere(1, [], 7 << 29) == 1
+
+
+def test_features_made_on_a_cluster_have_the_same_bytes(
+    connected: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("features.extraction.PART", 8)
     clips = load_competition(demo).train
     cfg = FeatureConfig(sample_rate=8000, f_max=4000, n_fft=256, hop_length=160, n_mels=16)
-    with on_cluster("ray", Paths(demo, tmp_path / "cluster"), {}):
-        there = open_features(cfg, clips, tmp_path / "cluster", workers=1)
-    here = open_features(cfg, clips, tmp_path / "local", workers=1)
-    assert there.key == here.key
-    files = [sorted((tmp_path / name / here.key).iterdir()) for name in ("cluster", "local")]
+    there = open_features(cfg, clips, tmp_path / "cluster", workers=1)
+    with here():
+        assert open_features(cfg, clips, tmp_path / "local", workers=1).key == there.key
+    files = [sorted((tmp_path / name / there.key).iterdir()) for name in ("cluster", "local")]
     for one, other in zip(*files, strict=True):
         assert (one.name, one.read_bytes()) == (other.name, other.read_bytes())
 
 
-def test_a_study_of_8_trials(cluster: Any, demo: Path, tmp_path: Path) -> None:
-    space = tmp_path / "space.yaml"
-    space.write_text("train.lr: {log: [1.0e-3, 1.0e-2]}\n")
-    words = ["--trials", 8, "--workers", 2, "--name", "s", "--space", space, "--on", "ray", "train.epochs=1"]
-    done = run("tune.py", *where(demo, tmp_path), *ONE, *words)
-    assert done.returncode == 0, done.stderr
-    assert "; 8/8 finished" in done.stdout and "best of 8 trials" in done.stdout
-    assert (tmp_path / "studies/s/best.yaml").exists()
+@contextlib.contextmanager
+def here() -> Iterator[None]:
+    """Without the cluster."""
+    before = ENGINE.set(None)
+    try:
+        yield
+    finally:
+        ENGINE.reset(before)
 
 
-def test_folds_end_with_the_same_bytes_though_the_driver_and_a_node_are_killed(
-    cluster: Any, demo: Path, tmp_path: Path
+def test_a_study_of_8_trials(
+    connected: Path,
+    demo: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    words = ["train_fold.py", "--fold", "0..1", "--input", demo, *ONE, EPOCHS]
-    local = run(*words, "--work", tmp_path / "local", "--jobs", 2)
-    assert local.returncode == 0, local.stderr
+    """As many workers as there is room for."""
+    asked: list[int] = []
 
-    there = [*words, "--work", tmp_path / "there", "--on", "ray"]
-    killed = start(*there)
-    until(killed, "one fold 0 epoch ", "one fold 1 epoch ")  # both have an epoch to go on from, or one is finished
-    killed.kill()
-    killed.communicate()
-    process = start(*there)
-    said = until(process, " epoch ")  # of a fold that goes on
-    cluster.remove_node(next(node for node in cluster.worker_nodes if has_a_job(node)), allow_graceful=False)
-    out, err = process.communicate()
-    assert process.returncode == 0, err
-    assert ": continuing after epoch " in said
-    after = out.partition("begun again on ")[2]
-    assert ": continuing after epoch " in after, out
-    assert "raylet" not in out + err and "RayTaskError" not in err
-    for fold in ("fold0", "fold1"):
-        one, other = (tmp_path / work / "runs/one" / fold for work in ("local", "there"))
-        assert same_bytes(one, other)
-        mine, theirs = (json.loads((f / "manifest.json").read_text()) | {"seconds": 0} for f in (one, other))
-        assert mine == theirs
+    def workers(n: int, *args: Any, **more: Any) -> Any:
+        asked.append(n)
+        return worker_processes(n, *args, **more)
+
+    monkeypatch.setattr("tune.worker_processes", workers)
+    (tmp_path / "space.yaml").write_text("train.lr: {log: [1.0e-3, 1.0e-2]}\n")
+    config, overrides = Path(ONE[1]), (*ONE[2:], CPU, "train.epochs=1")
+    space = load_space(tmp_path / "space.yaml", config, overrides)
+    tune(Plan(config, overrides, space, (0,), 8), "s", Paths(demo, tmp_path), None)
+    said = capsys.readouterr().out
+    assert "; 8/8 finished" in said and "best of 8 trials" in said
+    assert asked == [2] and (tmp_path / "studies/s/best.yaml").exists()
+
+
+def test_folds_x_shares_of_the_test_clips_are_predicted_with_the_same_bytes(
+    connected: Path,
+    demo: Path,
+    local: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """On the node that has a GPU."""
+    monkeypatch.setattr("runs.predict_shares.LEAST", 1)  # batch
+    monkeypatch.setattr("runs.predict_shares.ROUNDS", 4)  # so two shares of each fold
+    written = []
+    for name, place in (("cluster", contextlib.nullcontext), ("local", here)):
+        paths = Paths(demo, tmp_path / name)
+        shutil.copytree(local / "runs", paths.runs)
+        with place():
+            submit(paths, "default", tmp_path / f"{name}.csv", None, refresh=True)
+        written.append([tmp_path / f"{name}.csv", *sorted(paths.predictions.iterdir())])
+    assert [len(files) for files in written] == [3, 3] and "predicting 2 folds in 4 jobs" in capsys.readouterr().out
+    for one, other in zip(*written, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+
+
+HOLD = """
+import time; from pathlib import Path; from configs.schema import FeatureConfig
+from features.store import open_features
+from input.competition import load_competition
+from runs.run_folder import _alone
+from submit import submit
+with _alone(Path({fold!r})):
+    print("held", flush=True)
+    while not Path({end!r}).exists():
+        time.sleep(0.1)
+"""
+
+
+def test_a_second_driver_is_refused_a_fold_that_another_node_trains(
+    connected: Path, demo: Path, tmp_path: Path
+) -> None:
+    """Each driver has a job on another node, since each node has one core."""
+    fold, end = tmp_path / "runs/one/fold0", tmp_path / "end"
+    with worker_processes(1, "holds a fold") as pool:
+        held = pool.submit(exec, HOLD.format(fold=str(fold), end=str(end)))
+        try:
+            wait_for(lambda: fold.with_name(".fold0.lock").exists())
+            done = run("train_fold.py", "--fold", "0", *where(demo, tmp_path), *ONE, CPU, "--on", "ray")
+        finally:
+            end.touch()
+        held.result()
+    assert done.returncode == 2, done.stderr
+    assert f"{fold}: another process is training this fold: wait for it, or stop it" in done.stderr
+    assert "not finished: one fold 0" in done.stderr and not fold.exists()
+
+
+def wait_for(true: Callable[[], bool]) -> None:
+    for _ in range(3000):
+        if true():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it does not come")
+
+
+CLIENT = """
+import os, sys; from pathlib import Path
+from configs.cluster import on_cluster; from configs.paths import Paths; from configs.processes import worker_processes
+with on_cluster(os.environ["CLIENT"], Paths(Path(sys.argv[1]), Path(sys.argv[2])), {"KEY": "value"}):
+    with worker_processes(1, "divides") as pool:
+        print("found", *[pool.submit(divmod, 7, i).result() for i in (2, 3)])
+        pool.submit(exec, "import os; print('in a job', os.environ['KEY'])").result()
+"""
+
+
+def test_a_client_outside_of_the_cluster(connected: Path, demo: Path) -> None:
+    done = run("-c", CLIENT, demo, connected)
+    assert done.returncode == 0, done.stderr
+    assert "ray: 3 nodes" in done.stdout and "found (3, 1) (2, 1)" in done.stdout and "in a job value" in done.stdout
 
 
 def test_what_on_refuses(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,3 +493,27 @@ def test_force_does_not_train_again_what_a_lost_machine_has_trained(
     monkeypatch.setattr("configs.cluster_job.begun", begun)
     assert _train(Config(), 0, Paths(), True) == 0
     assert seen == [restart]
+
+
+def test_folds_end_with_the_same_bytes_though_the_driver_and_a_node_are_killed(
+    cluster: Any, demo: Path, local: Path, tmp_path: Path
+) -> None:
+    there = ["train_fold.py", "--fold", "0..1", *where(demo, tmp_path / "there"), *ONE, CPU, EPOCHS, "--on", "ray"]
+    killed = start(*there)
+    until(killed, "one fold 0 epoch ", "one fold 1 epoch ")  # both have an epoch to go on from, or one is finished
+    killed.kill()
+    killed.communicate()
+    process = start(*there)
+    said = until(process, " epoch ")  # of a fold that goes on
+    cluster.remove_node(next(node for node in cluster.worker_nodes if has_a_job(node)), allow_graceful=False)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert ": continuing after epoch " in said
+    after = out.partition("begun again on ")[2]
+    assert ": continuing after epoch " in after, out
+    assert "raylet" not in out + err and "RayTaskError" not in err
+    for fold in ("fold0", "fold1"):
+        one, other = (work / "runs/one" / fold for work in (local, tmp_path / "there"))
+        assert same_bytes(one, other)
+        mine, theirs = (json.loads((f / "manifest.json").read_text()) | {"seconds": 0} for f in (one, other))
+        assert mine == theirs

@@ -178,7 +178,7 @@ def test_two_processes_share_a_study_and_an_interrupted_one_continues(tmp_path: 
     ("more", "message"),
     [
         (["--trials", "0"], "--trials 0: must be at least 1"),
-        (["--workers", "0"], "--workers 0: must be at least 1"),
+        (["--workers", "0"], "--workers 0: expected auto or a number from 1 on"),
         (["--folds", "2"], "--folds 2: folds go from 0 to 1"),
         (["--name", "a/b"], "name may only have letters, digits"),
         (["pseudo.runs=[one]"], "pseudo.runs: a search never uses test clips"),
