@@ -3,9 +3,7 @@
 import contextlib
 import io
 import json
-import os
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -18,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from configs.cluster import QUIET, _check_nodes, _needs, look_around, on_cluster
+from benchmarks.cluster import free_ports, small_cluster
+from configs.cluster import _check_nodes, _needs, look_around, on_cluster
 from configs.files import lock
 from configs.paths import Paths
 from configs.processes import ENGINE, room_elsewhere, worker_processes
@@ -38,63 +37,20 @@ from tuning.study import Plan
 if find_spec("ray") is None:  # not importorskip: Ray reads QUIET when it is imported
     pytest.skip("Ray is not installed: pip install -c constraints.txt -e '.[cluster]'", allow_module_level=True)
 
-NODE: dict[str, Any] = {"num_cpus": 1, "num_gpus": 0, "memory": 6 << 30, "object_store_memory": 80 << 20}
 EPOCHS = "train.epochs=25"  # long enough to be killed in
 CPU = "train.device=cpu"  # jobs that go to any node
-BUSY = {"RAY_worker_register_timeout_seconds": "240", "OMP_NUM_THREADS": "1"}  # on a busy machine
-PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
-
-
-def free_ports(n: int) -> list[int]:
-    """Each bound before the next is asked for, so that they differ."""
-    sockets = [socket.socket() for _ in range(n)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-def node(**more: Any) -> dict[str, Any]:
-    """With ports that are known: Ray waits only 15 s until its agent has told one that it has chosen."""
-    return NODE | dict(zip(PORTS, free_ports(len(PORTS)), strict=True)) | more
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """Of two nodes with a core each, one of them with a GPU that is only said to be there, and a head that no job runs
     on, so that either can be lost; RAY_ADDRESS names it, and CLIENT its server for ray://."""
+    (client,) = free_ports(1)
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**BUSY, **QUIET}.items():
-            patch.setenv(name, value)
-        from ray._private import services
-        from ray.cluster_utils import Cluster
-
-        patch.setattr(services, "get_node", patient(services.get_node))
-        (client,) = free_ports(1)
-        head = node(num_cpus=0, include_dashboard=False, ray_client_server_port=client)
-        found = Cluster(initialize_head=True, head_node_args=head)
-        try:
-            for num_gpus in (1, 0):
-                found.add_node(**node(num_gpus=num_gpus))
-            patch.setenv("RAY_ADDRESS", found.address)
-            patch.setenv("CLIENT", f"ray://127.0.0.1:{client}")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("CLIENT", f"ray://127.0.0.1:{client}")
+        with small_cluster({"num_gpus": 1}, {"num_gpus": 0}, ray_client_server_port=client) as found:
             yield found
-        finally:
-            found.shutdown()
-
-
-def patient(get_node: Callable[..., Any]) -> Callable[..., Any]:
-    """Ray gives a node 30 s to start, which is too little for a busy machine."""
-
-    def get(*args: Any) -> Any:
-        for _ in range(10):
-            with contextlib.suppress(RuntimeError):
-                return get_node(*args)
-        return get_node(*args)
-
-    return get
 
 
 @pytest.fixture(scope="module")
@@ -252,64 +208,6 @@ def test_jobs_that_gain_from_a_gpu_go_where_one_is(connected: Path, tmp_path: Pa
         found.append([file.read_text() for file in folder.iterdir()])
     assert found == [["0"], ["", ""]]
     assert room_elsewhere(1, []) == 1 and room_elsewhere(1) == 2
-
-
-def test_what_a_node_says_of_work(tmp_path: Path) -> None:
-    marker = tmp_path / "work" / "cluster-1"
-    assert f"{tmp_path}/work is not there, or another folder of that name" in look_around(tmp_path, marker)[1]
-    with lock(marker):
-        _, fault, versions = look_around(tmp_path, marker)
-    assert fault == "" and versions["python"] and versions["torch"]
-    fact = "a file that another node has locked can be locked there too: mount it with locks"
-    assert fact in look_around(tmp_path, marker)[1], "nobody holds it"
-
-
-def test_a_job_asks_for_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    def needs(threads: int, on_gpu: bool, *nodes: dict[str, float], memory: int = 1) -> dict[str, float]:
-        alive = [{"Alive": True, "Resources": node} for node in nodes]
-        lost = {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0, "memory": 1e12}}
-        return _needs(SimpleNamespace(nodes=lambda: [*alive, lost]), threads, on_gpu, memory)
-
-    small, gpus = {"CPU": 4.0, "memory": 8e9}, {"CPU": 16.0, "GPU": 4.0, "memory": 64e9}
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert needs(0, True, small) == {"num_cpus": 1, "num_gpus": 0, "memory": 1}
-    assert needs(0, True, small, gpus) == {"num_cpus": 4, "num_gpus": 1, "memory": 1}
-    assert needs(0, False, small, gpus) == {"num_cpus": 1, "num_gpus": 0, "memory": 1}
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert (needs(0, False, small)["num_cpus"], needs(1, False, small)["num_cpus"]) == (3, 1)
-    with pytest.raises(UserError, match=r"the cluster has no node with 3 cores and 9\.3 GB of memory"):
-        needs(0, False, small, memory=10**10)
-    with pytest.raises(UserError, match="the cluster has no node with 8 cores"):
-        needs(8, True, small)
-
-
-def test_a_node_that_lacks_a_folder_is_named_before_anything_starts(connected: Path, tmp_path: Path) -> None:
-    import ray
-
-    gone = tmp_path / "gone"
-    message = rf"^node \S+ \(\S+\): {gone} is not there: put it on storage that all nodes mount at the same path; node"
-    with pytest.raises(UserError, match=message):
-        _check_nodes(ray, Paths(gone, connected), connected / "cluster-1")
-
-
-def seen() -> tuple[str, str | None]:
-    """In a job: its node, and the GPUs that it may use."""
-    import ray
-
-    time.sleep(0.5)  # so that the other node gets one too
-    return ray.get_runtime_context().get_node_id(), os.environ.get("CUDA_VISIBLE_DEVICES")
-
-
-def test_jobs_that_gain_from_a_gpu_go_where_one_is(connected: Path) -> None:
-    """Each has a whole one, as many at once as there are, and others have none."""
-    with worker_processes(1, "looks", cards=[]) as pool:
-        on_gpu = {job.result() for job in [pool.submit(seen) for _ in range(3)]}
-    with worker_processes(1, "looks") as pool:
-        plain = {job.result() for job in [pool.submit(seen) for _ in range(6)]}
-    assert len(on_gpu) == 1 and on_gpu.pop()[1] == "0"
-    assert len(plain) == 2 and {cards for _, cards in plain} <= {None, ""}
-    assert room_elsewhere(1, []) == 1 and room_elsewhere(1) == 2
-    assert room_elsewhere(1, memory=7 << 29) == 2 and room_elsewhere(1, [], 7 << 29) == 1
 
 
 def test_features_made_on_a_cluster_have_the_same_bytes(

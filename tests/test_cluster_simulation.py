@@ -1,0 +1,59 @@
+"""A cluster of one and of two nodes, worked by hand."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.cluster_simulation import Load, measured, rows, simulate
+from console.errors import UserError
+
+LOAD = Load(
+    experiments=1,
+    folds=2,
+    fold=100,
+    epochs=4,
+    start=10,
+    prepare=5,
+    extract=80,
+    store=1000,
+    disk=100,
+    link=1000,
+    memory=2000,
+    slots=1,
+    cores=4,
+)
+
+
+def test_one_node_reads_the_store_once() -> None:
+    """5 s of checks, 20 of features, 30 of joining the store; 10 + 10 + 100 for a fold, 10 + 100 for the next."""
+    found = simulate(LOAD, 1)
+    assert found.before == pytest.approx(55) and found.total == pytest.approx(55 + 120 + 110) and found.waiting == 0
+
+
+def test_two_nodes_share_the_disk() -> None:
+    """Both read for 20 s instead of 10, unless their links are slower than their shares of the disk."""
+    found = simulate(LOAD, 2)
+    assert found.total == pytest.approx(5 + 10 + 30 + 10 + 20 + 100) and found.waiting == pytest.approx(20)
+    slow = simulate(replace(LOAD, link=40), 2)
+    assert slow.total == pytest.approx(5 + 10 + 30 + 10 + 25 + 100) and slow.waiting == 0
+
+
+def test_a_store_that_does_not_fit_into_memory_is_read_every_epoch() -> None:
+    assert simulate(replace(LOAD, memory=900), 1).total == pytest.approx(55 + 2 * (10 + 4 * 10 + 100))
+
+
+def test_a_third_job_waits_for_a_slot_and_a_node_more_than_jobs_is_idle() -> None:
+    load = replace(LOAD, folds=3, store=0, prepare=0, extract=0)
+    assert [simulate(load, n).total for n in (1, 2, 3, 9)] == pytest.approx([330, 220, 110, 110])
+    assert simulate(replace(load, slots=3), 1).total == pytest.approx(110)
+    assert [row[-1] for row in rows(load, [1, 3, 9])] == ["100%", "100%", "33%"]
+
+
+def test_times_of_a_trained_fold(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(json.dumps({"seconds": 90}))
+    (tmp_path / "config.json").write_text(json.dumps({"train": {"epochs": 7}}))
+    assert measured(tmp_path) == (1.5, 7)
+    with pytest.raises(UserError, match="not a finished fold"):
+        measured(tmp_path / "none")
