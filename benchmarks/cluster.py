@@ -113,23 +113,32 @@ def small_cluster(*nodes: dict[str, Any], **head: Any) -> Iterator[Any]:
     """A `ray.cluster_utils.Cluster` of nodes with a core each, two by default, and a head that no job runs on.
     RAY_ADDRESS names it."""
     before = dict(os.environ)
-    os.environ |= {**QUIET, "RAY_worker_register_timeout_seconds": "240"}
+    os.environ |= {**QUIET, "RAY_worker_register_timeout_seconds": "240"}  # a busy machine takes long to start one
     try:
-        from ray._private import services
         from ray.cluster_utils import Cluster
 
-        with replaced(services, "get_node", patient(services.get_node)):
-            found = Cluster(True, head_node_args=node(num_cpus=0, include_dashboard=False, **head))
-            try:
-                for one in nodes or ({}, {}):
-                    found.add_node(**node(**one))
-                os.environ["RAY_ADDRESS"] = found.address
-                yield found
-            finally:
-                found.shutdown()
+        found = Cluster()
+        try:
+            for one in ({"num_cpus": 0, "include_dashboard": False, **head}, *(nodes or ({}, {}))):
+                _add_node(found, one)
+            os.environ["RAY_ADDRESS"] = found.address
+            yield found
+        finally:
+            found.shutdown()
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+def _add_node(cluster: Any, more: dict[str, Any]) -> None:
+    """Tried up to five times: a node ends if its agent has not named its ports after 15 s, too few on a busy machine."""
+    for left in range(4, -1, -1):
+        try:
+            cluster.add_node(**node(**more))
+            return
+        except Exception:  # Ray raises no other
+            if not left:
+                raise
 
 
 def node(**more: Any) -> dict[str, Any]:
@@ -143,28 +152,6 @@ def free_ports(n: int) -> list[int]:
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         return [one.getsockname()[1] for one in sockets]
-
-
-def patient(get_node: Callable[..., Any]) -> Callable[..., Any]:
-    """Ray gives a node 30 s to start, which is too little for a busy machine."""
-
-    def get(*args: Any) -> Any:
-        for _ in range(10):
-            with contextlib.suppress(RuntimeError):
-                return get_node(*args)
-        return get_node(*args)
-
-    return get
-
-
-@contextmanager
-def replaced(module: Any, name: str, value: Any) -> Iterator[None]:
-    before = getattr(module, name)
-    setattr(module, name, value)
-    try:
-        yield
-    finally:
-        setattr(module, name, before)
 
 
 if __name__ == "__main__":

@@ -98,16 +98,13 @@ def _job(load: Load, node: int, cached: set[int]) -> Job:
 
 
 def rows(load: Load, nodes: Iterable[int]) -> list[list[str]]:
-    one, found = simulate(load, 1).total, []
+    """A line of the table for each number of nodes; the efficiency is against one node."""
+    one, found, n_jobs = simulate(load, 1).total, [], load.experiments * load.folds
     for n in nodes:
         result = simulate(load, n)
-        jobs = load.experiments * load.folds
-        ideal = jobs * load.fold / (n * load.slots)
-        cells = (result.total / 60, result.before / 60, result.waiting / jobs)
-        hours, efficiency = n * result.total / 3600, one / (n * result.total)
-        found.append(
-            [str(n), *(f"{cell:.1f}" for cell in cells), f"{ideal / 60:.1f}", f"{hours:.1f}", f"{efficiency:.0%}"]
-        )
+        ideal, hours = n_jobs * load.fold / (n * load.slots), n * result.total / 3600
+        cells = (result.total / 60, ideal / 60, result.before / 60, result.waiting / n_jobs, hours)
+        found.append([str(n), *(f"{cell:.1f}" for cell in cells), f"{one / (n * result.total):.0%}"])
     return found
 
 

@@ -48,6 +48,7 @@ def test_a_third_job_waits_for_a_slot_and_a_node_more_than_jobs_is_idle() -> Non
     load = replace(LOAD, folds=3, store=0, prepare=0, extract=0)
     assert [simulate(load, n).total for n in (1, 2, 3, 9)] == pytest.approx([330, 220, 110, 110])
     assert simulate(replace(load, slots=3), 1).total == pytest.approx(110)
+    assert rows(load, [2])[0] == ["2", "3.7", "2.5", "0.0", "0.0", "0.1", "75%"]
     assert [row[-1] for row in rows(load, [1, 3, 9])] == ["100%", "100%", "33%"]
 
 
