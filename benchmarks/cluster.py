@@ -131,7 +131,7 @@ def small_cluster(*nodes: dict[str, Any], **head: Any) -> Iterator[Any]:
 
 
 def _add_node(cluster: Any, more: dict[str, Any]) -> None:
-    """Tried up to five times: a node ends if its agent has not named its ports after 15 s, too few on a busy machine."""
+    """Tried up to five times: a node ends if its agent has not named its ports in 15 s, as on a busy machine."""
     for left in range(4, -1, -1):
         try:
             cluster.add_node(**node(**more))
