@@ -76,7 +76,8 @@ def _connect(on: str, environment: Mapping[str, str]) -> Any:
         ray.init(None if on == "ray" else on, runtime_env=code, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:  # none there, or of another version
         at = os.environ.get("RAY_ADDRESS", "a new one") if on == "ray" else on
-        raise UserError(f"--on {on}: no cluster ({at}): {' '.join(str(error).split())[:300]}") from None
+        token = "" if "RAY_AUTH_MODE" in os.environ else ": where it asks for a token, set RAY_AUTH_MODE=token here too"
+        raise UserError(f"--on {on}: no cluster ({at}): {' '.join(str(error).split())[:300]}{token}") from None
     return ray
 
 
