@@ -4,8 +4,6 @@ python -m benchmarks.cluster
 python -m benchmarks.cluster --quick
 """
 
-import contextlib
-import io
 import os
 import socket
 import time
@@ -26,7 +24,7 @@ from configs.processes import ENGINE, worker_processes
 from configs.schema import Config
 from console.command_line import run_command
 from console.options import command_parser
-from console.output import say
+from console.output import muted, say
 from training.parallel import MEMORY
 
 PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
@@ -49,10 +47,10 @@ def measure(quick: bool) -> list[Row]:
     os.environ |= {"OMP_NUM_THREADS": "1"}
     with TemporaryDirectory() as scratch, small_cluster():
         paths = Paths(Path(scratch) / "demo", Path(scratch) / "work")
-        with contextlib.redirect_stdout(io.StringIO()):  # what jobs print
+        with muted():  # what jobs print
             from input.demo import make_demo
 
-            make_demo(paths.input, train_per_class=8 if quick else 40, test_per_class=1)
+            make_demo(paths.input, train_per_class=8 if quick else 20, test_per_class=1)
             rows = list(_rows(quick, paths))
     return rows
 
@@ -76,7 +74,7 @@ def _rows(quick: bool, paths: Paths) -> Iterator[Row]:
         here, there = (f"{median(times, name) / n * 1e3:.1f} ms" for name in ("ray", "local"))
         yield Row(9, f"a job that does nothing, {n} at once on two cores; peer: two local processes", here, there)
 
-        cfg = load_config(Path("configs/demo_resnetish.yaml"), [*SMALL, f"train.epochs={2 if quick else 12}"])
+        cfg = load_config(Path("configs/demo_resnetish.yaml"), [*SMALL, f"train.epochs={2 if quick else 8}"])
         train = _training(cfg, paths)
         times = by_turns({name: partial(train, pool) for name, pool in pools.items()}, rounds)
     here, there = (f"{4 / median(times, name) * 60:.1f}/min" for name in ("ray", "local"))

@@ -247,6 +247,8 @@ class ClusterJobs(Executor):
             while not self._end.is_set():
                 running = list(self._running)
                 ended = self._ray.wait(running, timeout=POLL)[0] if running else []
+                if ended:  # all of them at once: what follows asks for lines each time
+                    ended = self._ray.wait(running, num_returns=len(running), timeout=0)[0]
                 if not running:
                     self._end.wait(POLL)
                 for stream, line in self._ray.get(self._lines.take.remote()):

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -348,6 +349,12 @@ def test_what_on_refuses(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.setenv("RAY_ADDRESS", address)
         on, message = "ray" if address[0] == "1" else address, f"^{address}: no Ray cluster answers there"
         with pytest.raises(UserError, match=message), on_cluster(on, Paths(demo, tmp_path), {}):
+            pass
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"ray://127.0.0.1:{other.getsockname()[1]}"
+        monkeypatch.setattr("ray.init", lambda *_, **__: exec("raise ConnectionError('connection timeout')"))
+        message = "connection timeout: where it asks for a token, set RAY_AUTH_MODE=token here too$"
+        with pytest.raises(UserError, match=message), on_cluster(address, Paths(demo, tmp_path), {}):
             pass
     monkeypatch.setitem(sys.modules, "ray", None)
     with (
