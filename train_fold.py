@@ -25,7 +25,7 @@ def main() -> None:
     share(parser, "on", "overrides")
     args = parser.parse_intermixed_args()
 
-    from configs.load import load_configs
+    from configs.load import check_files, load_configs
     from console.output import muted
     from folds.assign import folds_of, parse_folds
     from input.competition import load_competition
@@ -38,8 +38,9 @@ def main() -> None:
         competition = load_competition(args.input, sound=False, described_by=args.described_by)
     folds = [folds_of(args.fold, cfg.folds, competition) for cfg in experiments]
     paths, plan = Paths(args.input, args.work, args.described_by), list(zip(experiments, folds, strict=True))
-    finished = [paths.run(cfg.name, fold).exists() and not args.force for cfg, some in plan for fold in some]
-    n_folds = finished.count(False)
+    left = {cfg.name: [k for k in some if args.force or not paths.run(cfg.name, k).exists()] for cfg, some in plan}
+    n_folds = sum(map(len, left.values()))
+    check_files(args.config or DEFAULT_CONFIG, args.overrides, {name: bool(some) for name, some in left.items()})
     if args.on and args.jobs != "auto":
         raise UserError(f"--jobs {args.jobs}: not with --on: as many folds at once as the cluster has room for")
     if args.on and n_folds:
