@@ -102,7 +102,7 @@ def list_label_errors(
         say(f"in your file a clip has all its labels, joined by {sign}; {sign} alone: it has none")
     say(
         f"listen, copy those that are wrong, with the label that you heard, into a file with the columns {AFTER} (no "
-        f"label: the clip is left out), then: python train_fold.py --fold 0..4{paths.options} "
+        f"label: the clip is left out), then: python train_fold.py --fold {candidates.all_folds}{paths.options} "
         f"input.corrections=FILE name=NEW"
     )
     return listed
@@ -116,7 +116,8 @@ def repair(paths: Paths, found: Doubts) -> Path:
     data["before"] = list(found.known.items())
     write_page(data, found.competition, page := paths.work / PAGE_NAME)
     say(f"{len(data['clips'])} clips to hear{found.rest} -> {page}")
-    say(f"it saves corrections.csv: python train_fold.py --fold 0..4{paths.options} input.corrections=FILE name=NEW")
+    again = f"python train_fold.py --fold {found.candidates.all_folds}{paths.options}"
+    say(f"it saves corrections.csv: {again} input.corrections=FILE name=NEW")
     return page
 
 
@@ -135,7 +136,8 @@ def serve(paths: Paths, found: Doubts, file: Path, port: int, show: Callable[[st
         show(server.address)
         with suppress(KeyboardInterrupt):
             server.serve_forever()
-    say(f"python train_fold.py --fold 0..4{paths.options} input.corrections={file} name=NEW")
+    again = f"python train_fold.py --fold {found.candidates.all_folds}{paths.options}"
+    say(f"{again} input.corrections={file} name=NEW")
 
 
 def open_browser(address: str) -> None:
