@@ -194,7 +194,8 @@ def read_scored(file: Path, candidates: "Candidates") -> "pd.DataFrame":
 def choose_blend(
     folder: Path, found: "Ensemble | None", candidates: "Candidates", lacking: Lacking | None = None
 ) -> "Ensemble":
-    """The blend that was found, of the test clips as they are now; the mean of all models where none was chosen.
+    """The blend that was found, of the test clips as they are now; the mean of all models but those at chance level
+    where none was chosen.
 
     lacking: of a budget of time; the blend then does without what was dropped, and its folder stays as it is. Raises
     UserError where the runs or labels of a chosen blend changed.
@@ -210,12 +211,15 @@ def choose_blend(
     if found and not found.blend.by_default:
         raise UserError(f"{folder}: {CHANGED}")
     ensemble = make_ensemble(candidates, "arithmetic", by_default=True, decide="all")  # a mean needs no judge
+    for one, reason in ensemble.comparison.left_out.items():
+        say(f"left out: {one}: {reason}")
+    used = list(ensemble.blend.used)
     if lacking:
-        kept = [name for name in candidates.names if name not in lacking.dropped]
+        kept = [name for name in used if name not in lacking.dropped]
         say(f"no blend chosen: using the mean of {', '.join(kept)}")
         return with_test(replace(ensemble, blend=without(ensemble.blend, lacking.dropped)), candidates)
     save_ensemble(ensemble, folder)
-    say(f"no blend chosen: using the mean of {', '.join(candidates.names)} -> {folder}")
+    say(f"no blend chosen: using the mean of {', '.join(used)} -> {folder}")
     return ensemble
 
 
