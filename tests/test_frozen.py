@@ -1,5 +1,6 @@
 """Frozen networks: what they take, what they give, and what is said where they do not fit."""
 
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from configs.load import load_config
 from configs.schema import Config, ModelConfig
 from console.errors import UserError
 from models.build import build_model
-from models.frozen import FrozenTagger, OnnxFile, TFLiteFile, wave_network
+from models.frozen import FrozenTagger, OnnxFile, TFLiteFile, build_frozen, wave_network
 from runs.clips import FrozenFile, _of_waves, clip_key, clip_settings
 
 SAMPLES = 800
@@ -231,6 +232,22 @@ def test_windows_of_a_short_and_a_long_wave(tmp_path: Path):
 def test_no_part_of_a_frozen_network_may_stay_random():
     with pytest.raises(UserError, match=r"partial_weights.*not for embedding:<network>"):
         load_config(None, ["model.name=embedding:resnetish10", "model.weights=a.pth", "model.partial_weights=true"])
+
+
+@pytest.mark.parametrize("lost", ["stem.0.0.weight", "stages.0.body.0.0.weight"])
+def test_weights_that_lack_a_part_of_a_frozen_network_are_refused(
+    tmp_path: Path, lost: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing would train it. The last layer is not used."""
+    state = build_model(Config(model=ModelConfig(name="resnetish10", width=8)), 5).state_dict()
+    torch.save(state, tmp_path / "whole.pth")
+    torch.save(state | {lost: torch.zeros(8, 1, 5, 5)}, tmp_path / "other.pth")
+    model = ModelConfig(name="embedding:resnetish10", width=8, weights=str(tmp_path / "whole.pth"))
+    build_frozen(Config(model=model))
+    assert capsys.readouterr().out == ""
+    fact = rf"of another shape keys {re.escape(lost)}: a frozen network needs all its weights$"
+    with pytest.raises(UserError, match=fact):
+        build_frozen(Config(model=replace(model, weights=str(tmp_path / "other.pth"))))
 
 
 def test_settings_of_embeddings_are_for_embeddings_only():

@@ -122,6 +122,7 @@ def prepare(cfg: Config, data: Data, paths: Paths, folds_to_train: list[int]) ->
     """
     from models.build import build_model
     from models.device import choose_device, choose_precision
+    from models.frozen import build_frozen
     from training.fine_tuning import set_up
     from training.heads import check_settings
     from training.user_code_check import check_user_code
@@ -138,6 +139,8 @@ def prepare(cfg: Config, data: Data, paths: Paths, folds_to_train: list[int]) ->
     of = data.competition
     if data.frozen:
         check_settings(cfg)
+        if not cfg.model.frozen_is_file:
+            build_frozen(cfg)  # it may refuse its weights
     else:
         set_up(build_model(cfg, len(of.classes)), cfg)  # a second at most; it may refuse its name, weights or settings
     check_user_code(cfg, len(of.classes), of.task, unknown=bool(np.isnan(of.targets).any()))
