@@ -56,6 +56,7 @@ class FeatureConfig:
     log_floor: float = 1e-6  # added to the mel power: digital silence becomes log(1e-6) instead of -inf
     trim_db: float | None = None  # cut leading and trailing frames this many dB below the loudest; null: off
     speed: float = 1.0  # play the wave at this speed, which changes the pitch too; set by train.speeds
+    noise_reduction: float = later(0.0)  # subtract this many times the noise floor of each frequency, e.g. 1.5; 0: off
     # Of published networks, see configs/pretrained
     win_length: int | None = later(None)  # samples of the window, the rest of n_fft is zeros; null: n_fft
     window: Literal["hann", "hann_symmetric", "povey"] = later("hann")  # povey: Kaldi's, hann_symmetric ** 0.85
@@ -76,6 +77,7 @@ class FeatureConfig:
         _require(self.log_floor > 0, "log_floor", "must be above 0: silence would give -inf")
         _require(self.trim_db is None or self.trim_db > 0, "trim_db", "must be above 0, or null")
         _require(0.5 <= self.speed <= 2, "speed", "must be between 0.5 and 2")
+        _require(0 <= self.noise_reduction <= 10, "noise_reduction", "must be between 0 and 10")
         _require(self.win_length is None or 2 <= self.win_length <= self.n_fft, "win_length", "must be in [2, n_fft]")
         _require(0 <= self.pre_emphasis < 1, "pre_emphasis", "must be in [0, 1)")
         _require(self.top_db is None or self.top_db > 0, "top_db", "must be above 0, or null")

@@ -18,6 +18,7 @@ from configs.load import load_config
 from configs.schema import Config, ModelConfig
 from console.errors import UserError
 from models.build import build_model
+from features.noise_reduction import reduce_noise
 from models.frozen import FrozenTagger, OnnxFile, TFLiteFile, build_frozen, wave_network
 from runs.clips import FrozenFile, _of_waves, clip_key, clip_settings
 
@@ -227,6 +228,21 @@ def test_windows_of_a_short_and_a_long_wave(tmp_path: Path):
     np.testing.assert_allclose(short, np.abs(waves[0][(np.arange(-250, 550)) % 300] @ m)[None], rtol=1e-3)
     expected = [waves[1][first : first + SAMPLES] for first in (0, 67, 133, 200)]
     np.testing.assert_allclose(long, np.abs(np.stack(expected) @ m), rtol=1e-3)
+
+
+def test_a_frozen_file_hears_the_wave_with_reduced_noise(tmp_path: Path):
+    wave = np.random.default_rng(3).uniform(-0.5, 0.5, SAMPLES).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", wave, 8000, subtype="FLOAT")
+    settings = ["model.name=embedding:a.onnx", "model.output=embedding", "features.noise_reduction=1.5"]
+    settings += ["features.sample_rate=8000", "features.f_max=4000", "predict.window_seconds=0.1"]
+    cfg = load_config(None, settings)
+    embed = _of_waves(cfg, [str(tmp_path / "a.wav")], make_onnx(tmp_path / "a.onnx"))
+    [(found, _)] = embed(0, 1)
+    m = np.random.default_rng(0).normal(size=(SAMPLES, 4)).astype(np.float32)
+    np.testing.assert_allclose(found, np.abs(reduce_noise(wave, 8000, 1.5) @ m)[None], rtol=1e-3)
+    plain = load_config(None, [one for one in settings if "noise" not in one])
+    frozen = FrozenFile(tmp_path / "a.onnx", "0" * 64, None)
+    assert clip_key(cfg, ["a.wav"], [None], frozen) != clip_key(plain, ["a.wav"], [None], frozen)
 
 
 def test_no_part_of_a_frozen_network_may_stay_random():
