@@ -17,8 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 from configs.load import load_config
 from configs.schema import Config, ModelConfig
 from console.errors import UserError
-from models.build import build_model
 from features.noise_reduction import reduce_noise
+from models.build import build_model
 from models.frozen import FrozenTagger, OnnxFile, TFLiteFile, build_frozen, wave_network
 from runs.clips import FrozenFile, _of_waves, clip_key, clip_settings
 

@@ -63,10 +63,12 @@ def test_log_mel_hears_the_reduced_wave(tmp_path: Path) -> None:
     assert fault == ""
     np.testing.assert_array_equal(frames, LogMel.from_config(cfg)(reduce_noise(np.asarray(wave), RATE, 1.5)))
     plain = load_config(overrides=settings).features
-    assert not np.allclose(frames, _extract_clip(LogMel.from_config(plain), "a", str(tmp_path / "a.wav"), plain, None)[0])
+    assert not np.allclose(
+        frames, _extract_clip(LogMel.from_config(plain), "a", str(tmp_path / "a.wav"), plain, None)[0]
+    )
 
 
 @pytest.mark.parametrize("value", ["-1", "11"])
 def test_a_strength_out_of_range_is_refused(value: str) -> None:
-    with pytest.raises(UserError, match="features.noise_reduction must be between 0 and 10"):
+    with pytest.raises(UserError, match=r"features\.noise_reduction must be between 0 and 10"):
         load_config(overrides=[f"features.noise_reduction={value}"])
