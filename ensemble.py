@@ -74,6 +74,7 @@ def blend(
     from blending.external_predictions import candidates_from_predictions
     from blending.report import write_report
     from console.errors import UserError
+    from pages.again import report_again
 
     if method not in (*METHODS, AUTO):
         raise UserError(f"--method {method}: known are {', '.join((*METHODS, AUTO))}")
@@ -87,7 +88,7 @@ def blend(
     found = None if force else on_disk.find_ensemble(folder)
     same = found and on_disk.same_options(found, method, decide, unverified_weight)
     if found and same and on_disk.is_up_to_date(found, candidates):
-        found = on_disk.with_current_test(found, candidates, folder, write_report)
+        found = on_disk.with_current_test(found, candidates, folder, report_again(folder))
         say(f"{folder}: found, made from these predictions in this way; --force makes it again")
         show(found, candidates.selected_on_oof)
         return found

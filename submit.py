@@ -207,7 +207,7 @@ def choose_blend(
         say(f"{folder}: found, {found.blend.method} blend of {', '.join(found.blend.used)}")
         if lacking:
             return with_test(replace(found, blend=without(found.blend, lacking.dropped)), candidates)
-        return with_current_test(found, candidates, folder, illustrate)
+        return with_current_test(found, candidates, folder, lambda *whole: illustrate(folder, *whole))
     if found and not found.blend.by_default:
         raise UserError(f"{folder}: {CHANGED}")
     ensemble = make_ensemble(candidates, "arithmetic", by_default=True, decide="all")  # a mean needs no judge
@@ -223,10 +223,10 @@ def choose_blend(
     return ensemble
 
 
-def illustrate(folder: Path, ensemble: "Ensemble", candidates: "Candidates") -> None:
-    from blending.report import write_report
+def illustrate(folder: Path, partial: Path, ensemble: "Ensemble", candidates: "Candidates") -> None:
+    from pages.again import report_again
 
-    write_report(folder, ensemble, candidates)
+    report_again(folder)(partial, ensemble, candidates)
 
 
 def write(

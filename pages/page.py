@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 HERE = Path(__file__).parent
+DATA = '<script type="application/json" id="data">'
 SCRIPTS = ("base.js", "tables.js", "plots.js", "clips.js", "repair.js", "main.js")
 
 
@@ -23,7 +24,7 @@ def render(data: dict[str, Any]) -> str:
         title=data["title"],
         script=Markup(script),
         style=Markup(style),
-        data=Markup(_json(data)),
+        data=Markup(f"{DATA}{_json(data)}</script>"),
         policy=(
             f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data:; "
             "media-src 'self' file:; connect-src 'self'; base-uri 'none'; form-action 'none'"

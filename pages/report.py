@@ -19,6 +19,7 @@ from console.errors import UserError, count, list_some
 from input.competition import Competition, load_competition
 from metrics.metric import find_metric
 from pages import sound
+from pages.again import expectation
 from pages.clips import Clip, clip_rows, most_telling
 from pages.experiments import compare_experiments, curves, read_experiments
 from pages.page import render
@@ -82,14 +83,17 @@ def report_blend(paths: Paths, name: str, pictures: int, with_sound: bool) -> Pa
     return page
 
 
-def add_sound(clips: list[Clip], competition: Competition, page: Path, copied: Sequence[int]) -> None:
-    """The address of its file to every clip; to those of `copied` that of a copy in the folder sound/ by the page."""
+def add_sound(
+    clips: list[Clip], competition: Competition, page: Path, copied: Sequence[int], key: str = "sound"
+) -> None:
+    """The address of its file to every clip, as `sound`; to those of `copied`, as `key`, that of a copy in the folder
+    sound/ by the page."""
     path = dict(zip(competition.train["fname"], competition.train["path"], strict=True))
     for clip in clips:
         clip["sound"] = sound.address(path[clip["name"]], page)
     copies = sound.copies([path[clips[i]["name"]] for i in copied], page.parent / "sound") if copied else []
     for i, file in zip(copied, copies, strict=True):
-        clips[i]["sound"] = sound.address(file, page)
+        clips[i][key] = sound.address(file, page)
 
 
 def add_pictures(
@@ -176,9 +180,9 @@ def _scores(ensemble: Ensemble, c: Candidates) -> dict[str, Any]:
         "alike_note": f"Correlation of the {compared_by}: models that err apart help each other.",
         "greedy": [[name, _finite(score)] for name, score in compared.greedy_path],
         "unverified": [{"weight": float(w), "score": _finite(s)} for w, s in compared.unverified_weight.items()],
-        "expected": _expected(ensemble, c.metric.title),
-        "score_note": f"On the {compared.rows} clips that decide ({compared.decide}); methods are nested: the blend "
-        "of a fold is fitted to the other folds. from, to: 95 % interval.",
+        "expected": expectation(ensemble, c.metric.title),
+        "score_note": f"On the {count(compared.rows, 'clip')} that decide ({compared.decide}); methods are nested: the "
+        "blend of a fold is fitted to the other folds. from, to: 95 % interval.",
         "class_note": f"{what}, on the clips that decide",
         "methods": rows,
         "by_class": [
@@ -203,13 +207,3 @@ def _correlation(losses: np.ndarray) -> list[list[float]]:
 
 def _finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
-
-
-def _expected(ensemble: Ensemble, title: str) -> str:
-    compared, expected = ensemble.comparison, ensemble.comparison.expected
-    low, high = expected.interval
-    clips = f"the {count(expected.clips, 'test clip')}" if expected.clips else "new clips"
-    return (
-        f"If {clips} are like the {compared.rows} clips that decide, expect {title} of about {expected.score:.3f}. "
-        f"In 95 of 100 such cases it lies between {low:.3f} and {high:.3f}."
-    )

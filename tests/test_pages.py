@@ -317,6 +317,46 @@ def test_a_served_page_plays_and_saves_every_decision_at_once(own: Paths, look: 
         server.shutdown()
 
 
+def as_aiff(own: Paths, fname: str, work: Path) -> Paths:
+    """The competition with one of its clips as AIFF under its old name, which Chromium cannot play."""
+    shutil.copytree(own.input, work / "input")
+    file = next((work / "input").rglob(fname))
+    samples, rate = soundfile.read(file)
+    soundfile.write(file, samples, rate, format="AIFF", subtype="PCM_16")
+    return replace(own, input=work / "input")
+
+
+@pytest.mark.parametrize("served", [False, True])
+def test_a_copy_plays_where_the_browser_cannot_play_the_original(
+    own: Paths, tmp_path: Path, look: Callable[[str | Path], Page], served: bool
+) -> None:
+    """The first clip has a copy that plays; the second, a WAV, plays itself."""
+    first = find_doubts(own, []).listed["fname"][0]
+    changed = as_aiff(own, first, tmp_path)
+    doubts = replace(find_doubts(own, []), competition=load_competition(changed.input))
+    source = "return document.querySelector('.clip[aria-current=true] audio').getAttribute('src')"
+
+    def hear_both(page: Page, copy: str, original: str) -> None:
+        page.run("document.querySelector('#auto').checked = false")
+        page.hear()
+        assert page.run(source).endswith(copy) and "a short copy" in page.text(".clip[aria-current=true]")
+        page.press(webdriver.Keys.ARROW_DOWN)
+        page.hear()
+        assert page.run(source).endswith(original)
+        page.run("localStorage.clear()")
+        page.browser.get_log("browser")  # what it says of the original
+
+    if served:
+        data = repair_data(doubts.listed, doubts.competition, doubts.candidates, doubts.runs, own)
+        n = len(data["clips"])
+        with page_server(data, doubts.competition, own.work / "c.csv", copies=tmp_path / "copies") as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            hear_both(look(server.address), f"clips/{n}", "clips/1")
+            server.shutdown()
+    else:
+        hear_both(look(repair(own, doubts, with_sound=True)), "sound/0.ogg", ".wav")
+
+
 def test_several_labels_are_added_and_removed(tmp_path: Path, look: Callable[[Path], Page]) -> None:
     """A clip of bark: the likely labels are bark and gong; then one by one."""
     c = replace(made(2), task="multi_label")

@@ -125,6 +125,7 @@ def prepare(cfg: Config, data: Data, paths: Paths, folds_to_train: list[int]) ->
     from models.frozen import build_frozen
     from training.fine_tuning import set_up
     from training.heads import check_settings
+    from training.loggers import check_loggers
     from training.user_code_check import check_user_code
 
     origins = list(runs_with(Path(cfg.model.weights), paths.runs)) if cfg.model.weights else []
@@ -137,6 +138,7 @@ def prepare(cfg: Config, data: Data, paths: Paths, folds_to_train: list[int]) ->
     device = choose_device(t.device)
     precision = choose_precision(t.precision, device)
     of = data.competition
+    check_loggers(cfg.train.loggers)
     if data.frozen:
         check_settings(cfg)
         if not cfg.model.frozen_is_file:
