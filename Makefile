@@ -67,6 +67,6 @@ lock: setup  ## resolve constraints.in into constraints.txt
 		-c constraints.in pyproject.toml -o constraints.txt
 
 clean:  ## remove what was generated here: the demos and caches (.venv, runs and downloaded data stay)
-	rm -rf work/demo work/demo_multilabel input/demo input/demo_multilabel input/.demo*.lock
+	rm -rf work/demo work/demo_multilabel work/notebook input/demo input/demo_multilabel input/demo_notebook input/.demo*.lock
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

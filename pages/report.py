@@ -1,5 +1,6 @@
 """The report of a blend with its clips, or of the finished experiments alone: gathered for `page.render`."""
 
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -46,11 +47,12 @@ def report_experiments(paths: Paths, names: Sequence[str] = ()) -> tuple[Path, l
     return paths.work / "report.html", rows
 
 
-def report_blend(paths: Paths, name: str, pictures: int, with_sound: bool) -> Path:
+def report_blend(paths: Paths, name: str, pictures: int, with_sound: bool, one_file: bool = False) -> Path:
     """Write report.html into the blend's folder, over the short one of ensemble.py, with the clips; its path.
 
-    pictures: how many clips get one, and with_sound a short copy of their sound in the folder sound/. Raises UserError
-    where the blend is made from predictions from elsewhere, or its runs or labels changed since.
+    pictures: how many clips get one, and with_sound a short copy of their sound in the folder sound/, with one_file
+    inside the page. Raises UserError where the blend is made from predictions from elsewhere, or its runs or labels
+    changed since.
     """
     folder = paths.ensemble(name)
     ensemble = load_ensemble(folder)
@@ -69,11 +71,13 @@ def report_blend(paths: Paths, name: str, pictures: int, with_sound: bool) -> Pa
     oof = ensemble.oof.of(candidates.fnames, f"{folder}, out-of-fold")
     clips = clip_rows(candidates, oof, suspects(candidates, competition))
     shown = most_telling(clips, pictures)
-    add_sound(clips, competition, page, shown if with_sound else ())
+    add_sound(clips, competition, page, shown if with_sound and not one_file else ())
+    if one_file:
+        put_sound_inside(clips, competition, shown)
     add_pictures(clips, shown, competition, runs, paths)
     rows = compare_experiments(read_experiments(paths.runs))
     left_out = [f"Left out: {one}: {why}." for one, why in ensemble.comparison.left_out.items()]
-    facts = [_what(competition), *left_out, _noted(shown, len(clips), with_sound)]
+    facts = [_what(competition), *left_out, _noted(shown, len(clips), with_sound or one_file)]
     data = _common(f"Blend {name}: {ensemble.comparison.chosen}", facts, rows, runs)
     html = render(data | _scores(ensemble, candidates) | named(candidates) | {"clips": clips})
     with lock(folder):
@@ -94,6 +98,15 @@ def add_sound(
     copies = sound.copies([path[clips[i]["name"]] for i in copied], page.parent / "sound") if copied else []
     for i, file in zip(copied, copies, strict=True):
         clips[i][key] = sound.address(file, page)
+
+
+def put_sound_inside(clips: list[Clip], competition: Competition, copied: Sequence[int]) -> None:
+    """A short copy of its sound to each clip of `copied`, as a data: address; the others keep theirs."""
+    path = dict(zip(competition.train["fname"], competition.train["path"], strict=True))
+    with tempfile.TemporaryDirectory(prefix="report-") as scratch:
+        copies = sound.copies([path[clips[i]["name"]] for i in copied], Path(scratch))
+        for i, file in zip(copied, copies, strict=True):
+            clips[i]["sound"] = sound.inside(Path(file)) if file else ""
 
 
 def add_pictures(
