@@ -163,6 +163,16 @@ def test_a_report_with_sound_and_some_pictures(own: Paths) -> None:
     assert len(list((page.parent / "sound").iterdir())) == 2, "older copies go"
 
 
+def test_a_report_in_one_file(own: Paths) -> None:
+    page = report(own, [], "default", pictures=2, one_file=True)
+    shown = [clip["sound"] for clip in data_of(page)["clips"] if "picture" in clip]
+    for one in shown:
+        ogg = base64.b64decode(one.removeprefix("data:audio/ogg;base64,"))
+        assert soundfile.info(io.BytesIO(ogg)).format == "OGG"
+    assert len(shown) == 2 and not (page.parent / "sound").exists()
+    assert "have a picture and a short copy of their sound" in " ".join(data_of(page)["facts"])
+
+
 def fewer_test_clips(candidates: Candidates) -> Candidates:
     return replace(candidates, test_fnames=candidates.test_fnames[1:], test=candidates.test[:, 1:])
 
@@ -184,6 +194,15 @@ def test_other_test_clips_leave_the_whole_report(own: Paths, monkeypatch: pytest
     assert after.pop("expected").startswith(f"If the {n} test clips are like the 56 clips")
     before.pop("expected")
     assert after == before and len(list((page.parent / "sound").iterdir())) == 2
+
+
+def test_another_blend_says_how_to_make_the_whole_report(own: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    for whole in (False, True):
+        if whole:
+            report(own, [], "default", pictures=1)
+        blend(own, [], "geometric", "default", force=True)
+        again_line = f"python report.py{own.options} makes the whole one again"
+        assert (again_line in capsys.readouterr().out) == whole
 
 
 def test_other_test_clips_leave_the_short_report_short(own: Paths) -> None:
