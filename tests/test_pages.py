@@ -251,6 +251,13 @@ def test_a_phone_shows_both_pages_without_scrolling_sideways(
         assert page.run("return [innerWidth, document.documentElement.scrollWidth]") == [400, 400], file
         light = page.run("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
         assert light == (scheme == "light")
+        letters = "return [...document.querySelectorAll('svg text')].map((one) => one.getBoundingClientRect().height)"
+        assert min(page.run(letters)) > 10, "letters of a plot can be read"
+        inside = (
+            "return [...document.querySelectorAll('svg')].filter((plot) => [...plot.querySelectorAll('text')].some("
+            "(one) => one.getBoundingClientRect().left < plot.getBoundingClientRect().left - 1)).length"
+        )
+        assert page.run(inside) == 0, "no label of a plot is cut"
         cut = (
             "return [...document.querySelectorAll('.clip')].filter((one) => one.scrollHeight > one.clientHeight).length"
         )

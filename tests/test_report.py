@@ -190,8 +190,8 @@ def test_other_test_clips_leave_the_whole_report(own: Paths, monkeypatch: pytest
         choose_blend(own.ensemble("default"), load_ensemble(own.ensemble("default")), given, None)
     after = data_of(page)
     n = len(given.test_fnames)
-    assert before["expected"].startswith(f"If the {n + 1} test clips are like the 56 clips")
-    assert after.pop("expected").startswith(f"If the {n} test clips are like the 56 clips")
+    assert before["expected"].startswith(f"If the {n + 1} test clips are like the 21 clips")
+    assert after.pop("expected").startswith(f"If the {n} test clips are like the 21 clips")
     before.pop("expected")
     assert after == before and len(list((page.parent / "sound").iterdir())) == 2
 
