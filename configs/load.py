@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from configs.checkpoint import PRETRAINED, checkpoint_of, fetched_as
 from configs.schema import EMBEDDING, PACKAGE, Config
 from configs.strict_yaml import Places, YamlFault, build, parse_yaml, place_of, read_yaml
-from console.errors import UserError, count
+from console.errors import UserError, count, list_some
 from console.options import expand_home
 
 FIXED = ("fixed_mean", "fixed_std")
@@ -98,6 +98,15 @@ def check_files(path: Path | None, overrides: Sequence[str], to_train: Mapping[s
             where = "" if Path(value).is_absolute() else f" in {Path.cwd()}"
             place = place_of((section, key), places, path)
             raise UserError(f"{place}: {section}.{key}: {value}: {fact}{where}: {remedy}")
+
+
+def chosen(experiments: list[Config], names: str) -> list[Config]:
+    """The experiments whose names 'a,b' lists. Raises UserError on a name that is not among them."""
+    known = {cfg.name: cfg for cfg in experiments}
+    selected = names.split(",")
+    if unknown := [name for name in selected if name not in known]:
+        raise UserError(f"--only: no experiment {list_some(unknown)} in the file: use {list_some(known)}")
+    return [known[name] for name in selected]
 
 
 def _experiments(

@@ -89,7 +89,7 @@ def command_parser(doc: str | None, examples: str = "", prog: str | None = None)
     return argparse.ArgumentParser(prog, None, about, examples, formatter_class=form, allow_abbrev=False)
 
 
-def share(parser: argparse.ArgumentParser, *names: str, **texts: str) -> None:
+def share(parser: argparse._ActionsContainer, *names: str, **texts: str) -> None:
     """Add options of SHARED, by name or, for another help text, as name=help."""
     for name in (*names, *texts):
         option = name if name in SHARED else f"--{name}"
