@@ -30,6 +30,7 @@ from submission.upload import check_allowance, submit_file
 
 REMEDY = "make the bundle again with submission.bundle"
 OF_TRAINING = ("pull", "detach", "config", "only", "fold", "slug", "competition", "wheel", "force")
+OF_PULLING = ("--pull", "--slug", "--competition", "--force")
 
 
 @dataclass(frozen=True)
@@ -60,16 +61,24 @@ def main() -> None:
     share(parser, "message")
     add_training(parser)
     args = parser.parse_intermixed_args()
-    given = [f"--{name}" for name in OF_TRAINING if getattr(args, name)] + ["--as"] * bool(args.described_by)
-    if not args.train and (wrong := given + args.overrides):
-        parser.error(f"{wrong[0]}: only with --train")
-    if args.train and (args.submit or args.message):
-        parser.error("--submit and --message are not for --train: submit.py does that with the runs")
+    check_arguments(parser, args)
     paths = Paths(args.input, args.work, args.described_by)
     if args.train:
         train_or_pull(args, paths)
     else:
         push(paths, args.machine, args.submit, args.message or "")
+
+
+def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Ends with a usage error on options that would be ignored."""
+    given = [f"--{name}" for name in OF_TRAINING if getattr(args, name)] + ["--as"] * bool(args.described_by)
+    given += args.overrides
+    if not args.train and given:
+        parser.error(f"{given[0]}: only with --train")
+    if args.pull and (wrong := [name for name in given if name not in OF_PULLING]):
+        parser.error(f"{wrong[0]}: not with --pull, which only fetches")
+    if args.train and (args.submit or args.message):
+        parser.error("--submit and --message are not for --train: submit.py does that with the runs")
 
 
 def add_training(parser: argparse.ArgumentParser) -> None:

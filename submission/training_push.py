@@ -138,6 +138,8 @@ def _check(wish: Wish) -> None:
         raise UserError(f"{wish.competition}: is no competition's address: give its last part with --competition SLUG")
     if len(wish.slug) > LONGEST_SLUG:
         raise UserError(f"--slug {wish.slug}: at most {LONGEST_SLUG} letters, a number follows")
+    if wish.slug == wish.competition:
+        raise UserError(f"--slug {wish.slug}: is the competition's own name: choose another")
     if not 60 <= wish.limit <= LONGEST:
         raise UserError(f"--limit: from 1m to {LONGEST / 3600:.0f}h, and half an hour less than Kaggle's own limit")
 

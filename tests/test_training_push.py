@@ -242,7 +242,7 @@ def test_pull_fetches_what_a_detached_push_has_finished(
 
 
 def test_a_finished_run_is_not_overwritten(home: Path, paths: Paths, kaggle: KaggleServer, quick: None) -> None:
-    kaggle.run_kernel = leave(home)
+    kaggle.run_kernel, kaggle.kernel_states = leave(home), ["COMPLETE"]
     train(paths, wish(), detach=True)
     shutil.copytree(home / "work" / "runs" / RUNS[0], paths.runs / RUNS[0])
     manifest = paths.runs / RUNS[0] / "manifest.json"
@@ -360,7 +360,7 @@ def test_what_was_pushed_is_known(home: Path, paths: Paths, kaggle: KaggleServer
 
 
 def test_an_output_of_another_bundle_is_not_taken(home: Path, paths: Paths, kaggle: KaggleServer, quick: None) -> None:
-    kaggle.run_kernel = leave(home)
+    kaggle.run_kernel, kaggle.kernel_states = leave(home), ["COMPLETE"]
     train(paths, wish(), detach=True)
     report = json.loads(kaggle.kernel_outputs[ONE][REPORT])
     kaggle.kernel_outputs[ONE][REPORT] = json.dumps(report | {"manifest_sha256": "0"}).encode()
@@ -397,6 +397,7 @@ def test_training_options_need_train(monkeypatch: pytest.MonkeyPatch, capsys: py
         (["--fold", "0"], "--fold: only with --train"),
         (["train.epochs=3"], "train.epochs=3: only with --train"),
         (["--as", "esc50"], "--as: only with --train"),
+        (["--train", "--pull", "--fold", "0"], "--fold: not with --pull"),
         (["--train", "--submit"], "--submit and --message are not for --train"),
     ):
         monkeypatch.setattr(sys, "argv", ["submission.push", *words])
