@@ -387,6 +387,8 @@ def test_a_report_names_nothing_outside_its_runs(tmp_path: Path, change: dict[st
     fields["files"] = {"runs/tiny/fold0/manifest.json": {"bytes": 1, "sha256": "0"}}
     (tmp_path / REPORT).write_text(json.dumps(fields))
     read_report(tmp_path / REPORT, "again")
+    if change.get("files"):
+        change = {"files": fields["files"] | change["files"]}
     (tmp_path / REPORT).write_text(json.dumps(fields | change))
     with pytest.raises(UserError, match="again"):
         read_report(tmp_path / REPORT, "again")
