@@ -47,8 +47,8 @@ screenshots: demo  ## the pictures of the pages in docs/, of the demo in Debian'
 bench: setup  ## measure against torchaudio, librosa and plain loaders (8 to 11 minutes; BENCH=--quick: one)
 	$(PY) -m benchmarks.run $(BENCH)
 
-test: setup  ## pass the tests
-	$(PY) -m pytest
+test: setup  ## pass the tests, a process per core (one process: .venv/bin/python -m pytest)
+	$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 fuzz: setup  ## search longer for input that breaks the readers (FUZZ_EXAMPLES=2000 per test)
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-2000} $(PY) -m pytest tests/test_fuzz_*.py
@@ -67,6 +67,6 @@ lock: setup  ## resolve constraints.in into constraints.txt
 		-c constraints.in pyproject.toml -o constraints.txt
 
 clean:  ## remove what was generated here: the demos and caches (.venv, runs and downloaded data stay)
-	rm -rf work/demo work/demo_multilabel input/demo input/demo_multilabel input/.demo*.lock
+	rm -rf work/demo work/demo_multilabel work/notebook input/demo input/demo_multilabel input/demo_notebook input/.demo*.lock
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

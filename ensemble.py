@@ -74,6 +74,7 @@ def blend(
     from blending.external_predictions import candidates_from_predictions
     from blending.report import write_report
     from console.errors import UserError
+    from pages.again import data_of, report_again
 
     if method not in (*METHODS, AUTO):
         raise UserError(f"--method {method}: known are {', '.join((*METHODS, AUTO))}")
@@ -86,16 +87,19 @@ def blend(
         candidates = candidates_of(paths, runs, metric)
     found = None if force else on_disk.find_ensemble(folder)
     same = found and on_disk.same_options(found, method, decide, unverified_weight)
-    if found and same and on_disk.is_up_to_date(found, candidates):
-        found = on_disk.with_current_test(found, candidates, folder, write_report)
+    if found and same and on_disk.same_runs(found, candidates):  # other test clips change no weight
+        found = on_disk.with_current_test(found, candidates, folder, report_again(folder))
         say(f"{folder}: found, made from these predictions in this way; --force makes it again")
         show(found, candidates.selected_on_oof)
         return found
     ensemble = on_disk.make_ensemble(candidates, method, decide=decide, unverified_weight=unverified_weight)
+    was_whole = data_of(folder / "report.html") is not None
     on_disk.save_ensemble(ensemble, folder, lambda partial: write_report(partial, ensemble, candidates))
     show(ensemble, candidates.selected_on_oof)
+    look = f"; python report.py{paths.options} makes the whole one again" if was_whole else ""
     say(
-        f"{ensemble.blend.method} blend of {count(len(ensemble.blend.used), 'model')} -> {folder} (look at report.html)"
+        f"{ensemble.blend.method} blend of {count(len(ensemble.blend.used), 'model')} -> {folder} "
+        f"(look at report.html{look})"
     )
     return ensemble
 

@@ -5,8 +5,9 @@ import os
 import sys
 import webbrowser
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from blending.label_errors import Doubts, find_doubts
@@ -56,9 +57,14 @@ def main() -> None:
     parser.add_argument(
         "--serve", nargs="?", type=int, const=0, metavar="PORT", help="the page on this machine; it saves by itself"
     )
+    parser.add_argument(
+        "--with-sound", action="store_true", help="short Ogg copies for the page, of what the browser cannot play"
+    )
     args = parser.parse_args()
     paths = Paths(args.input, args.work, args.described_by)
     if not args.open and args.serve is None:
+        if args.with_sound:
+            raise UserError("--with-sound is of the page: add --open or --serve")
         out = args.out or paths.work / LIST_NAME
         list_label_errors(paths, args.runs, out, args.verified, args.corrections, args.force)
         return
@@ -70,9 +76,9 @@ def main() -> None:
     known = file if (args.corrections if args.serve is None else file.exists()) else None  # --serve may begin it
     found = find_doubts(paths, args.runs, args.verified, known)
     if args.serve is not None:
-        serve(paths, found, file, args.serve, open_browser if args.open else lambda address: None)
+        serve(paths, found, file, args.serve, open_browser if args.open else lambda address: None, args.with_sound)
     else:
-        open_browser(repair(paths, found).resolve().as_uri())
+        open_browser(repair(paths, found, args.with_sound).resolve().as_uri())
 
 
 def list_label_errors(
@@ -102,26 +108,31 @@ def list_label_errors(
         say(f"in your file a clip has all its labels, joined by {sign}; {sign} alone: it has none")
     say(
         f"listen, copy those that are wrong, with the label that you heard, into a file with the columns {AFTER} (no "
-        f"label: the clip is left out), then: python train_fold.py --fold 0..4{paths.options} "
+        f"label: the clip is left out), then: python train_fold.py --fold {candidates.all_folds}{paths.options} "
         f"input.corrections=FILE name=NEW"
     )
     return listed
 
 
-def repair(paths: Paths, found: Doubts) -> Path:
-    """Write the page that plays the likely errors and saves corrections as a download; its path."""
+def repair(paths: Paths, found: Doubts, with_sound: bool = False) -> Path:
+    """Write the page that plays the likely errors and saves corrections as a download; its path. with_sound: short
+    copies beside it, for a browser that cannot play the originals."""
     from pages.repair import repair_data, write_page
 
     data = repair_data(found.listed, found.competition, found.candidates, found.runs, paths)
     data["before"] = list(found.known.items())
-    write_page(data, found.competition, page := paths.work / PAGE_NAME)
-    say(f"{len(data['clips'])} clips to hear{found.rest} -> {page}")
-    say(f"it saves corrections.csv: python train_fold.py --fold 0..4{paths.options} input.corrections=FILE name=NEW")
+    write_page(data, found.competition, page := paths.work / PAGE_NAME, with_sound)
+    say(f"{count(len(data['clips']), 'clip')} to hear{found.rest} -> {page}")
+    again = f"python train_fold.py --fold {found.candidates.all_folds}{paths.options}"
+    say(f"it saves corrections.csv: {again} input.corrections=FILE name=NEW")
     return page
 
 
-def serve(paths: Paths, found: Doubts, file: Path, port: int, show: Callable[[str], None]) -> None:
+def serve(
+    paths: Paths, found: Doubts, file: Path, port: int, show: Callable[[str], None], with_sound: bool = False
+) -> None:
     """Offer that page on this machine until Ctrl-C; every decision is saved in `file` at once. show: gets its address.
+    with_sound: as in `repair`; the copies go with the server.
 
     Raises UserError where another process serves this file, or the port is taken.
     """
@@ -129,13 +140,17 @@ def serve(paths: Paths, found: Doubts, file: Path, port: int, show: Callable[[st
 
     data = repair_data(found.listed, found.competition, found.candidates, found.runs, paths)
     busy = f"{file}: another process saves corrections in it: stop that one, or name another --corrections"
-    with lock(file, busy), page_server(data, found.competition, file, port) as server:
-        say(f"{len(data['clips'])} clips to hear{found.rest} -> {server.address}")
+    with ExitStack() as stack:
+        stack.enter_context(lock(file, busy))
+        copies = Path(stack.enter_context(TemporaryDirectory(prefix="sound-"))) if with_sound else None
+        server = stack.enter_context(page_server(data, found.competition, file, port, copies))
+        say(f"{count(len(data['clips']), 'clip')} to hear{found.rest} -> {server.address}")
         say(f"decisions are saved in {file} at once; Ctrl-C ends this")
         show(server.address)
         with suppress(KeyboardInterrupt):
             server.serve_forever()
-    say(f"python train_fold.py --fold 0..4{paths.options} input.corrections={file} name=NEW")
+    again = f"python train_fold.py --fold {found.candidates.all_folds}{paths.options}"
+    say(f"{again} input.corrections={file} name=NEW")
 
 
 def open_browser(address: str) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from configs.paths import Paths
 from console.command_line import run_command
 from console.errors import UserError, count, list_faults
-from console.options import as_path, command_parser, share
+from console.options import as_path, as_seconds, command_parser, share
 from console.output import say, warn
 
 if TYPE_CHECKING:
@@ -29,16 +29,17 @@ def main() -> None:
     parser = command_parser(__doc__, EXAMPLES)
     parser.add_argument("paths", nargs="+", type=as_path, metavar="FILE_OR_FOLDER", help="sound; folders are searched")
     share(parser, "work", "ensemble")
-    parser.add_argument("--every", metavar="SECONDS", help="a row for each 5s (or 0.5s, 1min) of every recording")
+    parser.add_argument(
+        "--every", type=as_seconds, metavar="TIME", help="a row for each 5s (or 0.5s, 1min) of every recording"
+    )
     parser.add_argument("--top", type=int, default=3, metavar="N", help="classes that are printed (%(default)s)")
     parser.add_argument("--output", type=as_path, metavar="FILE", help="a new .csv or .txt, see below")
     parser.add_argument("--force", action="store_true", help="overwrite the output")
     args = parser.parse_args()
-    every = parse_seconds(args.every) if args.every is not None else None
     if args.top < 1:
         raise UserError(f"--top {args.top}: must be at least 1")
     if args.output:
-        check_output(args.output, every, args.force)
+        check_output(args.output, args.every, args.force)
 
     from blending import load_blend
     from blending.loaded_blend import check_one_recording, summary
@@ -47,7 +48,7 @@ def main() -> None:
     if args.output and args.output.suffix.lower() == ".txt":
         check_one_recording(sounds_under(args.paths))  # before hours of work
     blend = load_blend(Paths(work=args.work).ensemble(args.ensemble))
-    found = blend.predict(args.paths, every)
+    found = blend.predict(args.paths, args.every)
     for line in summary(found.head(SHOWN), blend.classes, args.top):
         say(line)
     if len(found) > SHOWN:
@@ -60,18 +61,6 @@ def main() -> None:
         write(args.output, found, blend)
         say(f"{count(len(found), 'row')} -> {args.output}")
     report(faults, set(found["file"]))
-
-
-def parse_seconds(text: str) -> float:
-    """'5s', '5', '0.5s' or '1min' in seconds. Raises UserError on anything else."""
-    number, unit = (text[:-3], 60) if text.endswith("min") else (text.removesuffix("s"), 1)
-    try:
-        seconds = float(number) * unit
-    except ValueError:
-        seconds = 0
-    if not 0 < seconds < float("inf"):
-        raise UserError(f"--every {text}: expected a length such as 5s or 1min")
-    return seconds
 
 
 def check_output(file: Path, every: float | None, force: bool) -> None:

@@ -16,6 +16,7 @@ where they are; keep the folders together, or put short copies beside the page
 examples:
   python report.py
   python report.py --ensemble two --with-sound --pictures 1000
+  python report.py --one-file --pictures 60
 """
 
 
@@ -24,19 +25,30 @@ def main() -> None:
     share(parser, "input", "as", "work", "ensemble", runs="compare these experiments, without a blend")
     parser.add_argument("--pictures", type=int, default=300, metavar="N", help="clips with a log-mel (%(default)s)")
     parser.add_argument("--with-sound", action="store_true", help="short Ogg copies of these clips beside the page")
+    parser.add_argument(
+        "--one-file", action="store_true", help="these copies inside the page: to send, or in a notebook"
+    )
     args = parser.parse_args()
     if args.pictures < 0:
         raise UserError(f"--pictures {args.pictures}: must be 0 or more")
     paths = Paths(args.input, args.work, args.described_by)
-    report(paths, args.runs, args.ensemble, args.pictures, args.with_sound)
+    report(paths, args.runs, args.ensemble, args.pictures, args.with_sound, args.one_file)
 
 
-def report(paths: Paths, runs: list[str], ensemble: str, pictures: int = 300, with_sound: bool = False) -> Path:
-    """Write the report and return its path. runs: compare these alone, and leave the blend out."""
+def report(
+    paths: Paths,
+    runs: list[str],
+    ensemble: str,
+    pictures: int = 300,
+    with_sound: bool = False,
+    one_file: bool = False,
+) -> Path:
+    """Write the report and return its path. runs: compare these alone, and leave the blend out. The others as in
+    `pages.report.report_blend`."""
     from pages.report import report_blend, report_experiments
 
     if not runs and paths.ensemble(ensemble).exists():
-        page = report_blend(paths, ensemble, pictures, with_sound)
+        page = report_blend(paths, ensemble, pictures, with_sound, one_file)
         say(f"the blend, its experiments and clips -> {page}")
         return page
     if not runs and ensemble != "default":

@@ -203,7 +203,8 @@ def read_scored(file: Path, candidates: "Candidates") -> "pd.DataFrame":
 def choose_blend(
     folder: Path, found: "Ensemble | None", candidates: "Candidates", lacking: Lacking | None = None
 ) -> "Ensemble":
-    """The blend that was found, of the test clips as they are now; the mean of all models where none was chosen.
+    """The blend that was found, of the test clips as they are now; the mean of all models but those at chance level
+    where none was chosen.
 
     lacking: of a budget of time; the blend then does without what was dropped, and its folder stays as it is. Raises
     UserError where the runs or labels of a chosen blend changed.
@@ -215,23 +216,26 @@ def choose_blend(
         say(f"{folder}: found, {found.blend.method} blend of {', '.join(found.blend.used)}")
         if lacking:
             return with_test(replace(found, blend=without(found.blend, lacking.dropped)), candidates)
-        return with_current_test(found, candidates, folder, illustrate)
+        return with_current_test(found, candidates, folder, lambda *whole: illustrate(folder, *whole))
     if found and not found.blend.by_default:
         raise UserError(f"{folder}: {CHANGED}")
     ensemble = make_ensemble(candidates, "arithmetic", by_default=True, decide="all")  # a mean needs no judge
+    for one, reason in ensemble.comparison.left_out.items():
+        say(f"left out: {one}: {reason}")
+    used = list(ensemble.blend.used)
     if lacking:
-        kept = [name for name in candidates.names if name not in lacking.dropped]
+        kept = [name for name in used if name not in lacking.dropped]
         say(f"no blend chosen: using the mean of {', '.join(kept)}")
         return with_test(replace(ensemble, blend=without(ensemble.blend, lacking.dropped)), candidates)
     save_ensemble(ensemble, folder)
-    say(f"no blend chosen: using the mean of {', '.join(candidates.names)} -> {folder}")
+    say(f"no blend chosen: using the mean of {', '.join(used)} -> {folder}")
     return ensemble
 
 
-def illustrate(folder: Path, ensemble: "Ensemble", candidates: "Candidates") -> None:
-    from blending.report import write_report
+def illustrate(folder: Path, partial: Path, ensemble: "Ensemble", candidates: "Candidates") -> None:
+    from pages.again import report_again
 
-    write_report(folder, ensemble, candidates)
+    report_again(folder)(partial, ensemble, candidates)
 
 
 def write(

@@ -1,9 +1,8 @@
 """Train folds of an experiment: out-of-fold and test probabilities in work/runs/<experiment>/fold<k>/."""
 
 from configs.paths import DEFAULT_CONFIG, Paths
-from configs.schema import Config
 from console.command_line import run_command
-from console.errors import UserError, list_some
+from console.errors import UserError
 from console.options import command_parser, share
 from training.parallel import jobs_on, number_of_jobs, train_at_once
 
@@ -25,7 +24,7 @@ def main() -> None:
     share(parser, "on", "overrides")
     args = parser.parse_intermixed_args()
 
-    from configs.load import load_configs
+    from configs.load import check_files, chosen, load_configs
     from console.output import muted
     from folds.assign import folds_of, parse_folds
     from input.competition import load_competition
@@ -38,8 +37,9 @@ def main() -> None:
         competition = load_competition(args.input, sound=False, described_by=args.described_by)
     folds = [folds_of(args.fold, cfg.folds, competition) for cfg in experiments]
     paths, plan = Paths(args.input, args.work, args.described_by), list(zip(experiments, folds, strict=True))
-    finished = [paths.run(cfg.name, fold).exists() and not args.force for cfg, some in plan for fold in some]
-    n_folds = finished.count(False)
+    left = {cfg.name: [k for k in some if args.force or not paths.run(cfg.name, k).exists()] for cfg, some in plan}
+    n_folds = sum(map(len, left.values()))
+    check_files(args.config or DEFAULT_CONFIG, args.overrides, {name: bool(some) for name, some in left.items()})
     if args.on and args.jobs != "auto":
         raise UserError(f"--jobs {args.jobs}: not with --on: as many folds at once as the cluster has room for")
     if args.on and n_folds:
@@ -52,15 +52,6 @@ def main() -> None:
         return
     for cfg, some in plan:
         train_folds(cfg, some, paths, args.force)
-
-
-def chosen(experiments: list[Config], names: str) -> list[Config]:
-    """The experiments whose names 'a,b' lists. Raises UserError on a name that is not among them."""
-    known = {cfg.name: cfg for cfg in experiments}
-    selected = names.split(",")
-    if unknown := [name for name in selected if name not in known]:
-        raise UserError(f"--only: no experiment {list_some(unknown)} in the file: use {list_some(known)}")
-    return [known[name] for name in selected]
 
 
 if __name__ == "__main__":

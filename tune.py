@@ -69,9 +69,11 @@ def main() -> None:
     if args.report:
         report(paths, args.name or make_plan(args)[1])
         return
+    from configs.load import check_files
     from training.parallel import jobs_on
 
     plan, name = make_plan(args)
+    check_files(plan.config, plan.overrides)
     with jobs_on(args.on, paths) as there:
         tune(plan, name, there, None if args.workers == "auto" else int(args.workers))
 

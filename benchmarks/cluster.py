@@ -1,4 +1,4 @@
-"""Point 9: jobs on a Ray cluster of two nodes with a core each, against two local processes, on this machine.
+"""Point 10: jobs on a Ray cluster of two nodes with a core each, against two local processes, on this machine.
 
 python -m benchmarks.cluster
 python -m benchmarks.cluster --quick
@@ -43,7 +43,7 @@ def main() -> None:
 
 def measure(quick: bool) -> list[Row]:
     if find_spec("ray") is None:
-        return [Row(9, "jobs on a cluster", "not measured: Ray is not installed")]
+        return [Row(10, "jobs on a cluster", "not measured: Ray is not installed")]
     os.environ |= {"OMP_NUM_THREADS": "1"}
     with TemporaryDirectory() as scratch, small_cluster():
         paths = Paths(Path(scratch) / "demo", Path(scratch) / "work")
@@ -67,12 +67,12 @@ def _rows(quick: bool, paths: Paths) -> Iterator[Row]:
         cluster.submit(divmod, 7, 2).result()
         first["ray"] = time.perf_counter() - start
         what = "seconds until the first job is done, with connecting and a look at the nodes; peer: local processes"
-        yield Row(9, what, f"{first['ray']:.1f} s", f"{first['local']:.2f} s")
+        yield Row(10, what, f"{first['ray']:.1f} s", f"{first['local']:.2f} s")
 
         pools, n, rounds = {"local": local, "ray": cluster}, 20 if quick else 200, 1 if quick else 3
         times = by_turns({name: partial(_idle, pool, n) for name, pool in pools.items()}, rounds)
         here, there = (f"{median(times, name) / n * 1e3:.1f} ms" for name in ("ray", "local"))
-        yield Row(9, f"a job that does nothing, {n} at once on two cores; peer: two local processes", here, there)
+        yield Row(10, f"a job that does nothing, {n} at once on two cores; peer: two local processes", here, there)
 
         cfg = load_config(Path("configs/demo_resnetish.yaml"), [*SMALL, f"train.epochs={2 if quick else 8}"])
         train = _training(cfg, paths)
@@ -80,7 +80,7 @@ def _rows(quick: bool, paths: Paths) -> Iterator[Row]:
     here, there = (f"{4 / median(times, name) * 60:.1f}/min" for name in ("ray", "local"))
     what = "folds trained on two nodes with a core each, four small ones; peer: two local processes"
     ratio = quotient(times, "local", "ray")
-    yield Row(9, what, here, there, f"{ratio:.2f}x", f"at least {GOAL}x", ratio >= GOAL)
+    yield Row(10, what, here, there, f"{ratio:.2f}x", f"at least {GOAL}x", ratio >= GOAL)
 
 
 def _idle(pool: Executor, n: int) -> None:

@@ -22,8 +22,8 @@ from console.output import say
 RESULTS = Path(__file__).parent / "RESULTS.md"
 HEADER = ["point", "what", "ours", "peer", "ratio", "goal", "met"]
 POINTS = """Points are the targets: 1 extraction, 2 loading, 3 training on the CPU, 4 training on a GPU, 5 prediction,
-6 scores and blending, 7 starting, 8 growth, 9 a cluster. Ours and the peer ran in turn in the same run; times are
-medians."""
+6 scores and blending, 7 starting, 8 growth, 9 pages, 10 a cluster. Ours and the peer ran in turn in the same run; times
+are medians."""
 
 
 def main() -> None:
@@ -58,6 +58,7 @@ def measure(quick: bool, competition: Path) -> Iterator[Row]:
         ("prediction", lambda: section("prediction", quick)),
         ("engines", lambda: section("engines", quick)),
         ("scoring", lambda: section("scoring", quick)),
+        ("first_paint", lambda: section("first_paint", quick)),
         ("starting", lambda: starting.measure(quick)),
         ("growth", lambda: growth.measure(quick)),  # asks for the memory of its own children
         ("cluster", lambda: section("cluster", quick)),

@@ -9,10 +9,10 @@ import pandas as pd
 
 from configs.competition import SubmissionForm, Task
 from configs.paths import Paths
-from configs.schema import differences
+from configs.schema import FoldConfig, differences
 from console.errors import UserError, list_some
 from console.output import warn
-from folds.assign import fold_hash, group_numbers
+from folds.assign import fold_hash, group_numbers, n_folds_of
 from input.competition import Competition
 from input.names import respell
 from metrics.metric import Metric, find_metric
@@ -47,6 +47,11 @@ class Candidates:
         """(clips,) class indices, for one label per clip."""
         return np.asarray(self.truth.argmax(axis=1))
 
+    @property
+    def all_folds(self) -> str:
+        """As train_fold.py --fold takes them: '0..4'."""
+        return f"0..{self.fold.max()}"
+
     def of_models(self, kept: Sequence[int]) -> "Candidates":
         """Those models alone."""
         names, ids = tuple(self.names[i] for i in kept), tuple(self.ids[i] for i in kept)
@@ -67,7 +72,8 @@ def finished_runs(folder: Path, names: Sequence[str], competition: Competition) 
         if reason:
             warn(f"left out: {reason}")
     if not whole:
-        last = max((run.manifest.n_folds for runs, _ in experiments for run in runs), default=5) - 1
+        begun = [run.manifest.n_folds for runs, _ in experiments for run in runs]
+        last = (max(begun) if begun else n_folds_of(FoldConfig(), competition)) - 1
         options = Paths(competition.folder, folder.parent, competition.described_by).options
         raise UserError(
             f"{folder}: no experiment with all its folds finished: python train_fold.py --fold 0..{last}{options}"

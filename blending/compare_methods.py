@@ -73,13 +73,16 @@ def usable_models(candidates: Candidates) -> tuple[bool, ...]:
     return tuple(all(one.min(initial=0) >= 0 and one.max(initial=0) <= 1 for one in both) for both in pairs)
 
 
-def without_chance(candidates: Candidates, judged: np.ndarray) -> tuple[Candidates, dict[str, str]]:
+def without_chance(
+    candidates: Candidates, judged: np.ndarray, is_plain_mean: bool = False
+) -> tuple[Candidates, dict[str, str]]:
     """The candidates without the models at chance level, and why each was left out.
 
-    For several labels only: a single-label blend keeps every model, as its weights tell which are of use.
+    For several labels, and for a mean that nobody chose: a single-label blend that is fitted keeps every model, as its
+    weights tell which are of use.
     """
     c = candidates
-    if c.task == "single_label":
+    if c.task == "single_label" and not is_plain_mean:
         return c, {}
     lost = set(at_chance(Judge(c.metric, c.truth, c.group).at(judged), c.oof[:, judged]))
     kept = [i for i in range(len(c.names)) if i not in lost]

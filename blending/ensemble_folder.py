@@ -60,7 +60,7 @@ def make_ensemble(
         raise UserError(
             f"a model cannot be called {BLEND!r}, as the scores call what is made of all: rename its folder or file"
         )
-    c, left_out = without_chance(c, rows_that_decide(c, decide, unverified_weight)[1])
+    c, left_out = without_chance(c, rows_that_decide(c, decide, unverified_weight)[1], by_default)
     left_out = check_values(c, method) | left_out
     fitted, nested, comparison = compare(c, method, rows_that_decide(c, decide, unverified_weight))
     comparison = replace(comparison, left_out=left_out)

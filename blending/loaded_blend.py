@@ -11,7 +11,6 @@ import pandas as pd
 from blending.apply import Blend, apply_blend, read_blend
 from configs.files import recover
 from configs.paths import Paths
-from configs.schema import FeatureConfig
 from console.errors import UserError, list_some
 from features.sections import even_sections
 from features.store import open_features
@@ -49,30 +48,31 @@ class LoadedBlend:
             return self._predict(clips, Path(scratch), every)
 
     def _predict(self, clips: pd.DataFrame, scratch: Path, every: float | None) -> pd.DataFrame:
-        from runs.predict import predict_test  # here: a blend is loaded without torch
+        from runs.clips import frozen_file_of, open_clips  # here: a blend is loaded without torch
+        from runs.predict import predict_test
 
-        store = open_features(self._settings(every), clips, scratch)
-        try:
-            sections = even_sections(store, every) if every is not None else None
-        except ValueError as error:
-            raise UserError(f"sections: {error}") from None
+        first = next(iter(self.runs.values()))[0]  # it decides where sections lie; what it heard tells of faults
+        if every is None:
+            store, sections = open_clips(first.config, clips, scratch, frozen_file_of(first)), None
+        else:
+            store = open_features(replace(first.config.features, trim_db=None), clips, scratch)
+            try:
+                sections = even_sections(store, every)
+            except ValueError as error:
+                raise UserError(f"sections: {error}") from None
         folders = [run.folder for runs in self.runs.values() for run in runs]
         probs = dict(zip(folders, predict_test(folders, clips, scratch, sections=sections), strict=True))
         means = {name: mean_of_folds([probs[run.folder].probs for run in runs]) for name, runs in self.runs.items()}
         blended = pd.DataFrame(apply_blend(self.blend, means).astype(np.float32), columns=list(self.classes))
         if sections is None:
-            heard = np.flatnonzero(store.length > 0)
+            silent = np.array(["silent" in store.faults.get(file, "") for file in store.fnames])
+            heard = np.flatnonzero((store.length > 0) | silent)  # a frozen network has nothing for silence
             keys, blended = {"file": clips["fname"].to_numpy()[heard]}, blended.iloc[heard].reset_index(drop=True)
         else:
             keys = {"file": clips["fname"].to_numpy()[sections.clip], "start": sections.start, "end": sections.end}
         found = pd.concat([pd.DataFrame(keys), blended], axis=1)
         found.attrs["faults"] = store.faults
         return found
-
-    def _settings(self, every: float | None) -> FeatureConfig:
-        """Those of the first run, which decides where sections lie."""
-        cfg = next(iter(self.runs.values()))[0].config.features
-        return cfg if every is None else replace(cfg, trim_db=None)
 
 
 def load_blend(folder: str | Path) -> LoadedBlend:

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from blending.apply import Blend
+from console.errors import UserError
 from runs.budget import Needs
 
 FITTED = ("log_linear", "stack")  # methods whose coefficients were fitted together: none of them stands alone
@@ -18,8 +19,12 @@ def needs(blend: Blend) -> Needs:
 
 
 def without(blend: Blend, names: Collection[str]) -> Blend:
-    """The blend with weight 0 for these experiments, the other weights scaled to the same sum."""
+    """The blend with weight 0 for these experiments, the other weights scaled to the same sum. Raises UserError where
+    none that counts remains."""
     weights = {name: 0.0 if name in names else model.weight for name, model in blend.models.items()}
-    scale = sum(model.weight for model in blend.models.values()) / sum(weights.values())
+    total = sum(model.weight for model in blend.models.values())
+    if total and not sum(weights.values()):
+        raise UserError(f"--budget leaves no time for {' or '.join(blend.used)}, which the blend needs: give it more")
+    scale = total / sum(weights.values()) if total else 1.0
     models = {name: replace(model, weight=weights[name] * scale) for name, model in blend.models.items()}
     return replace(blend, models=models) if names else blend

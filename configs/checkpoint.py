@@ -42,10 +42,18 @@ def checkpoint_of(section: object, places: Places, path: Path | None) -> Checkpo
     return build(_Described, {"checkpoint": section}, places, path, {}).checkpoint
 
 
+def known_checkpoints() -> list[str]:
+    return sorted(file.stem for file in PRETRAINED.glob("*.yaml"))
+
+
+def fetched_as(file: str) -> str | None:
+    """The name by which models.fetch downloads a file of published weights; None if it does not."""
+    return next((name for name in known_checkpoints() if load_checkpoint(name).file == file), None)
+
+
 def load_checkpoint(name: str) -> Checkpoint:
     """The checkpoint of configs/pretrained/<name>.yaml. Raises UserError, with the known names, if there is none."""
-    known = sorted(file.stem for file in PRETRAINED.glob("*.yaml"))
-    if name not in known:
+    if name not in (known := known_checkpoints()):
         raise UserError(f"{name!r}: no such checkpoint: use one of {list_some(known, len(known))}")
     path = PRETRAINED / f"{name}.yaml"
     values, places = read_yaml(path)

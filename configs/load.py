@@ -2,15 +2,15 @@
 
 import copy
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from configs.checkpoint import PRETRAINED, checkpoint_of
-from configs.schema import EMBEDDING, Config
+from configs.checkpoint import PRETRAINED, checkpoint_of, fetched_as
+from configs.schema import EMBEDDING, PACKAGE, Config
 from configs.strict_yaml import Places, YamlFault, build, parse_yaml, place_of, read_yaml
-from console.errors import UserError, count
+from console.errors import UserError, count, list_some
 from console.options import expand_home
 
 FIXED = ("fixed_mean", "fixed_std")
@@ -61,6 +61,13 @@ def load_configs(
     its name. A section `checkpoint` describes published weights, see configs/checkpoint.py. Raises UserError on an
     unknown key, a value of the wrong type or out of bounds, a missing or malformed file.
     """
+    return [cfg for cfg, _ in _placed(path, overrides, settings)]
+
+
+def _placed(
+    path: Path | None, overrides: Sequence[str], settings: Sequence[Setting] = ()
+) -> list[tuple[Config, Places]]:
+    """The experiments, and where each of their settings was given."""
     values: dict[str, Any] = {}
     places: Places = {}
     if path is not None:
@@ -70,6 +77,36 @@ def load_configs(
     if "experiments" not in values:
         return [_build(values, changes, places, path)]
     return [_build(own, changes, at, path) for own, at in _experiments(values, overrides, places, path)]
+
+
+def check_files(path: Path | None, overrides: Sequence[str], to_train: Mapping[str, bool] | None = None) -> None:
+    """Raises UserError that names the place of a setting whose file is not there, before anything is done with it.
+
+    to_train: the experiments that count, and whether they have folds to train; else their weights may be gone. None:
+    all have.
+    """
+    for cfg, places in _placed(path, overrides):
+        trains = True if to_train is None else to_train.get(cfg.name)
+        for section, key in FILE_KEYS if trains is not None else ():
+            value = getattr(getattr(cfg, section), key)
+            unused = key == "weights" and not trains
+            if value is None or unused or value.startswith(PACKAGE) or Path(value).is_file():
+                continue
+            fact = "is a folder, expected a file" if Path(value).is_dir() else "no such file"
+            name = fetched_as(Path(value).name) if key == "weights" else None
+            remedy = f"python -m models.fetch {name}" if name else "bring it, or correct the path"
+            where = "" if Path(value).is_absolute() else f" in {Path.cwd()}"
+            place = place_of((section, key), places, path)
+            raise UserError(f"{place}: {section}.{key}: {value}: {fact}{where}: {remedy}")
+
+
+def chosen(experiments: list[Config], names: str) -> list[Config]:
+    """The experiments whose names 'a,b' lists. Raises UserError on a name that is not among them."""
+    known = {cfg.name: cfg for cfg in experiments}
+    selected = names.split(",")
+    if unknown := [name for name in selected if name not in known]:
+        raise UserError(f"--only: no experiment {list_some(unknown)} in the file: use {list_some(known)}")
+    return [known[name] for name in selected]
 
 
 def _experiments(
@@ -99,13 +136,15 @@ def _merged(values: Any, changes: Any) -> Any:
     return copy.deepcopy(values) | {key: _merged(values.get(key), value) for key, value in changes.items()}
 
 
-def _build(values: dict[str, Any], changes: Sequence[Setting], places: Places, path: Path | None) -> Config:
+def _build(
+    values: dict[str, Any], changes: Sequence[Setting], places: Places, path: Path | None
+) -> tuple[Config, Places]:
     if path is not None:
         values, places = _with_base(values, places, path, ())
     for setting in changes:
         _set(values, places, setting)
     values, places = _with_front_end(values, places)
-    return _with_home(build(Config, values, places, path, USUAL_NAMES), places, path)
+    return _with_home(build(Config, values, places, path, USUAL_NAMES), places, path), places
 
 
 def _with_base(

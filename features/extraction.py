@@ -139,13 +139,15 @@ def _extract_clip(
 ) -> Extracted:
     """The frames at cfg.speed, (0, n_mels) without sound, and the fault, '' without one. change: applied to the wave
     first."""
+    from features.noise_reduction import reduce_noise
     from input.audio import AudioFault, read_wave
     from input.resample import at_speed
 
     wave, reason = None, "missing"
     if file is not None:
         try:
-            wave, reason = read_wave(file, cfg.sample_rate, keep_int16=cfg.speed == 1 and not change), ""
+            as_stored = cfg.speed == 1 and not cfg.noise_reduction and not change
+            wave, reason = read_wave(file, cfg.sample_rate, keep_int16=as_stored), ""
         except AudioFault as fault:
             wave, reason = fault.wave, str(fault)
         except OSError as error:  # no fault of the clip, so it must not be stored
@@ -153,6 +155,8 @@ def _extract_clip(
             raise UserError(f"{file}: {error.strerror}: {remedy}") from None
     if wave is None:
         return np.zeros((0, cfg.n_mels), dtype=np.float32), reason
+    if cfg.noise_reduction:
+        wave = reduce_noise(wave, cfg.sample_rate, cfg.noise_reduction)
     return log_mel(at_speed(change(fname, wave) if change else wave, cfg.speed)), reason
 
 

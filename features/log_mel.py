@@ -17,6 +17,7 @@ from features.mel_filters import mel_filters
 
 BLOCK = 168  # frames per step: the buffers fit the cache and do not grow with the clip
 GROUP = 8  # mel bands per product: fewer skip more zeros, more need fewer calls
+OF_THE_WAVE = ("speed", "noise_reduction")  # settings of what happens before
 
 
 class LogMel:
@@ -58,7 +59,7 @@ class LogMel:
 
     @classmethod
     def from_config(cls, cfg: FeatureConfig) -> "LogMel":
-        return cls(**{key: value for key, value in vars(cfg).items() if key != "speed"})
+        return cls(**{key: value for key, value in vars(cfg).items() if key not in OF_THE_WAVE})
 
     @torch.inference_mode()
     def __call__(self, wave: np.ndarray) -> np.ndarray:

@@ -37,7 +37,9 @@ def read_table(
                 raise ValueError(UTF16)
         separator = separator or find_separator(path, encoding)
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding=encoding, sep=separator)
-    except (OSError, ValueError, LookupError) as error:  # pandas' parser errors are ValueErrors
+    except OSError as error:
+        raise UserError(f"{path}: cannot read the table: {error.strerror or error}") from None
+    except (ValueError, LookupError) as error:  # pandas' parser errors are ValueErrors
         name = "latin-1" if encoding == "utf-8" else "utf-8"
         remedy = (
             f": give its encoding in competition.yaml: {{file: {path.name}, encoding: {name}}}, or save it as UTF-8"

@@ -37,11 +37,12 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def build_model(cfg: Config, n_classes: int, start: bool = True) -> nn.Module:
+def build_model(cfg: Config, n_classes: int, start: bool = True, frozen: bool = False) -> nn.Module:
     """The backbone: (batch, cfg.model.channels, n_mels, n_frames) -> (batch, n_classes) logits.
 
-    start=False skips starting weights, because a trained state will be loaded. Raises UserError on an unknown name, on
-    settings that the network does not have and on weights that do not fit.
+    start=False skips starting weights, because a trained state will be loaded. frozen: what the weights lack is never
+    trained. Raises UserError on an unknown name, on settings that the network does not have and on weights that do not
+    fit.
     """
     model = cfg.model
     if model.frozen is not None:
@@ -51,7 +52,7 @@ def build_model(cfg: Config, n_classes: int, start: bool = True) -> nn.Module:
     network = _build_network(cfg, n_classes, model.pretrained and start)
     if model.weights and start:
         there = read_state(weights_file(model.weights))
-        state = load_weights(network, there, model.weights, model.partial_weights)
+        state = load_weights(network, there, model.weights, model.partial_weights, frozen)
         if isinstance(network, Cnn14) and (differences := front_end_differences(cfg, state)):
             warn_once(f"{model.weights}: trained with other features, so it helps less: {'; '.join(differences)}")
     widen_narrow_inputs(network)

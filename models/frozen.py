@@ -26,9 +26,7 @@ class FrozenTagger:
     """
 
     def __init__(self, cfg: Config, mean: np.ndarray, std: np.ndarray, device: torch.device) -> None:
-        assert cfg.model.frozen is not None
-        model = replace(cfg.model, name=cfg.model.frozen, head="linear", output=None, clip_pooling="mean")
-        backbone, unused = build_model(replace(cfg, model=model), n_classes=2), torch.zeros(2)
+        model, backbone, unused = cfg.model, build_frozen(cfg), torch.zeros(2)
         shape = (torch.from_numpy(mean), torch.from_numpy(std), unused)
         options = (cfg.train.channels_last, model.deltas, model.frequency_channel)
         self.tagger = Tagger(backbone, *shape, *options).to(device).eval()
@@ -48,6 +46,14 @@ class FrozenTagger:
         if len(found) > len(x):  # CED's pieces of long inputs, one after the other
             found = found.unflatten(0, (-1, len(x))).mean(0)
         return found.cpu().numpy()
+
+
+def build_frozen(cfg: Config) -> nn.Module:
+    """The network behind 'embedding:' with its weights; its last layer is not used. Raises UserError as `build_model`,
+    and where the weights lack a part of it."""
+    assert cfg.model.frozen is not None
+    model = replace(cfg.model, name=cfg.model.frozen, head="linear", output=None, clip_pooling="mean")
+    return build_model(replace(cfg, model=model), n_classes=2, frozen=True)
 
 
 class OnnxFile:

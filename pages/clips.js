@@ -13,7 +13,7 @@ function clipList(clips, start, extra = () => [], moved = () => {}) {
   const probe = el("div", { class: "clip probe" }); // as high as every row
   const space = el("div", { id: "space" }, probe);
   const list = el("div", { id: "list", role: "list", tabindex: 0, "aria-label": "clips", scroll: draw }, space);
-  const count = el("span", { role: "status", id: "count" });
+  const number = el("span", { role: "status", id: "count" });
   const drawn = new Map();
   let [shown, current] = [[], 0];
   space.style.setProperty("--models", data.models.length);
@@ -33,7 +33,7 @@ function clipList(clips, start, extra = () => [], moved = () => {}) {
     drawn.clear();
     list.scrollTop = 0;
     const cell = filter.cell ? `: ${data.classes[filter.cell[0]]}, put first as ${data.classes[filter.cell[1]]}` : "";
-    count.textContent = `${shown.length} of ${clips.length} clips${cell}`;
+    number.textContent = `${shown.length} of ${count(clips.length, "clip")}${cell}`;
     all.hidden = !filter.cell;
     draw();
   }
@@ -69,7 +69,7 @@ function clipList(clips, start, extra = () => [], moved = () => {}) {
         : el("p", { class: "none" }, "no picture: --pictures gives more"),
       clip.sound ? el("audio", { src: clip.sound, controls: true, preload: "none", "aria-label": clip.name,
         play: (event) => pauseOthers(event.target),
-        error: (event) => event.target.replaceWith("this browser cannot play this file"), timeupdate: (event) => { if (event.target.currentTime > 0) heard(clip); } })
+        error: (event) => copyOf(clip, event.target), timeupdate: (event) => { if (event.target.currentTime > 0) heard(clip); } })
         : el("p", { class: "soft" }, "no sound file")),
     el("div", {},
       el("p", { class: "name", title: clip.name }, clip.name),
@@ -84,6 +84,13 @@ function clipList(clips, start, extra = () => [], moved = () => {}) {
   }
   function pauseOthers(playing) {
     for (const audio of list.querySelectorAll("audio")) if (audio !== playing) audio.pause();
+  }
+  // Where the file itself cannot be played, a short copy of it, if the page has one.
+  function copyOf(clip, audio) {
+    if (!clip.copy || audio.getAttribute("src") === clip.copy) return audio.replaceWith("this browser cannot play this file");
+    audio.src = clip.copy;
+    audio.play().catch(() => {});
+    audio.after(el("p", { class: "soft" }, "a short copy: this browser cannot play the original"));
   }
   function heard(clip) {
     if (clip.heard) return;
@@ -123,7 +130,7 @@ function clipList(clips, start, extra = () => [], moved = () => {}) {
   const label = el("select", { id: "label", change: set("label") }, option("", "every label"), ...data.classes.map((name, k) => option(String(k), name)));
   const search = el("input", { id: "search", type: "search", placeholder: "part of a name", "aria-label": "part of a name", input: set("text") });
   const form = el("form", { submit: (event) => event.preventDefault() }, el("label", {}, "order ", order), el("label", {}, "show ", only),
-    el("label", {}, "label ", label), search, count, all);
+    el("label", {}, "label ", label), search, number, all);
   const help = el("p", { class: "soft" }, el("kbd", {}, "space"), " plays, ", el("kbd", {}, "↑"), " ", el("kbd", {}, "↓"), " move");
   return {
     nodes: [form, help, list], update, move, play, redraw, current: () => shown[current],

@@ -14,8 +14,8 @@ function reportPage() {
   }
   if (data.methods && data.models.length > 1) section("Models that err alike", el("p", { class: "soft" }, data.alike_note), correlationTable(data.alike));
   if (data.methods && data.greedy.length > 1) section("Greedy selection", el("p", { class: "soft" }, "Each step adds the model that helps most; first added: ",
-    [...new Set(data.greedy.map(([name]) => name))].map((name) => `${name} at step ${data.greedy.findIndex(([one]) => one === name) + 1}`).join(", ")), linesPlot([{ name: `fitted ${data.metric}`, colour: "var(--one)",
-    x: data.greedy.map((_, i) => i + 1), y: data.greedy.map(([, score]) => score) }], `fitted ${data.metric}`, "step"));
+    [...new Set(data.greedy.map(([name]) => name))].map((name) => `${name} at step ${data.greedy.findIndex(([one]) => one === name) + 1}`).join(", ")), el("div", { class: "plots" }, linesPlot([{ name: `fitted ${data.metric}`, colour: "var(--one)",
+    x: data.greedy.map((_, i) => i + 1), y: data.greedy.map(([, score]) => score) }], `fitted ${data.metric}`, "step")));
   if (data.methods && data.unverified.length) section("Noisy labels", el("p", { class: "soft" }, "Log-linear pool, by the weight of unverified rows in the fit."),
     sortable([number("weight", "weight", 2), number(data.metric, "score")], data.unverified));
   if (data.experiments.length) section("Experiments", experimentsTable(data.experiments));

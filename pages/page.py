@@ -10,12 +10,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 HERE = Path(__file__).parent
+DATA = '<script type="application/json" id="data">'
 SCRIPTS = ("base.js", "tables.js", "plots.js", "clips.js", "repair.js", "main.js")
 
 
 def render(data: dict[str, Any]) -> str:
     """The page of `data`, whose `mode` is report or repair. Its policy lets run this script alone, and reads sound
-    from disk or from the server that sent it, and nothing from elsewhere."""
+    from itself, from disk or from the server that sent it, and nothing from elsewhere."""
     script = "\n".join(_text(name) for name in SCRIPTS)
     style = _text("page.css")
     environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined)
@@ -23,10 +24,10 @@ def render(data: dict[str, Any]) -> str:
         title=data["title"],
         script=Markup(script),
         style=Markup(style),
-        data=Markup(_json(data)),
+        data=Markup(f"{DATA}{_json(data)}</script>"),
         policy=(
             f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data:; "
-            "media-src 'self' file:; connect-src 'self'; base-uri 'none'; form-action 'none'"
+            "media-src 'self' file: data:; connect-src 'self'; base-uri 'none'; form-action 'none'"
         ),
     )
 

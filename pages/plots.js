@@ -9,7 +9,7 @@ function plot(width, height, title, description, ...marks) {
 }
 
 function ticks(low, high) {
-  if (low === high) return [low];
+  if (low === high) return [Number(low.toPrecision(3))];
   const step = 10 ** Math.floor(Math.log10((high - low) / 3 || 1));
   const wide = [1, 2, 5, 10].map((k) => k * step).find((one) => (high - low) / one <= 5) || 10 * step;
   const found = [];
@@ -21,11 +21,12 @@ const plain = (value) => String(Number(value.toPrecision(6)));
 const line = (x1, y1, x2, y2, stroke = "var(--line)", width = 1) =>
   svg("line", { x1, y1, x2, y2, stroke, "stroke-width": width });
 const write = (x, y, anchor, ...what) => svg("text", { x, y, "text-anchor": anchor }, ...what);
-const short = (name, most = 24) => (name.length > most ? `${name.slice(0, most - 1)}…` : name);
+const phone = innerWidth < 700; // a plot drawn for a wide screen would have letters of 7 pixels there
+const short = (name, most = phone ? 16 : 24) => (name.length > most ? `${name.slice(0, most - 1)}…` : name);
 
 // rows: {name, score, low, high, chosen}
 function intervalsPlot(rows, title) {
-  const [left, width, step] = [170, 640, 22];
+  const [left, width, step] = phone ? [120, 390, 22] : [170, 640, 22];
   const all = rows.flatMap((row) => [row.low, row.high, row.score]).filter(Number.isFinite);
   const [low, high] = [Math.min(...all), Math.max(...all)];
   const x = (value) => left + 10 + ((value - low) / (high - low || 1)) * (width - left - 30);
@@ -43,7 +44,7 @@ function intervalsPlot(rows, title) {
 
 // rows: {name, clips, blend, single}
 function classPlot(rows, title) {
-  const [left, width, step] = [190, 640, 20];
+  const [left, width, step] = phone ? [150, 390, 20] : [190, 640, 20];
   const known = rows.filter((row) => row.blend !== null).sort((a, b) => a.blend - b.blend);
   const x = (value) => left + 8 + Math.max(0, Math.min(1, value)) * (width - left - 24);
   const height = known.length * step + 30;
@@ -65,7 +66,8 @@ function linesPlot(lines, title, below = "epoch") {
   const [xs, ys] = [lines.flatMap((one) => one.x), lines.flatMap((one) => one.y).filter((value) => value !== null)];
   const [x0, x1, y0, y1] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
   const x = (value) => left + 6 + ((value - x0) / (x1 - x0 || 1)) * (width - left - 16);
-  const y = (value) => height - 36 - ((value - y0) / (y1 - y0 || 1)) * (height - 60);
+  const share = (value) => (y0 === y1 ? 0.5 : (value - y0) / (y1 - y0));
+  const y = (value) => height - 36 - share(value) * (height - 60);
   const marks = ticks(y0, y1).flatMap((tick) => [
     line(left, y(tick), width - 8, y(tick)), write(left - 4, y(tick) + 4, "end", plain(tick))]);
   marks.push(...ticks(x0, x1).filter(Number.isInteger).map((tick) => write(x(tick), height - 18, "middle", plain(tick))));

@@ -77,7 +77,7 @@ function repairPage() {
     }
   }
   function tell(saved = "") {
-    status.textContent = [`${decisions.size} of ${data.clips.length} clips decided`, saved].filter((part) => part).join(", ");
+    status.textContent = [`${decisions.size} of ${count(data.clips.length, "clip")} decided`, saved].filter((part) => part).join(", ");
   }
   function download() {
     if (!decisions.size) return void (note.textContent = "nothing is decided yet");

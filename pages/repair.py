@@ -17,6 +17,7 @@ from configs.paths import Paths
 from console.errors import UserError, count
 from input.competition import Competition
 from input.corrections import read_corrections
+from pages import sound
 from pages.clips import Clip, clip_rows
 from pages.page import render
 from pages.report import add_pictures, add_sound, named
@@ -47,17 +48,24 @@ def repair_data(
     }
 
 
-def write_page(data: dict[str, Any], competition: Competition, page: Path) -> None:
-    """The page as a file that plays the original sound files and saves by download."""
-    add_sound(data["clips"], competition, page, ())
+def write_page(data: dict[str, Any], competition: Competition, page: Path, with_sound: bool = False) -> None:
+    """The page as a file that plays the original sound files and saves by download. with_sound: short copies beside it,
+    which play where a browser cannot play the original."""
+    add_sound(data["clips"], competition, page, range(len(data["clips"])) if with_sound else (), "copy")
     write(page, render(data))
 
 
-def page_server(data: dict[str, Any], competition: Competition, file: Path, port: int = 0) -> PageServer:
-    """A server of the page that saves decisions in `file`; it waits to be run. Raises UserError on a port in use."""
+def page_server(
+    data: dict[str, Any], competition: Competition, file: Path, port: int = 0, copies: Path | None = None
+) -> PageServer:
+    """A server of the page that saves decisions in `file`; it waits to be run. copies: a folder for short copies of the
+    sound, as in `write_page`. Raises UserError on a port in use."""
     path = dict(zip(competition.train["fname"], competition.train["path"], strict=True))
     sounds = [path[clip["name"]] for clip in data["clips"]]
     clips = [clip | {"sound": f"clips/{i}" if sounds[i] else ""} for i, clip in enumerate(data["clips"])]
+    if copies:
+        sounds += sound.copies(sounds, copies)
+        clips = [clip | {"copy": f"clips/{i}" if sounds[i] else ""} for i, clip in enumerate(clips, len(clips))]
     page = render(data | {"clips": clips, "save": "corrections"})
     try:
         return PageServer(page, sounds, saver(file, competition, clips), port)

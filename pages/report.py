@@ -1,5 +1,6 @@
 """The report of a blend with its clips, or of the finished experiments alone: gathered for `page.render`."""
 
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from console.errors import UserError, count, list_some
 from input.competition import Competition, load_competition
 from metrics.metric import find_metric
 from pages import sound
+from pages.again import expectation
 from pages.clips import Clip, clip_rows, most_telling
 from pages.experiments import compare_experiments, curves, read_experiments
 from pages.page import render
@@ -45,11 +47,12 @@ def report_experiments(paths: Paths, names: Sequence[str] = ()) -> tuple[Path, l
     return paths.work / "report.html", rows
 
 
-def report_blend(paths: Paths, name: str, pictures: int, with_sound: bool) -> Path:
+def report_blend(paths: Paths, name: str, pictures: int, with_sound: bool, one_file: bool = False) -> Path:
     """Write report.html into the blend's folder, over the short one of ensemble.py, with the clips; its path.
 
-    pictures: how many clips get one, and with_sound a short copy of their sound in the folder sound/. Raises UserError
-    where the blend is made from predictions from elsewhere, or its runs or labels changed since.
+    pictures: how many clips get one, and with_sound a short copy of their sound in the folder sound/, with one_file
+    inside the page. Raises UserError where the blend is made from predictions from elsewhere, or its runs or labels
+    changed since.
     """
     folder = paths.ensemble(name)
     ensemble = load_ensemble(folder)
@@ -68,11 +71,13 @@ def report_blend(paths: Paths, name: str, pictures: int, with_sound: bool) -> Pa
     oof = ensemble.oof.of(candidates.fnames, f"{folder}, out-of-fold")
     clips = clip_rows(candidates, oof, suspects(candidates, competition))
     shown = most_telling(clips, pictures)
-    add_sound(clips, competition, page, shown if with_sound else ())
+    add_sound(clips, competition, page, shown if with_sound and not one_file else ())
+    if one_file:
+        put_sound_inside(clips, competition, shown)
     add_pictures(clips, shown, competition, runs, paths)
     rows = compare_experiments(read_experiments(paths.runs))
     left_out = [f"Left out: {one}: {why}." for one, why in ensemble.comparison.left_out.items()]
-    facts = [_what(competition), *left_out, _noted(shown, len(clips), with_sound)]
+    facts = [_what(competition), *left_out, _noted(shown, len(clips), with_sound or one_file)]
     data = _common(f"Blend {name}: {ensemble.comparison.chosen}", facts, rows, runs)
     html = render(data | _scores(ensemble, candidates) | named(candidates) | {"clips": clips})
     with lock(folder):
@@ -82,14 +87,26 @@ def report_blend(paths: Paths, name: str, pictures: int, with_sound: bool) -> Pa
     return page
 
 
-def add_sound(clips: list[Clip], competition: Competition, page: Path, copied: Sequence[int]) -> None:
-    """The address of its file to every clip; to those of `copied` that of a copy in the folder sound/ by the page."""
+def add_sound(
+    clips: list[Clip], competition: Competition, page: Path, copied: Sequence[int], key: str = "sound"
+) -> None:
+    """The address of its file to every clip, as `sound`; to those of `copied`, as `key`, that of a copy in the folder
+    sound/ by the page."""
     path = dict(zip(competition.train["fname"], competition.train["path"], strict=True))
     for clip in clips:
         clip["sound"] = sound.address(path[clip["name"]], page)
     copies = sound.copies([path[clips[i]["name"]] for i in copied], page.parent / "sound") if copied else []
     for i, file in zip(copied, copies, strict=True):
-        clips[i]["sound"] = sound.address(file, page)
+        clips[i][key] = sound.address(file, page)
+
+
+def put_sound_inside(clips: list[Clip], competition: Competition, copied: Sequence[int]) -> None:
+    """A short copy of its sound to each clip of `copied`, as a data: address; the others keep theirs."""
+    path = dict(zip(competition.train["fname"], competition.train["path"], strict=True))
+    with tempfile.TemporaryDirectory(prefix="report-") as scratch:
+        copies = sound.copies([path[clips[i]["name"]] for i in copied], Path(scratch))
+        for i, file in zip(copied, copies, strict=True):
+            clips[i]["sound"] = sound.inside(Path(file)) if file else ""
 
 
 def add_pictures(
@@ -176,9 +193,9 @@ def _scores(ensemble: Ensemble, c: Candidates) -> dict[str, Any]:
         "alike_note": f"Correlation of the {compared_by}: models that err apart help each other.",
         "greedy": [[name, _finite(score)] for name, score in compared.greedy_path],
         "unverified": [{"weight": float(w), "score": _finite(s)} for w, s in compared.unverified_weight.items()],
-        "expected": _expected(ensemble, c.metric.title),
-        "score_note": f"On the {compared.rows} clips that decide ({compared.decide}); methods are nested: the blend "
-        "of a fold is fitted to the other folds. from, to: 95 % interval.",
+        "expected": expectation(ensemble, c.metric.title),
+        "score_note": f"On the {count(compared.rows, 'clip')} that decide ({compared.decide}); methods are nested: the "
+        "blend of a fold is fitted to the other folds. from, to: 95 % interval.",
         "class_note": f"{what}, on the clips that decide",
         "methods": rows,
         "by_class": [
@@ -203,13 +220,3 @@ def _correlation(losses: np.ndarray) -> list[list[float]]:
 
 def _finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
-
-
-def _expected(ensemble: Ensemble, title: str) -> str:
-    compared, expected = ensemble.comparison, ensemble.comparison.expected
-    low, high = expected.interval
-    clips = f"the {count(expected.clips, 'test clip')}" if expected.clips else "new clips"
-    return (
-        f"If {clips} are like the {compared.rows} clips that decide, expect {title} of about {expected.score:.3f}. "
-        f"In 95 of 100 such cases it lies between {low:.3f} and {high:.3f}."
-    )

@@ -31,6 +31,11 @@ def address(file: str | None, page: Path) -> str:
     return quote(os.fsencode(os.path.relpath(Path(file).absolute(), page.absolute().parent)))
 
 
+def inside(file: Path) -> str:
+    """An Ogg file as a data: address."""
+    return "data:audio/ogg;base64," + base64.b64encode(file.read_bytes()).decode()
+
+
 def copies(files: Sequence[str | None], folder: Path) -> list[str | None]:
     """Write the first COPY_SECONDS of each file as <number>.ogg into the folder, in place of older ones; the paths,
     None where there is no sound."""

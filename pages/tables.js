@@ -58,7 +58,7 @@ function confusionTable(matrix, choose) {
     return el("tr", {}, el("th", { scope: "row" }, names[i]), ...row.map((n, j) => {
       if (!n) return el("td");
       const cell = el("td", {}, el("button", {
-        type: "button", "aria-label": `${n} clips of ${names[i]}, put first as ${names[j]}: list them`, click: () => choose(i, j),
+        type: "button", "aria-label": `${count(n, "clip")} of ${names[i]}, put first as ${names[j]}: list ${n === 1 ? "it" : "them"}`, click: () => choose(i, j),
       }, String(n)));
       return heat(cell, n / all, i === j ? "var(--rgb)" : "221 107 32");
     }));

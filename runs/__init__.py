@@ -21,7 +21,7 @@ def load_oof(experiment: str | Path) -> "pd.DataFrame":
 
     found = [read_run(folder) for folder in finished_folds(Path(experiment))]
     if not found:
-        raise UserError(f"{experiment}: no finished fold: python train_fold.py --fold 0..4 trains an experiment")
+        raise UserError(f"{experiment}: no finished fold: train some with train_fold.py")
     parts = []
     for run in found:
         part = pd.DataFrame(run.oof.probs, pd.Index(run.oof.fnames, name="fname"), list(run.classes))

@@ -129,6 +129,7 @@ def open_clips(cfg: Config, clips: "pd.DataFrame", folder: Path, frozen: FrozenF
 def _of_waves(cfg: Config, files: Sequence[str | None], file: Path) -> Embed:
     """Windows of the waveform through an ONNX or TFLite file. Raises UserError where it takes another length."""
     from features.batches import windows
+    from features.noise_reduction import reduce_noise
     from models.frozen import wave_network
 
     network, rate = wave_network(str(file), cfg.model.output), cfg.features.sample_rate
@@ -145,6 +146,8 @@ def _of_waves(cfg: Config, files: Sequence[str | None], file: Path) -> Embed:
             if wave is None or not wave.any():
                 yield np.zeros((0, 0), np.float32), fault
                 continue
+            if cfg.features.noise_reduction:
+                wave = reduce_noise(wave, rate, cfg.features.noise_reduction)
             _, start = windows(np.array([len(wave)]), n, cfg.predict.overlap)
             place = start[:, None] + np.arange(n)
             if cfg.input.padding == "repeat":

@@ -10,7 +10,7 @@ import pandas as pd
 
 from configs.paths import Paths
 from configs.processes import runs_elsewhere
-from console.errors import UserError, list_some
+from console.errors import UserError, count, list_some
 from console.output import say
 from input.competition import Competition, load_competition, sound_hash, sound_sizes
 from runs.budget import Budget, class_prior
@@ -177,7 +177,11 @@ def predict_new(
     from runs.predict import predict_test  # here: what is stored is read without torch
 
     folder, cfg = runs[0].folder.parent, runs[0].config
-    say(f"{folder}: not stored with it, so predicted or found in {paths.predictions}: {list_some(fnames)}")
+    n, places = len(competition.test), f"so predicted, or found in {paths.predictions}"
+    if len(fnames) == n:
+        say(f"{folder}: all {count(n, 'test clip')} as their files are now, {places} if they were before")
+    else:
+        say(f"{folder}: its stored answers lack these files as they are now, {places}: {list_some(fnames)}")
     clips = _files(runs, fnames, competition, paths)
     if room is None:
         found = predict_test([run.folder for run in runs], clips, paths.features, paths.predictions, engine=engine)

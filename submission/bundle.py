@@ -147,27 +147,27 @@ def copy_runs(paths: Paths, blend: "Blend", target: Path, code: Path) -> None:
             raise UserError(changed)
 
 
-def copy_code(target: Path) -> None:
+def copy_code(target: Path, packages: Sequence[str] = PACKAGES) -> None:
     """The kit's modules that prediction needs, but none that git ignores."""
-    for file in code_files(ROOT):
+    for file in code_files(ROOT, packages):
         (target / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / file, target / file)
 
 
-def code_files(root: Path) -> list[Path]:
+def code_files(root: Path, packages: Sequence[str] = PACKAGES) -> list[Path]:
     """Modules of the packages, relative to `root`; those that lie deeper are not ours (input/<slug>/ is raw data). Only
     a repository of the kit's own may leave some out, not one that the kit was unpacked in."""
     from runs.provenance import ask_git
 
-    there = [file.relative_to(root) for package in PACKAGES for file in sorted((root / package).glob("*.py"))]
+    there = [file.relative_to(root) for package in packages for file in sorted((root / package).glob("*.py"))]
     ignored = set(ask_git(root, "check-ignore", "-z", "--stdin", message="\0".join(map(str, there))).split("\0"))
     return [file for file in there if str(file) not in ignored]
 
 
-def check_code(code: Path) -> None:
-    """Raises UserError where a module of ours is missing that submission.kernel_predict imports, at any depth."""
-    main = code / "submission" / "kernel_predict.py"
-    lacking = [] if main.is_file() else ["submission.kernel_predict"]
+def check_code(code: Path, name: str = "submission.kernel_predict") -> None:
+    """Raises UserError where a module of ours is missing that the named one imports, at any depth."""
+    main = code / f"{name.replace('.', '/')}.py"
+    lacking = [] if main.is_file() else [name]
     if not lacking:
         finder = ModuleFinder([str(code)])
         finder.run_script(str(main))
@@ -175,7 +175,7 @@ def check_code(code: Path) -> None:
         lacking = [name for name in finder.any_missing() if name.partition(".")[0] in ours]
     if lacking:
         raise UserError(
-            f"{ROOT}: modules that predict on Kaggle would not be packed: {list_some(sorted(lacking))}: unpack the kit "
+            f"{ROOT}: modules that Kaggle needs would not be packed: {list_some(sorted(lacking))}: unpack the kit "
             f"again, and see that its own .gitignore does not name them"
         )
 

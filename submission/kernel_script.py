@@ -1,4 +1,4 @@
-"""The script kernel: finds the dataset that submission.bundle wrote, checks it, and predicts with the code in it.
+"""The script kernel: finds the dataset that was pushed with it, checks it, and predicts or trains with the code in it.
 
 Only the standard library is used before the files are checked. submission.push fills in the constants.
 """
@@ -15,10 +15,13 @@ from pathlib import Path
 MANIFEST_NAME = "kit_manifest.json"
 MANIFEST_SHA256 = ""
 COMPETITION = ""
+MODULE = "submission.kernel_predict"  # what does the work
+OUTPUT = "submission.csv"
+ARGUMENTS = ""  # more of its options
 
 
 def main(inputs: Path = Path("/kaggle/input"), working: Path = Path("/kaggle/working")) -> None:
-    """Leave submission.csv and report.json in `working`, or end with one line of cause and remedy."""
+    """Leave the output of MODULE in `working`, or end with one line of cause and remedy."""
     with tempfile.TemporaryDirectory() as scratch:
         bundle = find_bundle(inputs, MANIFEST_SHA256)
         folder = unpacked(bundle, Path(scratch) / "bundle")
@@ -26,12 +29,13 @@ def main(inputs: Path = Path("/kaggle/input"), working: Path = Path("/kaggle/wor
         print(f"{bundle}: {MANIFEST_NAME} {MANIFEST_SHA256[:12]}, all files unchanged", flush=True)
         path = [str(folder / "code"), *map(str, installed_wheels(folder / "wheels", Path(scratch) / "site"))]
         path += [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
-        command = [sys.executable, "-m", "submission.kernel_predict", "--bundle", folder, "--inputs", inputs]
-        command += ["--competition", COMPETITION, "--scratch", scratch, "--output", working / "submission.csv"]
+        command = [sys.executable, "-m", MODULE, "--bundle", folder, "--inputs", inputs]
+        command += ["--competition", COMPETITION, "--scratch", scratch, "--output", working / OUTPUT]
+        command += ARGUMENTS.split()
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONDONTWRITEBYTECODE": "1"}
         done = subprocess.run(list(map(str, command)), cwd=scratch, env=environment)
     if done.returncode:
-        sys.exit(f"error: the prediction ended with status {done.returncode}, see its messages above")
+        sys.exit(f"error: {MODULE} ended with status {done.returncode}, see its messages above")
 
 
 def find_bundle(inputs: Path, expected: str) -> Path:

@@ -1,12 +1,13 @@
-"""Take the bundle to Kaggle: dataset, kernel, its output, and with --submit the score.
+"""Take the bundle to Kaggle: dataset, kernel, its output, and with --submit the score. With --train: train there.
 
 python -m submission.push
 python -m submission.push --submit -m "mean of three"
+python -m submission.push --train --config configs/resnetish18.yaml --fold 0..4
 """
 
+import argparse
 import json
 import shutil
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,19 +17,20 @@ from configs.forms import read_json
 from configs.paths import Paths
 from console.command_line import run_command
 from console.errors import UserError
-from console.options import command_parser, share
+from console.options import FILE, as_seconds, command_parser, share
 from console.output import say
 from input.kaggle_client import Kaggle
+from submission import kernel
 from submission import kernel_script as script
-from submission.bundle import METADATA, title_of
+from submission.bundle import METADATA
 from submission.kaggle_dataset import digest_of, push_dataset
+from submission.kernel import MACHINE, push_kernel, wait_for_kernel
 from submission.kernel_script import MANIFEST_NAME
 from submission.upload import check_allowance, submit_file
 
-MACHINE = "NvidiaTeslaT4"  # two of them; the faster P100 is no longer offered
 REMEDY = "make the bundle again with submission.bundle"
-POLL = 15.0  # seconds
-KERNEL_LIMIT = 13 * 3600.0  # seconds; Kaggle stops a kernel after 12 hours, and it may have to queue
+OF_TRAINING = ("pull", "detach", "config", "only", "fold", "slug", "competition", "wheel", "force")
+OF_PULLING = ("--pull", "--slug", "--competition", "--force")
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,63 @@ def main() -> None:
     parser.add_argument("--machine", default=MACHINE, help="Kaggle's machine_shape, or cpu (%(default)s: two T4s)")
     parser.add_argument("--submit", action="store_true", help="submit the output and wait for the score")
     share(parser, "message")
-    args = parser.parse_args()
-    push(Paths(args.input, args.work), args.machine, args.submit, args.message or "")
+    add_training(parser)
+    args = parser.parse_intermixed_args()
+    check_arguments(parser, args)
+    paths = Paths(args.input, args.work, args.described_by)
+    if args.train:
+        train_or_pull(args, paths)
+    else:
+        push(paths, args.machine, args.submit, args.message or "")
+
+
+def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Ends with a usage error on options that would be ignored."""
+    given = [f"--{name}" for name in OF_TRAINING if getattr(args, name)] + ["--as"] * bool(args.described_by)
+    given += args.overrides
+    if not args.train and given:
+        parser.error(f"{given[0]}: only with --train")
+    if args.pull and (wrong := [name for name in given if name not in OF_PULLING]):
+        parser.error(f"{wrong[0]}: not with --pull, which only fetches")
+    if args.train and (args.submit or args.message):
+        parser.error("--submit and --message are not for --train: submit.py does that with the runs")
+
+
+def add_training(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("training")
+    group.add_argument("--train", action="store_true", help="train on Kaggle; the run folders come to <work>/runs")
+    group.add_argument("--pull", action="store_true", help="only fetch what an earlier --train has finished")
+    group.add_argument("--detach", action="store_true", help="push, and do not wait; the same command goes on later")
+    group.add_argument("--fold", metavar="FOLDS", help="which folds: 3, 0..4 or 0,2,4")
+    share(group, "config")
+    group.add_argument("--only", metavar="NAMES", help="of a file with several experiments these: a or a,b")
+    share(group, "as", competition="its address on Kaggle (the name of the input folder)")
+    group.add_argument("--slug", help="the name of dataset and kernels (<competition>-train)")
+    group.add_argument(
+        "--limit", type=as_seconds, default=as_seconds("8h30m"), metavar="TIME", help="of a run on Kaggle (8h30m)"
+    )
+    group.add_argument("--wheel", **FILE, nargs="+", default=[], help="wheels that Kaggle lacks")
+    share(group, "overrides", force="train or fetch again what is there, and replace it")
+
+
+def train_or_pull(args: argparse.Namespace, paths: Paths) -> None:
+    from submission.training_push import Wish, pull, train
+
+    competition = args.competition or paths.input.resolve().name
+    slug = args.slug or f"{competition[:40].strip('-')}-train"
+    if args.pull:
+        pull(paths, slug, args.force)
+        return
+    if args.fold is None:
+        raise UserError("--train: which folds? Give --fold 0..4, or --pull to fetch what was trained")
+
+    from configs.load import chosen, load_configs
+    from configs.paths import DEFAULT_CONFIG
+
+    experiments = load_configs(args.config or DEFAULT_CONFIG, args.overrides)
+    experiments = experiments if args.only is None else chosen(experiments, args.only)
+    wish = Wish(experiments, args.fold, competition, slug, args.machine, args.limit, tuple(args.wheel))
+    train(paths, wish, args.force, args.detach)
 
 
 def push(paths: Paths, machine: str = MACHINE, submit: bool = False, message: str = "") -> Path:
@@ -81,19 +138,19 @@ def _push(paths: Paths, bundle: Path, machine: str, submit: bool, message: str) 
     digest = digest_of(bundle)
     push_dataset(kaggle, bundle, dataset)
     folder = paths.work / "kaggle" / "kernel"
-    kernel = write_kernel(folder, bundle, dataset, competition, machine)
+    ref = write_kernel(folder, bundle, dataset, competition, machine)
     if digest_of(bundle) != digest:
         raise UserError(f"{bundle}: submission.bundle replaced it during the push: run submission.push again")
-    push_kernel(kaggle, folder, kernel)
-    wait_for_kernel(kaggle, kernel)
+    push_kernel(kaggle, folder, ref)
+    wait_for_kernel(kaggle, ref)
     output = paths.work / "kaggle" / "output"
     with new_folder(output) as fetched:
-        kaggle.call(f"fetching the output of {kernel}", kaggle.api.kernels_output, kernel, str(fetched), force=True)
+        kaggle.call(f"fetching the output of {ref}", kaggle.api.kernels_output, ref, str(fetched), force=True)
     submission = paths.work / "kaggle" / "submission.csv"
     check_output(output, bundle, paths.input)
     with atomic(submission) as part:
         shutil.copyfile(output / "submission.csv", part)
-    say(f"{kernel}: complete -> {submission}")
+    say(f"{ref}: complete -> {submission}")
     if submit:
         submit_file(kaggle, competition, submission, message or f"{dataset} {digest_of(bundle)[:12]}")
     return submission
@@ -116,75 +173,10 @@ def check_bundle(bundle: Path, options: str = "") -> tuple[str, str]:
 def write_kernel(folder: Path, bundle: Path, dataset: str, competition: str, machine: str) -> str:
     """The script with the manifest's hash, and kernel-metadata.json; the kernel's owner/slug."""
     owner, slug = dataset.split("/")
-    kernel = f"{owner}/{slug[:42].strip('-')}-predict"
-    text = Path(script.__file__).read_text()
-    for name, value in (("MANIFEST_SHA256", digest_of(bundle)), ("COMPETITION", competition)):
-        empty = f'{name} = ""\n'
-        assert text.count(empty) == 1
-        text = text.replace(empty, f'{name} = "{value}"\n')
-    metadata = {
-        "id": kernel,
-        "title": title_of(kernel.split("/")[1]),  # the client only warns where title and id disagree
-        "code_file": "predict.py",
-        "language": "python",
-        "kernel_type": "script",
-        "is_private": True,
-        "enable_gpu": machine != "cpu",
-        "enable_tpu": False,
-        "enable_internet": False,  # the client sends true where this is absent
-        "machine_shape": "" if machine == "cpu" else machine,
-        "dataset_sources": [dataset],
-        "competition_sources": [competition],
-        "kernel_sources": [],
-        "model_sources": [],
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "predict.py").write_text(text)
-    (folder / "kernel-metadata.json").write_text(json.dumps(metadata, indent=1))
-    return kernel
-
-
-def push_kernel(kaggle: Kaggle, folder: Path, kernel: str) -> None:
-    """Raises UserError where Kaggle refuses the kernel or does not attach one of its inputs."""
-    answer = kaggle.call(f"pushing {kernel}", kaggle.api.kernels_push, str(folder), tries=1)
-    if answer.error:
-        raise UserError(f"{kernel}: Kaggle refuses it: {kaggle.redact(answer.error)}")
-    refused = [*answer.invalid_dataset_sources, *answer.invalid_competition_sources]
-    if refused:  # the client only prints this, and the kernel runs without its input
-        raise UserError(
-            f"{kernel}: Kaggle did not attach {', '.join(refused)}: join the competition, check the names, push again"
-        )
-    say(f"{kernel}: version {answer.version_number} pushed: {answer.url}")
-
-
-def wait_for_kernel(kaggle: Kaggle, kernel: str) -> None:
-    """Wait until the kernel is complete. Raises UserError with the kernel's own message where it fails, or takes too
-    long."""
-    last = ""
-    for _ in range(round(KERNEL_LIMIT / POLL)):
-        answer = kaggle.call(f"looking up the status of {kernel}", kaggle.api.kernels_status, kernel)
-        status = answer.status.name.lower()
-        if status != last:
-            say(f"{kernel}: {status}")
-        last = status
-        if status == "complete":
-            return
-        if status in ("error", "cancel_requested", "cancel_acknowledged"):
-            log = kaggle.call(f"reading the log of {kernel}", kaggle.api.kernels_logs, kernel)
-            message = kaggle.redact(last_message(log) or answer.failure_message or "no message")
-            raise UserError(f"{kernel}: ended with {status}: {message} (https://www.kaggle.com/code/{kernel})")
-        time.sleep(POLL)
-    raise UserError(f"{kernel}: not done after {KERNEL_LIMIT / 3600:.0f} hours: https://www.kaggle.com/code/{kernel}")
-
-
-def last_message(log: str) -> str:
-    """The kernel's first 'error:' line, else its last one. A log is a JSON list of {stream_name, time, data}."""
-    try:
-        text = "".join(str(part.get("data", "")) for part in json.loads(log))
-    except (ValueError, AttributeError):
-        text = log
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return next((line for line in lines if line.startswith("error:")), lines[-1] if lines else "")
+    ref = f"{owner}/{slug[:42].strip('-')}-predict"
+    constants = {"MANIFEST_SHA256": digest_of(bundle), "COMPETITION": competition}
+    kernel.write_kernel(folder, ref, constants, dataset, competition, machine)
+    return ref
 
 
 def check_output(output: Path, bundle: Path, competition_folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import shutil
 import signal
 import time
@@ -32,7 +33,32 @@ columns: {name: fname, label: labels}
 label_separator: ","
 audio: {test: "test/{name}.wav"}
 """
+LONGEST = ("test_pages", "test_cluster", "test_pipeline", "test_engine", "test_kernel_predict", "test_fine_tuning")
+MOST_WORKERS, WORKER_BYTES = 8, 4 << 30  # of a worker and the commands that its tests start
 MakeStore = Callable[..., Store]
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """For `make test`: one per core that is ours, as far as the memory reaches; 0 is this process alone."""
+    cores = len(os.sched_getaffinity(0))
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    workers = min(cores, MOST_WORKERS, int(memory / WORKER_BYTES))
+    return workers if workers > 1 else 0
+
+
+def pytest_configure() -> None:
+    """Workers share the cores; threads that wait for each other would cost more than they help."""
+    if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+        import torch
+
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // int(workers)))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest modules first, so that no worker is left alone with one of them at the end."""
+    rank = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
 @pytest.fixture

@@ -75,6 +75,7 @@ class KaggleServer:
         self.kernel_answer: dict[str, Any] = {}  # added to the answer of SaveKernel
         self.kernel_states = ["QUEUED", "RUNNING", "COMPLETE"]
         self.kernel_output: dict[str, bytes] = {}
+        self.kernel_outputs: dict[str, dict[str, bytes]] = {}  # of one kernel, instead
         self.kernel_log = ""
         self.run_kernel: Any = None  # called with (server, kernel) at SaveKernel
         self.limits = {"numToday": 1, "numTotal": 7, "numAllowedNow": 4}
@@ -129,6 +130,12 @@ class KaggleServer:
                 zipfile.ZipFile(io.BytesIO(data)).extractall(folder / name.removesuffix(".zip"))
             else:
                 (folder / name).write_bytes(data)
+
+    def mount_output(self, kernel: str, folder: Path) -> None:
+        """What a kernel left, as Kaggle mounts it for another: zips stay packed."""
+        for name, data in self.kernel_outputs[kernel].items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(data)
 
     def next_state(self, key: str, states: list[str], restart: bool = False) -> str:
         """The next of a list of states; the last one stays."""
@@ -199,7 +206,12 @@ class _Handler(BaseHTTPRequestHandler):
             slug = name.removesuffix(".zip")
             self._send_file(self.kaggle.archives.get(slug) or archive_of(self.kaggle.competitions[slug]))
         elif kind == "output":
-            self._send_file(self.kaggle.kernel_output[name])
+            own = {
+                f"{ref}/{file}": data
+                for ref, there in self.kaggle.kernel_outputs.items()
+                for file, data in there.items()
+            }
+            self._send_file(own[name] if name in own else self.kaggle.kernel_output[name])
         elif kind == "dataset":
             owner, slug, file = name.split("/")
             self._send_file(self.kaggle.datasets[f"{owner}/{slug}"].versions[-1][file])
@@ -287,12 +299,22 @@ class _Handler(BaseHTTPRequestHandler):
         return about | self.kaggle.kernel_answer
 
     def _on_GetKernelSessionStatus(self, body: dict[str, Any]) -> dict[str, Any]:
-        ref = f"{body['userName']}/{body['kernelSlug']}"
-        return {"status": self.kaggle.next_state(ref, self.kaggle.kernel_states)}
+        return {"status": self.kaggle.next_state(self._kernel(body), self.kaggle.kernel_states)}
+
+    def _on_GetKernel(self, body: dict[str, Any]) -> dict[str, Any]:
+        sent = self.kaggle.kernels[self._kernel(body)][-1]
+        blob = {"source": sent["text"], "language": "python", "kernelType": "script", "slug": body["kernelSlug"]}
+        return {"blob": blob, "metadata": {}}
 
     def _on_ListKernelSessionOutput(self, body: dict[str, Any]) -> dict[str, Any]:
-        files = [{"url": f"{BASE}/output/{name}", "fileName": name} for name in self.kaggle.kernel_output]
-        return {"files": files, "log": self.kaggle.kernel_log}
+        ref = self._kernel(body)
+        own = self.kaggle.kernel_outputs.get(ref)
+        names, place = sorted(self.kaggle.kernel_output if own is None else own), "" if own is None else f"{ref}/"
+        first = int(body.get("pageToken") or 0)
+        last = first + min(int(body.get("pageSize") or 20), 5)  # pages are short here
+        files = [{"url": f"{BASE}/output/{place}{name}", "fileName": name} for name in names[first:last]]
+        page = {"nextPageToken": str(last)} if last < len(names) else {}
+        return {"files": files, "log": self.kaggle.kernel_log, **page}
 
     def _on_unknown(self, body: dict[str, Any]) -> dict[str, Any]:
         raise Refusal(404, f"the stand-in knows no {self.path}")
@@ -313,6 +335,12 @@ class _Handler(BaseHTTPRequestHandler):
         ref = f"{body['ownerSlug']}/{body['datasetSlug']}"
         if ref not in self.kaggle.datasets:
             raise Refusal(403, "Permission 'datasets.get' was denied")
+        return ref
+
+    def _kernel(self, body: dict[str, Any]) -> str:
+        ref = f"{body['userName']}/{body['kernelSlug']}"
+        if not self.kaggle.kernels[ref]:
+            raise Refusal(403, "Permission 'kernels.get' was denied")
         return ref
 
     def _start_upload(self, name: str, size: int) -> dict[str, Any]:

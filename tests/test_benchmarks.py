@@ -3,12 +3,13 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import gpu, loop
+from benchmarks import first_paint, gpu, loop
 from benchmarks.extraction import CFG, store_of, torchaudio_way
 from benchmarks.loading import ClipFiles, write_files
 from benchmarks.loop import CPU, Step, make_tagger, seconds_in_loop
@@ -105,6 +106,19 @@ def test_gpu_rows_with_the_cpu_as_device(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(gpu, "whole_loop", lambda *args: (0.5, 0.45))
     row = gpu.on_device(CPU, ["resnetish10"], n_frames=32, batch=2, steps=1, rounds=1, matrix=16)[0]
     assert (row.ours, row.peer, row.ratio, row.met) == ("4/s", "4/s", "90.0%", True)
+
+
+def test_the_first_paint_is_of_the_page_with_all_clips(chromium: Any, tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text(first_paint.report_of(100))
+    assert 0 < first_paint.seconds_to_paint(chromium, tmp_path / "page.html") < 600
+    assert chromium.find_element("id", "count").text == "100 of 100 clips"
+
+
+def test_without_a_browser_point_9_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    (row,) = first_paint.measure(quick=True)
+    assert row.ours == "not measured: no chromium with its chromedriver: apt install chromium chromium-driver"
+    assert row.met is None
 
 
 def test_without_a_gpu_point_4_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

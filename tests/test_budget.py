@@ -6,6 +6,7 @@ import pytest
 
 from blending.apply import Blend, Model, apply_blend
 from blending.needs import needs, without
+from console.errors import UserError
 from runs.budget import Deadline, Forecast, Needs, choose_folds, duration, make_plan, tell_forecast
 from runs.predictions import Predictions, mean_of_folds, mean_of_reached
 
@@ -149,3 +150,5 @@ def test_a_blend_without_an_experiment_is_that_of_the_others(method: str) -> Non
     two = Blend(method, {name: Model(w, temperature=0.5) for name, w in zip("ac", (5 / 7, 2 / 7), strict=True)})
     np.testing.assert_allclose(apply_blend(without(blend, ["b"]), probs), apply_blend(two, probs))
     assert without(blend, []) is blend
+    with pytest.raises(UserError, match="--budget leaves no time for a or b or c, which the blend needs"):
+        without(blend, ["a", "b", "c"])

@@ -10,6 +10,7 @@ import pytest
 import torch
 from test_frozen import make_onnx
 
+from blending import load_blend, loaded_blend
 from configs.load import load_config
 from configs.paths import Paths
 from configs.schema import Config
@@ -21,6 +22,7 @@ from models.engine import EngineChoice
 from runs import clips
 from runs.forecast import Work, forecast
 from runs.predict import predict_test
+from runs.predictions import load_predictions
 from runs.run_folder import finished_folds, read_run
 from submission.bundle import bundle
 from submit import submit
@@ -64,6 +66,21 @@ def test_clips_without_sound_get_the_prior(trained: tuple[Paths, Config]):
     faulty = [i for i, fault in enumerate(faults) if fault in ("empty", "silent")]
     assert len(faulty) == 2  # of the demo
     np.testing.assert_array_equal(run.test.probs[faulty[0]], run.test.probs[faulty[1]])
+
+
+def test_files_are_predicted_from_embeddings_alone(trained: tuple[Paths, Config], monkeypatch: pytest.MonkeyPatch):
+    """No log-mel is made, and a file that cannot be read is told from a silent one, as with other networks."""
+    paths, _ = trained
+    stored = load_predictions(paths.ensemble("default") / "test.npz")
+    monkeypatch.setattr(clips, "open_features", lambda *_: pytest.fail("log-mel"))
+    monkeypatch.setattr(loaded_blend, "open_features", lambda *_: pytest.fail("log-mel"))
+    table = load_blend(paths.ensemble("default")).predict(paths.input / "audio_test")
+    names = [Path(file).name for file in table["file"]]
+    assert set(stored.fnames) - set(names) == {"empty.wav"} and "silent.wav" in names
+    assert {Path(file).name for file in table.attrs["faults"]} == {"empty.wav", "silent.wav"}
+    np.testing.assert_allclose(
+        table[list(read_run(paths.run("frozen", 0)).classes)], stored.of(names, "test"), atol=1e-6
+    )
 
 
 def test_a_second_run_reads_the_store(

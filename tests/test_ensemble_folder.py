@@ -252,6 +252,25 @@ def test_the_default_mean_needs_no_verified_clips_to_judge_it(tmp_path: Path) ->
     assert len((tmp_path / "s.csv").read_text().splitlines()) == 11
 
 
+def test_the_default_mean_leaves_out_a_model_that_knows_nothing_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A mean has no weights to tell it apart. A blend that is fitted keeps it."""
+    c = made()
+    c.oof[2], c.test[2] = c.oof[2][np.random.default_rng(0).permutation(len(c.fnames))], [0.97, 0.01, 0.01, 0.01]
+    write_folder(c, tmp_path / "p")
+    paths, out = Paths(tmp_path / "no", tmp_path / "work"), tmp_path / "out.csv"
+    submit(paths, "default", out, None, tmp_path / "p")
+    told = capsys.readouterr().out
+    assert "left out: z: its out-of-fold MAP@3 is no better than chance\n" in told
+    assert "no blend chosen: using the mean of x, y -> " in told
+    two = c.of_models([0, 1])
+    assert load_ensemble(paths.ensemble("default")).test.probs == pytest.approx(two.test.mean(0), abs=1e-6)
+    submit(paths, "default", out, None, tmp_path / "p")
+    assert "found, arithmetic blend of x, y\n" in capsys.readouterr().out
+    assert make_ensemble(c, "arithmetic").comparison.left_out == {}
+
+
 @pytest.mark.skipif(not REAL.exists(), reason=f"{REAL} (real predictions, not in the repository) is absent")
 def test_the_log_linear_pool_wins_on_the_real_predictions() -> None:
     e = make_ensemble(candidates_from_predictions(REAL), "log_linear")

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from configs.load import load_config
 from configs.paths import Paths
 from console.errors import UserError
 from input.demo import make_demo
+from models.resnetish import ResNetish
 from tests.conftest import MakeStore
 from training.experiment_data import check_training_clips, load_data, prepare, usable_clips
 from tuning.objective import without_test_clips
@@ -72,6 +74,18 @@ def test_weights_of_a_run_that_saw_what_a_fold_is_scored_on_are_refused(blended:
     manifest["sound_hash"]["train"] = "of another competition"
     (tmp_path / "run/manifest.json").write_text(json.dumps(manifest))
     prepare(cfg, data, blended, [0, 1])
+
+
+def test_weights_that_lack_a_part_of_a_frozen_network_are_refused_before_features_are_made(tmp_path: Path) -> None:
+    make_demo(tmp_path / "input", train_per_class=2, test_per_class=1)
+    state = ResNetish(10, 2, width=8).state_dict() | {"stem.0.0.weight": torch.zeros(8, 1, 5, 5)}
+    save_file(state, tmp_path / "other.safetensors")
+    settings = ["model.name=embedding:resnetish10", "model.width=8", f"model.weights={tmp_path}/other.safetensors"]
+    cfg = load_config(None, [*settings, "train.normalise=fixed", "folds.n_folds=2"])
+    paths = Paths(tmp_path / "input", tmp_path / "work")
+    with pytest.raises(UserError, match=r"stem\.0\.0\.weight: a frozen network needs all its weights"):
+        prepare(cfg, load_data(cfg, [0], paths), paths, [0])
+    assert not (tmp_path / "work" / "features").exists()
 
 
 def test_where_training_clips_stand_in_for_test_clips_they_are_not_called_so(

@@ -1,5 +1,6 @@
 """Frozen networks: what they take, what they give, and what is said where they do not fit."""
 
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +17,9 @@ from onnx import TensorProto, helper, numpy_helper
 from configs.load import load_config
 from configs.schema import Config, ModelConfig
 from console.errors import UserError
+from features.noise_reduction import reduce_noise
 from models.build import build_model
-from models.frozen import FrozenTagger, OnnxFile, TFLiteFile, wave_network
+from models.frozen import FrozenTagger, OnnxFile, TFLiteFile, build_frozen, wave_network
 from runs.clips import FrozenFile, _of_waves, clip_key, clip_settings
 
 SAMPLES = 800
@@ -228,9 +230,40 @@ def test_windows_of_a_short_and_a_long_wave(tmp_path: Path):
     np.testing.assert_allclose(long, np.abs(np.stack(expected) @ m), rtol=1e-3)
 
 
+def test_a_frozen_file_hears_the_wave_with_reduced_noise(tmp_path: Path):
+    wave = np.random.default_rng(3).uniform(-0.5, 0.5, SAMPLES).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", wave, 8000, subtype="FLOAT")
+    settings = ["model.name=embedding:a.onnx", "model.output=embedding", "features.noise_reduction=1.5"]
+    settings += ["features.sample_rate=8000", "features.f_max=4000", "predict.window_seconds=0.1"]
+    cfg = load_config(None, settings)
+    embed = _of_waves(cfg, [str(tmp_path / "a.wav")], make_onnx(tmp_path / "a.onnx"))
+    [(found, _)] = embed(0, 1)
+    m = np.random.default_rng(0).normal(size=(SAMPLES, 4)).astype(np.float32)
+    np.testing.assert_allclose(found, np.abs(reduce_noise(wave, 8000, 1.5) @ m)[None], rtol=1e-3)
+    plain = load_config(None, [one for one in settings if "noise" not in one])
+    frozen = FrozenFile(tmp_path / "a.onnx", "0" * 64, None)
+    assert clip_key(cfg, ["a.wav"], [None], frozen) != clip_key(plain, ["a.wav"], [None], frozen)
+
+
 def test_no_part_of_a_frozen_network_may_stay_random():
     with pytest.raises(UserError, match=r"partial_weights.*not for embedding:<network>"):
         load_config(None, ["model.name=embedding:resnetish10", "model.weights=a.pth", "model.partial_weights=true"])
+
+
+@pytest.mark.parametrize("lost", ["stem.0.0.weight", "stages.0.body.0.0.weight"])
+def test_weights_that_lack_a_part_of_a_frozen_network_are_refused(
+    tmp_path: Path, lost: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing would train it. The last layer is not used."""
+    state = build_model(Config(model=ModelConfig(name="resnetish10", width=8)), 5).state_dict()
+    torch.save(state, tmp_path / "whole.pth")
+    torch.save(state | {lost: torch.zeros(8, 1, 5, 5)}, tmp_path / "other.pth")
+    model = ModelConfig(name="embedding:resnetish10", width=8, weights=str(tmp_path / "whole.pth"))
+    build_frozen(Config(model=model))
+    assert capsys.readouterr().out == ""
+    fact = rf"of another shape keys {re.escape(lost)}: a frozen network needs all its weights$"
+    with pytest.raises(UserError, match=fact):
+        build_frozen(Config(model=replace(model, weights=str(tmp_path / "other.pth"))))
 
 
 def test_settings_of_embeddings_are_for_embeddings_only():

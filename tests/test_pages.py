@@ -251,6 +251,13 @@ def test_a_phone_shows_both_pages_without_scrolling_sideways(
         assert page.run("return [innerWidth, document.documentElement.scrollWidth]") == [400, 400], file
         light = page.run("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
         assert light == (scheme == "light")
+        letters = "return [...document.querySelectorAll('svg text')].map((one) => one.getBoundingClientRect().height)"
+        assert min(page.run(letters), default=99) > 10, "letters of a plot can be read"
+        inside = (
+            "return [...document.querySelectorAll('svg')].filter((plot) => [...plot.querySelectorAll('text')].some("
+            "(one) => one.getBoundingClientRect().left < plot.getBoundingClientRect().left - 1)).length"
+        )
+        assert page.run(inside) == 0, "no label of a plot is cut"
         cut = (
             "return [...document.querySelectorAll('.clip')].filter((one) => one.scrollHeight > one.clientHeight).length"
         )
@@ -315,6 +322,46 @@ def test_a_served_page_plays_and_saves_every_decision_at_once(own: Paths, look: 
         page.wait(lambda: file.read_text() == rows, "the undone one is gone")
         page.wait(lambda: "saved 1" in page.text("#progress"), "it is saved")
         server.shutdown()
+
+
+def as_aiff(own: Paths, fname: str, work: Path) -> Paths:
+    """The competition with one of its clips as AIFF under its old name, which Chromium cannot play."""
+    shutil.copytree(own.input, work / "input")
+    file = next((work / "input").rglob(fname))
+    samples, rate = soundfile.read(file)
+    soundfile.write(file, samples, rate, format="AIFF", subtype="PCM_16")
+    return replace(own, input=work / "input")
+
+
+@pytest.mark.parametrize("served", [False, True])
+def test_a_copy_plays_where_the_browser_cannot_play_the_original(
+    own: Paths, tmp_path: Path, look: Callable[[str | Path], Page], served: bool
+) -> None:
+    """The first clip has a copy that plays; the second, a WAV, plays itself."""
+    first = find_doubts(own, []).listed["fname"][0]
+    changed = as_aiff(own, first, tmp_path)
+    doubts = replace(find_doubts(own, []), competition=load_competition(changed.input))
+    source = "return document.querySelector('.clip[aria-current=true] audio').getAttribute('src')"
+
+    def hear_both(page: Page, copy: str, original: str) -> None:
+        page.run("document.querySelector('#auto').checked = false")
+        page.hear()
+        assert page.run(source).endswith(copy) and "a short copy" in page.text(".clip[aria-current=true]")
+        page.press(webdriver.Keys.ARROW_DOWN)
+        page.hear()
+        assert page.run(source).endswith(original)
+        page.run("localStorage.clear()")
+        page.browser.get_log("browser")  # what it says of the original
+
+    if served:
+        data = repair_data(doubts.listed, doubts.competition, doubts.candidates, doubts.runs, own)
+        n = len(data["clips"])
+        with page_server(data, doubts.competition, own.work / "c.csv", copies=tmp_path / "copies") as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            hear_both(look(server.address), f"clips/{n}", "clips/1")
+            server.shutdown()
+    else:
+        hear_both(look(repair(own, doubts, with_sound=True)), "sound/0.ogg", ".wav")
 
 
 def test_several_labels_are_added_and_removed(tmp_path: Path, look: Callable[[Path], Page]) -> None:

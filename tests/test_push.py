@@ -16,8 +16,9 @@ from sandbox import why_not
 from configs.paths import Paths
 from console.errors import UserError
 from submission.bundle import bundle
+from submission.kernel import last_message
 from submission.kernel_script import sha256
-from submission.push import last_message, push
+from submission.push import push
 
 DATASET, KERNEL = "tester/tiny-tagging-kit", "tester/tiny-tagging-kit-predict"
 
@@ -173,7 +174,10 @@ def test_a_source_that_was_not_attached_is_an_error(paths: Paths, kaggle: Kaggle
 
 def test_a_kernel_that_is_refused_is_an_error(paths: Paths, kaggle: KaggleServer) -> None:
     kaggle.kernel_answer = {"error": "Maximum batch GPU session count of 2 reached."}
-    assert refusal(paths).endswith("Kaggle refuses it: Maximum batch GPU session count of 2 reached.")
+    text = refusal(paths)
+    assert (
+        "Kaggle refuses it: Maximum batch GPU session count of 2 reached: wait until another of your sessions" in text
+    )
 
 
 def test_a_kernel_that_fails_is_an_error_with_its_own_message(paths: Paths, kaggle: KaggleServer) -> None:

@@ -16,16 +16,20 @@ import pandas as pd
 import pytest
 import soundfile
 
+import ensemble as ensemble_verb
 from blending.candidates import Candidates
+from blending.ensemble_folder import load_ensemble
 from configs.paths import Paths
 from configs.schema import Config
 from console.errors import UserError
+from ensemble import blend, candidates_of
 from metrics.metric import find_metric
-from pages import sound
+from pages import again, sound
 from pages.clips import clip_rows, most_telling
 from pages.experiments import compare_experiments, curves, parameters, read_experiments
 from report import report
 from runs.run_folder import read_run
+from submit import choose_blend
 from tests.test_pipeline import HEAVY, imported, run
 
 CLASSES = ("bark", "gong", "siren")
@@ -159,6 +163,64 @@ def test_a_report_with_sound_and_some_pictures(own: Paths) -> None:
     assert len(list((page.parent / "sound").iterdir())) == 2, "older copies go"
 
 
+def test_a_report_in_one_file(own: Paths) -> None:
+    page = report(own, [], "default", pictures=2, one_file=True)
+    shown = [clip["sound"] for clip in data_of(page)["clips"] if "picture" in clip]
+    for one in shown:
+        ogg = base64.b64decode(one.removeprefix("data:audio/ogg;base64,"))
+        assert soundfile.info(io.BytesIO(ogg)).format == "OGG"
+    assert len(shown) == 2 and not (page.parent / "sound").exists()
+    assert "have a picture and a short copy of their sound" in " ".join(data_of(page)["facts"])
+
+
+def fewer_test_clips(candidates: Candidates) -> Candidates:
+    return replace(candidates, test_fnames=candidates.test_fnames[1:], test=candidates.test[:, 1:])
+
+
+@pytest.mark.parametrize("verb", ["ensemble", "submit"])
+def test_other_test_clips_leave_the_whole_report(own: Paths, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+    """What to expect is of the test clips as they are now; the rest and the copies of sound stay."""
+    page = report(own, [], "default", pictures=2, with_sound=True)
+    before = data_of(page)
+    given = fewer_test_clips(candidates_of(own, []))
+    if verb == "ensemble":
+        monkeypatch.setattr(ensemble_verb, "candidates_of", lambda *_: given)
+        blend(own, [], "geometric", "default", force=False)
+    else:
+        choose_blend(own.ensemble("default"), load_ensemble(own.ensemble("default")), given, None)
+    after = data_of(page)
+    n = len(given.test_fnames)
+    assert before["expected"].startswith(f"If the {n + 1} test clips are like the 21 clips")
+    assert after.pop("expected").startswith(f"If the {n} test clips are like the 21 clips")
+    before.pop("expected")
+    assert after == before and len(list((page.parent / "sound").iterdir())) == 2
+
+
+def test_another_blend_says_how_to_make_the_whole_report(own: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    for whole in (False, True):
+        if whole:
+            report(own, [], "default", pictures=1)
+        blend(own, [], "geometric", "default", force=True)
+        again_line = f"python report.py{own.options} makes the whole one again"
+        assert (again_line in capsys.readouterr().out) == whole
+
+
+def test_other_test_clips_leave_the_short_report_short(own: Paths) -> None:
+    folder = own.ensemble("default")
+    assert "test clips" in (folder / "report.html").read_text()
+    given = fewer_test_clips(candidates_of(own, []))
+    choose_blend(folder, load_ensemble(folder), given, None)
+    assert f"{len(given.test_fnames)} test clips" in (folder / "report.html").read_text()
+    assert again.data_of(folder / "report.html") is None and not (folder / "sound").exists()
+
+
+def test_what_to_expect_of_one_clip(own: Paths) -> None:
+    found = load_ensemble(own.ensemble("default"))
+    compared = replace(found.comparison, rows=1, expected=replace(found.comparison.expected, clips=1))
+    text = again.expectation(replace(found, comparison=compared), "MAP@3")
+    assert text.startswith("If the 1 test clip is like the 1 clip that decides")
+
+
 def test_several_labels(blended_labels: Paths, tmp_path: Path) -> None:
     shutil.copytree(blended_labels.work, tmp_path / "work")
     page = report(replace(blended_labels, work=tmp_path / "work"), [], "default", pictures=1)
@@ -255,4 +317,5 @@ def test_help_answers_at_once() -> None:
 def test_options_that_do_not_fit_are_refused() -> None:
     assert "--pictures -1" in run("report.py", "--pictures", "-1").stderr
     assert "leave them out" in run("find_label_errors.py", "--open", "--force").stderr
+    assert "add --open or --serve" in run("find_label_errors.py", "--with-sound").stderr
     assert "a port is" in run("find_label_errors.py", "--serve", "70000").stderr

@@ -35,6 +35,8 @@ AUGMENTATIONS = [f.name for f in dataclasses.fields(AugmentConfig) if f.name not
         (FeatureConfig, {"n_fft": 1023}, "n_fft must be even"),
         (FeatureConfig, {"n_fft": 0}, "n_fft must be even and at least 2"),
         (FeatureConfig, {"hop_length": 0}, "hop_length must be above 0"),
+        (TrainConfig, {"layer_decay": 1e-300}, "layer_decay must be in [0.1, 1]: below that only the last layers"),
+        (TrainConfig, {"layer_decay": 1.1}, "layer_decay must be in [0.1, 1]"),
         (FeatureConfig, {"n_mels": 0}, "n_mels must be above 0"),
         (FeatureConfig, {"f_min": -1.0}, "f_min must be between 0 and f_max"),
         (FeatureConfig, {"f_min": 22_050.0}, "f_min must be between 0 and f_max"),

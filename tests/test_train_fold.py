@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from configs.load import chosen
 from configs.paths import Paths
 from configs.schema import Config, PseudoConfig
 from console.errors import UserError
-from train_fold import chosen
 from training.parallel import automatic_jobs, available_memory, number_of_jobs, train_at_once
 
 

@@ -122,8 +122,10 @@ def prepare(cfg: Config, data: Data, paths: Paths, folds_to_train: list[int]) ->
     """
     from models.build import build_model
     from models.device import choose_device, choose_precision
+    from models.frozen import build_frozen
     from training.fine_tuning import set_up
     from training.heads import check_settings
+    from training.loggers import check_loggers
     from training.user_code_check import check_user_code
 
     origins = list(runs_with(Path(cfg.model.weights), paths.runs)) if cfg.model.weights else []
@@ -136,8 +138,11 @@ def prepare(cfg: Config, data: Data, paths: Paths, folds_to_train: list[int]) ->
     device = choose_device(t.device)
     precision = choose_precision(t.precision, device)
     of = data.competition
+    check_loggers(cfg.train.loggers)
     if data.frozen:
         check_settings(cfg)
+        if not cfg.model.frozen_is_file:
+            build_frozen(cfg)  # it may refuse its weights
     else:
         set_up(build_model(cfg, len(of.classes)), cfg)  # a second at most; it may refuse its name, weights or settings
     check_user_code(cfg, len(of.classes), of.task, unknown=bool(np.isnan(of.targets).any()))

@@ -23,6 +23,7 @@ from metrics.metric import find_metric
 from models.embedding_head import EmbeddingHead
 from models.tagger import Tagger, build_tagger
 from training.fold_data import FoldData
+from training.loggers import PACKAGES
 from training.losses import Loss, build_loss
 from training.multi_label_loss import MultiLabelLoss
 
@@ -61,6 +62,7 @@ def check_settings(cfg: Config) -> None:
     keys = [("augment", key) for key in ours["augment"] if key not in sizes or ours["augment"][sizes[key]]]
     keys += [*(("train", key) for key in UNUSED), ("predict", "more_window_seconds"), ("model", "dropout")]
     keys += OF_LOG_MEL if cfg.model.frozen_is_file else ()
+    keys += [("train", "logger")] if set(cfg.train.loggers) & set(PACKAGES) else []  # there are no epochs to tell of
     if wrong := [key for key in keys if ours[key[0]][key[1]] != plain[key[0]][key[1]]]:
         facts, usual = (" ".join(f"{s}.{k}={json.dumps(values[s][k])}" for s, k in wrong) for values in (ours, plain))
         raise UserError(f"{facts}: not with {cfg.model.name}, whose network is frozen: use {usual}")

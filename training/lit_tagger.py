@@ -1,4 +1,5 @@
-"""The LightningModule that trains every backbone. Lightning is imported here and in training/trainer.py only."""
+"""The LightningModule that trains every backbone. Lightning is imported here, in training/trainer.py and in
+training/loggers.py only."""
 
 import math
 from collections.abc import Callable, Sequence

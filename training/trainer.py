@@ -5,40 +5,43 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins import TorchCheckpointIO
 from pytorch_lightning.plugins.environments import LightningEnvironment
 
-from configs.files import atomic, name_in_utf8
+from configs.files import atomic
 from console.errors import UserError
 from console.output import READER_LEFT, Advance, progress, say
 from models.device import memory_kept
 from runs.run_folder import CHECKPOINT
 from training.lit_tagger import SAVED, LitTagger, Scores
+from training.loggers import open_loggers
 from training.schedule import stage_of
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}  # as Lightning calls them
 
 
 def fit(lit: LitTagger, partial: Path, what: str, precision: str) -> None:
-    """Run the epochs that are missing, from the last checkpoint if there is one.
+    """Run the epochs that are missing, from the last checkpoint if there is one, and tell the loggers of train.logger.
 
-    Raises KeyboardInterrupt on Ctrl-C and on SIGTERM, which Lightning turns into an exit of its own.
+    Raises KeyboardInterrupt on Ctrl-C and on SIGTERM, which Lightning turns into an exit of its own, and UserError
+    where a logger cannot begin.
     """
     last = partial / CHECKPOINT
     done = finished_epochs(last, lit.state_dict())
     if done:
         say(f"{what}: continuing after epoch {done} of {lit.epochs}")
     missing = sum(len(stage_of(lit.stages, epoch).rows) for epoch in range(done, lit.epochs))
-    with progress(what, missing, "clips", every=60) as advance:
-        keeper = RunKeeper(partial, done, reporter(what, lit.epochs, done), advance)
+    names = lit.cfg.loggers
+    with open_loggers(names, partial, done) as loggers, progress(what, missing, "clips", every=60) as advance:
+        keeper = RunKeeper(partial, reporter(what, lit.epochs, done), advance, loggers)
         run_epochs(lit, precision, keeper, last if done else None)
 
 
@@ -66,7 +69,7 @@ def build_trainer(lit: LitTagger, precision: str, keeper: "EpochReporter", epoch
         reload_dataloaders_every_n_epochs=1,
         num_sanity_val_steps=0,
         inference_mode=False,  # what is copied then takes part in training again
-        logger=keeper.logger,
+        logger=keeper.loggers or False,
         plugins=[OneProcess(), WholeFiles()],
         enable_checkpointing=False,  # by hand, see RunKeeper
         enable_progress_bar=False,  # ours has plain lines where there is no terminal
@@ -117,7 +120,7 @@ def reporter(what: str, epochs: int, done: int) -> Callable[[dict[str, float]], 
 class EpochReporter(pl.Callback):
     """After every epoch: `report` with its scores. Nothing is written; what report raises ends the training."""
 
-    logger: TensorBoardLogger | bool = False
+    loggers: Sequence[Logger] = ()
 
     def __init__(self, report: Callable[[Scores], None]) -> None:
         self.report = report
@@ -128,15 +131,16 @@ class EpochReporter(pl.Callback):
 
 
 class RunKeeper(EpochReporter):
-    """After every epoch: metrics.csv, a checkpoint to go on from, and then `report`; TensorBoard has heard before.
+    """After every epoch: metrics.csv, a checkpoint to go on from, and then `report`; the loggers have heard before.
 
-    done: epochs before the checkpoint that training continues from. A kill at any moment leaves the last whole epoch.
+    A kill at any moment leaves the last whole epoch.
     """
 
-    def __init__(self, folder: Path, done: int, report: Callable[[Scores], None], advance: Advance) -> None:
+    def __init__(
+        self, folder: Path, report: Callable[[Scores], None], advance: Advance, loggers: Sequence[Logger] = ()
+    ) -> None:
         super().__init__(report)
-        self.folder, self.advance = folder, advance
-        self.logger = TensorBoardLogger(name_in_utf8(folder), name="", version="", purge_step=done + 1)
+        self.folder, self.advance, self.loggers = folder, advance, loggers
 
     def on_train_epoch_start(self, trainer: pl.Trainer, lit: pl.LightningModule) -> None:
         assert isinstance(lit, LitTagger)
