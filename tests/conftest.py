@@ -5,6 +5,7 @@ import io
 import os
 import shutil
 import signal
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from features.store import Store
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as models.engine_openvino does, but first
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has it ignored, its children too
 CANARY = "canary-3f1c9a-token"
 MIXTURES = """
@@ -47,18 +49,13 @@ def pytest_xdist_auto_num_workers() -> int:
     return workers if workers > 1 else 0
 
 
-def pytest_configure() -> None:
-    """Workers share the cores; threads that wait for each other would cost more than they help."""
-    if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
-        import torch
-
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // int(workers)))
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest modules first, so that no worker is left alone with one of them at the end."""
+    """The longest modules first, so that no worker is left alone with one of them at the end; and one thread for
+    networks that are too small for two, which would wait for each other, the more so beside other workers."""
     rank = {name: i for i, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Prediction by a compiled engine, against PyTorch: the same probabilities, and no answer passed off as the other's."""
 
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -70,6 +71,11 @@ def spread_out(tagger: Tagger, batches: Batches) -> Tagger:
 def some_clips(make_store: MakeStore) -> Batches:
     rng = np.random.default_rng(0)
     return Batches(make_store([rng.normal(-4, 3, size=(n, N_MELS)) for n in (90, 33, 0, 200, 5, 64)]))
+
+
+def test_conversions_here_report_to_no_server() -> None:
+    """Each would start processes and wait for them; importing the package first would turn that on."""
+    assert sys.modules["openvino_telemetry"] is None
 
 
 @pytest.mark.parametrize("name", SMALL)
