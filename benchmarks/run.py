@@ -39,7 +39,7 @@ POINTS = """Points are the targets: 1 extraction, 2 loading, 3 training on the C
 
 def main() -> None:
     parser = command_parser(__doc__, prog="python -m benchmarks.run")
-    parser.add_argument("--quick", action="store_true", help="a minute: few rounds, small sizes, nothing written")
+    parser.add_argument("--quick", action="store_true", help="few rounds, small sizes, nothing written")
     parser.add_argument("--points", type=int, nargs="+", metavar="N", help="these alone; the other rows of it stay")
     parser.add_argument(
         "--input",
