@@ -1,6 +1,6 @@
 """Point 1: from compressed sound to float16 store, against the decoder alone; and from WAV against a fixed time."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,7 +28,8 @@ def measure(quick: bool) -> list[Row]:
 def of_format(kind: str, folder: Path, n: int, rounds: int) -> list[Row]:
     """CPU time per clip, each way in one thread of its own process."""
     files = write_sound(folder / kind, *FORMATS[kind], n)
-    ways = {"store": partial(make_store, folder=folder), "read": read_all, "bare": decode_all}
+    ways: dict[str, Callable[..., object]] = {"store": partial(make_store, folder=folder)}
+    ways |= {"read": read_all, "bare": decode_all}
     times = cpu_times(ways, rounds, files)
     each = {way: f"{median(times, way) / n * 1e3:.2f} ms" for way in ways}
     found = []

@@ -134,10 +134,10 @@ def compared(name: str, ways: Ways, precision: str, times: tuple[Times, Times], 
         if there not in elapsed or here == there:
             continue
         ratio = quotient(elapsed, there, here)
-        cells = [f"{windows / median(elapsed, way):.1f} windows/s" for way in (here, there)]
+        rate, other = (f"{windows / median(elapsed, way):.1f} windows/s" for way in (here, there))
         met = None if least is None else ratio >= least
         what = f"{here}, {ways.size}; peer: {there}"
-        rows.append(Row(5, what, *cells, in_both(times, there, here), f"at least {least}x" if least else "", met))
+        rows.append(Row(5, what, rate, other, in_both(times, there, here), f"at least {least}x" if least else "", met))
     a_core = windows / median(elapsed, best) / torch.get_num_threads()
     minutes = [FOLDS * seconds / (a_core * CORES * 5) / 60 for seconds in (CLIPS * 5, SOUNDSCAPES)]
     whole = f"{CLIPS:,} clips of 5 s; 700 minutes; {FOLDS} folds, {CORES} cores, {best}, {ways.size}, without decoding"
