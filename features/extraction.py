@@ -23,6 +23,7 @@ from console.output import progress, say, warn
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
 
+    from features.log_mel import LogMel
     from features.wave_augmentation import WaveAugmentation
 
 
@@ -31,7 +32,7 @@ Job = tuple[FeatureConfig, list[Clip], Path, str | None]  # settings, clips, par
 Extracted = tuple[np.ndarray, str]  # frames of a clip, and its fault
 COLUMNS = ("length", "fault", "stats", "crc")  # of a part's .npz: three per clip, and the checksum of the frames
 PART = 64  # clips per part at most: an interruption loses little, and the pool's overhead stays small
-PARTS = 16  # of fewer clips, so that every core has some
+PARTS, LEAST = 8, 4  # of fewer clips, so that every core has some; clips per part, which takes 2 ms whatever is in it
 FEW = 1024  # clips that threads make: processes would take longer to start, since each imports PyTorch
 STAGE, STAGE_FRAMES = 8, 24_000  # clips processed together, and their most frames, 6 MB at 64 bands
 FORMAT = 3  # to increase when stored numbers or faults change
@@ -71,7 +72,7 @@ def make_store(
 
 def part_size(n_clips: int) -> int:
     """Clips in a part of a store. It must not depend on the machine: another one may continue."""
-    return max(1, min(PART, n_clips // PARTS))
+    return max(min(LEAST, PART), min(PART, n_clips // PARTS))
 
 
 def _run(jobs: list[Job], workers: int, n_clips: int) -> Iterator[int]:
@@ -128,11 +129,10 @@ def _extract_part(job: Job, stop: Event | None = None) -> int:
     """
     import torch
 
-    from features.log_mel import LogMel
     from features.wave_augmentation import WaveAugmentation
 
     cfg, clips, part, wave = job
-    log_mel, change = LogMel.from_config(cfg), WaveAugmentation(wave, cfg.sample_rate) if wave else None
+    log_mel, change = _log_mel_of(cfg), WaveAugmentation(wave, cfg.sample_rate) if wave else None
     lengths, faults, stats, crc = [], [], [], 0
     with atomic(part.with_suffix(".f16")) as new, new.open("wb") as out:
         clips_in_turn = (_extract_clip(log_mel, fname, file, cfg, change) for fname, file in _until(stop, clips))
@@ -147,6 +147,14 @@ def _extract_part(job: Job, stop: Event | None = None) -> int:
     with atomic(part) as new, new.open("wb") as out:
         np.savez(out, length=np.array(lengths, np.int64), fault=np.array(faults), stats=np.array(stats), crc=crc)
     return len(clips)
+
+
+@cache
+def _log_mel_of(cfg: FeatureConfig) -> "LogMel":
+    """Its filters take half a clip's time to compute."""
+    from features.log_mel import LogMel
+
+    return LogMel.from_config(cfg)
 
 
 def _until(stop: Event | None, clips: Iterable[Clip]) -> Iterator[Clip]:

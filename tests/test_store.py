@@ -299,7 +299,7 @@ def test_threads_and_processes_make_what_this_thread_makes(tmp_path, monkeypatch
 
 
 def test_a_few_clips_are_shared_out_to_several_threads(tmp_path, monkeypatch):
-    clips, seen, both = write_clips(tmp_path / "sound", 4), set(), threading.Barrier(2, timeout=30)
+    clips, seen, both = write_clips(tmp_path / "sound", 16), set(), threading.Barrier(2, timeout=30)
     real = input.audio.read_wave
 
     def read_wave(*args, **kwargs):
