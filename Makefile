@@ -44,7 +44,7 @@ screenshots: demo  ## the pictures of the pages in docs/, of the demo in Debian'
 	$(PY) find_label_errors.py $(DEMO) --open --verified
 	$(PY) -m pages.screenshots work/demo docs
 
-bench: setup  ## measure against torchaudio, librosa and plain loaders (8 to 11 minutes; BENCH=--quick: one)
+bench: setup  ## measure against torchaudio, librosa and plain loaders (BENCH=--quick: a short run, --points 5: one point)
 	$(PY) -m benchmarks.run $(BENCH)
 
 test: setup  ## pass the tests, a process per core (one process: .venv/bin/python -m pytest)

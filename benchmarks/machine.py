@@ -2,6 +2,7 @@
 
 import os
 import platform
+from collections.abc import Collection
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -12,18 +13,25 @@ FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 LIBRARIES = ("torch", "torchaudio", "librosa", "numpy", "soundfile", "pytorch-lightning")
 
 
-def describe(seconds: int) -> str:
-    """A paragraph for RESULTS.md."""
+def describe(seconds: int, points: Collection[int] = ()) -> str:
+    """A paragraph for RESULTS.md. points: of these alone."""
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
     cores = len(os.sched_getaffinity(0))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     one, five, _ = os.getloadavg()
     libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    command = f"python -m benchmarks.run --points {' '.join(map(str, sorted(points)))}" if points else "make bench"
+    commit = git_revision(Path(__file__).parent) or "unknown"
     return (
-        f"Commit {git_revision(Path(__file__).parent) or 'unknown'}, {now} UTC, in {seconds} s: `make bench`.\n\n"
+        f"{of_points(points)}Commit {commit}, {now} UTC, in {seconds} s: `{command}`.\n"
         f"{processor()}, {cores} cores, {memory:.0f} GiB of memory, {gpu()}; load at the end {one:.1f}, five minutes "
         f"before {five:.1f}.\nPython {platform.python_version()}, {libraries}."
     )
+
+
+def of_points(points: Collection[int]) -> str:
+    """How a paragraph begins that is about these alone."""
+    return f"Points {', '.join(map(str, sorted(points)))} anew: " if points else ""
 
 
 def processor() -> str:

@@ -47,6 +47,21 @@ def by_turns(
     return times
 
 
+def by_both_clocks(pieces: Mapping[str, Work], rounds: int) -> tuple[Times, Times]:
+    """As `by_turns`: elapsed seconds, and CPU seconds of all threads of this process. Under other load only the second
+    say much."""
+    elapsed: Times = {name: [] for name in pieces}
+    busy: Times = {name: [] for name in pieces}
+    for i in range(-1, rounds):
+        for name, work in pieces.items():
+            start = time.perf_counter(), time.process_time()
+            work()
+            if i >= 0:
+                elapsed[name].append(time.perf_counter() - start[0])
+                busy[name].append(time.process_time() - start[1])
+    return elapsed, busy
+
+
 def cpu_times(pieces: Mapping[str, Callable[..., object]], rounds: int, *args: Any) -> Times:
     """CPU seconds of every piece, called with args, in every round, after one that is not counted.
 

@@ -1,4 +1,4 @@
-"""Sound files -> a packed feature store: in parts, by several processes; an interrupted extraction continues."""
+"""Sound files -> a packed feature store: in parts, by threads or processes; an interrupted extraction continues."""
 
 import gc
 import json
@@ -6,9 +6,10 @@ import math
 import shutil
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import as_completed
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from functools import cache
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -22,13 +23,17 @@ from console.output import progress, say, warn
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
 
+    from features.log_mel import LogMel
     from features.wave_augmentation import WaveAugmentation
 
 
-Job = tuple[FeatureConfig, list[tuple[str, str | None]], Path, str | None]  # settings, clips (fname, file), part, wave
+Clip = tuple[str, str | None]  # fname and file
+Job = tuple[FeatureConfig, list[Clip], Path, str | None]  # settings, clips, part, wave
 Extracted = tuple[np.ndarray, str]  # frames of a clip, and its fault
 COLUMNS = ("length", "fault", "stats", "crc")  # of a part's .npz: three per clip, and the checksum of the frames
-PART = 64  # clips per part: an interruption loses little, and the pool's overhead stays small
+PART = 64  # clips per part at most: an interruption loses little, and the pool's overhead stays small
+PARTS, LEAST = 8, 4  # of fewer clips, so that every core has some; clips per part, which takes 2 ms whatever is in it
+FEW = 1024  # clips that threads make: processes would take longer to start, since each imports PyTorch
 STAGE, STAGE_FRAMES = 8, 24_000  # clips processed together, and their most frames, 6 MB at 64 bands
 FORMAT = 3  # to increase when stored numbers or faults change
 
@@ -47,8 +52,9 @@ def make_store(
     partial = final.with_name(final.name + ".partial")
     partial.mkdir(exist_ok=True)
     clips = list(zip(fnames, files, strict=True))
-    parts = [partial / f"part-{i:05d}.npz" for i in range(math.ceil(len(clips) / PART))]
-    jobs = [(cfg, clips[i * PART : (i + 1) * PART], p, wave) for i, p in enumerate(parts)]
+    size = part_size(len(clips))
+    parts = [partial / f"part-{i:05d}.npz" for i in range(math.ceil(len(clips) / size))]
+    jobs = [(cfg, clips[i * size : (i + 1) * size], p, wave) for i, p in enumerate(parts)]
     jobs = [job for job in jobs if not _is_made(job)]
     n_clips = sum(len(job[1]) for job in jobs)
     at = f" changed by {wave}" if wave else "" if cfg.speed == 1 else f" at speed {cfg.speed:g}"
@@ -58,51 +64,79 @@ def make_store(
         fact = f"features.n_mels={cfg.n_mels}: {len(empty)} mel bands are always empty, as no FFT bin lies in them"
         warn(f"{fact}: use fewer bands or a larger features.n_fft than {cfg.n_fft}")
     with progress("features", n_clips, "clips") as advance:
-        for n in _run(jobs, workers):
+        for n in _run(jobs, workers, n_clips):
             advance(n)
     _assemble(parts, clips, cfg, partial)
     partial.rename(final)
 
 
-def _run(jobs: list[Job], workers: int) -> Iterator[int]:
-    """Do the jobs; a single one in this process, because a pool takes longer to start."""
+def part_size(n_clips: int) -> int:
+    """Clips in a part of a store. It must not depend on the machine: another one may continue."""
+    return max(min(LEAST, PART), min(PART, n_clips // PARTS))
+
+
+def _run(jobs: list[Job], workers: int, n_clips: int) -> Iterator[int]:
+    """Do the jobs: one by one, in threads or in processes. A user's function on waves never runs in several threads."""
     if len(jobs) < 2 or (workers == 1 and not runs_elsewhere()):
-        yield from map(_extract_part, jobs)
-        return
-    with worker_processes(min(workers, len(jobs)), "makes features") as pool:
-        for done in as_completed([pool.submit(_extract_in_worker, job) for job in jobs]):
-            yield done.result()
+        with _blas().limit(limits=1):
+            yield from map(_extract_part, jobs)
+    elif n_clips <= FEW and not runs_elsewhere() and jobs[0][3] is None:
+        yield from _in_threads(jobs, workers)
+    else:
+        with worker_processes(min(workers, len(jobs)), "makes features") as pool:
+            for done in as_completed([pool.submit(_extract_in_worker, job) for job in jobs]):
+                yield done.result()
+
+
+def _in_threads(jobs: list[Job], workers: int) -> Iterator[int]:
+    """Decoder, FFT and products let the other threads work. An exception here ends them after their present clips."""
+    import torch
+
+    n_threads, stop = torch.get_num_threads(), Event()
+    with (
+        _blas().limit(limits=1),
+        ThreadPoolExecutor(min(workers, len(jobs)), initializer=torch.set_num_threads, initargs=(1,)) as pool,
+    ):
+        try:
+            for done in as_completed([pool.submit(_extract_part, job, stop) for job in jobs]):
+                yield done.result()
+        finally:
+            stop.set()
+            torch.set_num_threads(n_threads)  # the others changed what new threads begin with
 
 
 def _extract_in_worker(job: Job) -> int:
-    n = _extract_part(job)
+    with _blas().limit(limits=1):
+        n = _extract_part(job)
     gc.freeze()  # joblib collects garbage once a second, which takes 0.1 s for PyTorch's objects alone
     return n
 
 
 @cache
 def _blas() -> "ThreadpoolController":
-    """NumPy's BLAS, to limit it to one thread: for such small products several threads are slower."""
+    """NumPy's BLAS, to limit it to one thread: for such small products several threads are slower. The limit is of the
+    whole process, so it is set where jobs are shared out, not in each of them."""
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController().select(user_api="blas")
 
 
-def _extract_part(job: Job) -> int:
+def _extract_part(job: Job, stop: Event | None = None) -> int:
     """Features of a few clips: the frames in <part>.f16, then the rest in <part>.npz, which marks the part as done.
+    stop: raise CancelledError before the next clip once it is set.
 
     An .npz with the frames would take five times as long to write and to read.
     """
     import torch
 
-    from features.log_mel import LogMel
     from features.wave_augmentation import WaveAugmentation
 
     cfg, clips, part, wave = job
-    log_mel, change = LogMel.from_config(cfg), WaveAugmentation(wave, cfg.sample_rate) if wave else None
+    log_mel, change = _log_mel_of(cfg), WaveAugmentation(wave, cfg.sample_rate) if wave else None
     lengths, faults, stats, crc = [], [], [], 0
-    with atomic(part.with_suffix(".f16")) as new, new.open("wb") as out, _blas().limit(limits=1):
-        for stage in _in_stages(_extract_clip(log_mel, fname, file, cfg, change) for fname, file in clips):
+    with atomic(part.with_suffix(".f16")) as new, new.open("wb") as out:
+        clips_in_turn = (_extract_clip(log_mel, fname, file, cfg, change) for fname, file in _until(stop, clips))
+        for stage in _in_stages(clips_in_turn):
             for frames, fault in stage:
                 packed = torch.from_numpy(frames).half().numpy().data  # a fifth of the time of NumPy's astype
                 crc = zlib.crc32(packed, crc)
@@ -113,6 +147,21 @@ def _extract_part(job: Job) -> int:
     with atomic(part) as new, new.open("wb") as out:
         np.savez(out, length=np.array(lengths, np.int64), fault=np.array(faults), stats=np.array(stats), crc=crc)
     return len(clips)
+
+
+@cache
+def _log_mel_of(cfg: FeatureConfig) -> "LogMel":
+    """Its filters take half a clip's time to compute."""
+    from features.log_mel import LogMel
+
+    return LogMel.from_config(cfg)
+
+
+def _until(stop: Event | None, clips: Iterable[Clip]) -> Iterator[Clip]:
+    for clip in clips:
+        if stop is not None and stop.is_set():
+            raise CancelledError
+        yield clip
 
 
 def _in_stages(clips: Iterable[Extracted]) -> Iterator[list[Extracted]]:
@@ -181,7 +230,7 @@ def _is_made(job: Job) -> bool:
     return True
 
 
-def _assemble(parts: list[Path], clips: list[tuple[str, str | None]], cfg: FeatureConfig, partial: Path) -> None:
+def _assemble(parts: list[Path], clips: list[Clip], cfg: FeatureConfig, partial: Path) -> None:
     """Join the parts one by one, so that memory does not grow with the competition."""
     found: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS}
     with (partial / "frames.f16").open("wb") as out:
@@ -197,7 +246,8 @@ def _assemble(parts: list[Path], clips: list[tuple[str, str | None]], cfg: Featu
     fname, (mean, square) = np.array([fname for fname, _ in clips]), stats.swapaxes(0, 1)
     np.savez(partial / "index.npz", fname=fname, length=length, fault=fault, mean=mean, mean_square=square)
     sums = {"index.npz": zlib.crc32((partial / "index.npz").read_bytes()), "frames.f16": crc.tolist()}
-    manifest = {"format": FORMAT, "settings": hashed_settings(cfg), "clips_per_part": PART, "crc32": sums}
+    size = part_size(len(clips))
+    manifest = {"format": FORMAT, "settings": hashed_settings(cfg), "clips_per_part": size, "crc32": sums}
     write(partial / "manifest.json", json.dumps(manifest, indent=1))
     for part in parts:
         part.unlink()

@@ -106,14 +106,16 @@ def clip_key(cfg: Config, fnames: Sequence[str], files: Sequence[str | None], fr
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def open_clips(cfg: Config, clips: "pd.DataFrame", folder: Path, frozen: FrozenFile | None) -> Store:
+def open_clips(
+    cfg: Config, clips: "pd.DataFrame", folder: Path, frozen: FrozenFile | None, workers: int | None = None
+) -> Store:
     """The store of these clips (fname, path): log-mel frames, or with a frozen network one embedding for each clip. It
-    is made if it does not exist.
+    is made if it does not exist, log-mel by so many workers (None: one for each core).
 
     Raises UserError if the store is corrupted, and on a frozen network that is missing or does not fit the config.
     """
     if frozen is None or clips.empty:
-        return open_features(cfg.features, clips, folder)
+        return open_features(cfg.features, clips, folder, workers)
     fnames: list[str] = clips["fname"].tolist()
     files: list[str | None] = [path if isinstance(path, str) else None for path in clips["path"]]
 

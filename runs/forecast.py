@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from console.output import muted
+from features.extraction import FEW, part_size
 from features.store import Store
 from models.device import memory_kept
 from models.engine import EngineChoice
@@ -22,11 +23,11 @@ from runs.predict import load_run, predict_test, prediction_devices
 from runs.predictions import mean_of_reached
 from runs.run_folder import Trained, read_trained
 
-SAMPLE = 64  # clips that are heard, at most: a single part of a store, which one process makes
+SAMPLE = 64  # clips that are heard, at most
 LEAST = 8  # clips, as far as there are so many
 SHARE = 20  # and no more than one clip in so many
 ROUNDS = 2  # batches for each stream of the CPU that are timed, after as many that are not
-POOL = 3.0  # seconds in which several processes start to make features
+POOL = 3.0  # seconds in which several processes start to make features of more than FEW clips
 
 Clock = Callable[[], float]
 
@@ -77,18 +78,18 @@ def sample_of(clips: pd.DataFrame) -> pd.DataFrame:
 def _hear(
     run: Trained, clips: pd.DataFrame, sample: pd.DataFrame, features: Path, scratch: Path, now: Clock
 ) -> tuple[Store, float]:
-    """The store of a sample, and how long that of all clips takes: log-mel in several processes, embeddings one after
+    """The store of a sample, and how long that of all clips takes: log-mel by several workers, embeddings one after
     the other. The first clip is not timed, and the second one tells what a store takes without any clips."""
     cfg, frozen = run.config, frozen_file_of(run)
     parts = [sample[:1], sample[1:2], sample[2:]] if len(sample) > 3 else [sample]
 
     def timed(part: pd.DataFrame) -> tuple[Store, float]:
         start = now()
-        return open_clips(cfg, part.reset_index(drop=True), scratch, frozen), now() - start
+        return open_clips(cfg, part.reset_index(drop=True), scratch, frozen, workers=1), now() - start
 
-    workers = 1 if frozen else min(len(os.sched_getaffinity(0)), -(-len(clips) // SAMPLE))
+    workers = 1 if frozen else min(len(os.sched_getaffinity(0)), -(-len(clips) // part_size(len(clips))))
     threads = torch.get_num_threads()
-    torch.set_num_threads(threads if workers == 1 else 1)  # as each of several processes has it
+    torch.set_num_threads(threads if workers == 1 else 1)  # as each of several workers has it
     try:
         with muted():
             stores, times = zip(*map(timed, parts), strict=True)
@@ -103,7 +104,7 @@ def _hear(
     each = max(times[2] - times[1], 0.0) / (len(sample) - 3)
     if workers == 1:
         return store, max(times[1] - each, 0.0) + each * len(clips)
-    return store, POOL + each * len(clips) / workers
+    return store, (POOL if len(clips) > FEW else 0.0) + each * len(clips) / workers
 
 
 def _seconds_of_fold(

@@ -7,17 +7,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from benchmarks import first_paint, gpu, loop
+from benchmarks.compressed import FORMATS, of_wav, write_sound
+from benchmarks.end_to_end import Taken, by_engines, config, linked, over_bare, projected, sections, write_run
 from benchmarks.extraction import CFG, store_of, torchaudio_way
 from benchmarks.loading import ClipFiles, write_files
 from benchmarks.loop import CPU, Step, make_tagger, seconds_in_loop
 from benchmarks.measure import Row, by_turns, cpu_times, quotient, separate
-from benchmarks.run import cells_of, write
+from benchmarks.run import cells_of, read, write
 from benchmarks.scoring import greedy_by_scikit_learn, greedy_recomputed, map_at_3_by_sorting, map_at_3_in_a_loop
 from benchmarks.starting import HELP, imported, python
-from benchmarks.synthetic import make_store, write_clips
+from benchmarks.synthetic import RATE, make_store, write_clips
 from blending.greedy import greedy_weights
 from blending.metric_greedy import metric_greedy_path
 from configs.schema import PredictConfig
@@ -210,3 +213,46 @@ def test_greedy_on_macro_roc_auc_takes_the_models_that_scikit_learn_would() -> N
     assert len(set(path)) > 1
     assert path == greedy_by_scikit_learn(stack, truth, 8)
     assert scores[-1] == pytest.approx(macro_roc_auc(stack[path].mean(axis=0), truth), abs=1e-12)
+
+
+def test_the_rows_of_some_points_are_measured_anew_and_the_others_stay(tmp_path: Path) -> None:
+    file = tmp_path / "RESULTS.md"
+    before = [["1", "a", "", "", "", "", ""], ["5", "b", "2", "", "", "", "yes"], ["8", "c", "", "", "", "", ""]]
+    write(file, "All.\nOn a machine.", before)
+    write(file, "Points 5 anew: once.", [["5", "d", "3", "", "", "", ""]], [5])
+    assert read(file) == (
+        ["All.\nOn a machine.", "Points 5 anew: once."],
+        [before[0], ["5", "d", "3", *[""] * 4], before[2]],
+    )
+    write(file, "Points 5 anew: twice.", before[1:2], [5])
+    assert read(file) == (["All.\nOn a machine.", "Points 5 anew: twice."], before)
+    write(file, "All again.", before)
+    assert read(file) == (["All again."], before)
+
+
+def test_the_way_of_a_submission_is_timed_with_the_code_that_it_takes(tmp_path: Path) -> None:
+    files = linked(write_clips(tmp_path / "wav", 2), tmp_path / "clips", 8)
+    cfg = config("resnetish10", "fp32", "model.width=8", "predict.batch_size=4")
+    runs = [write_run(tmp_path, cfg, fold, 2) for fold in range(2)]
+    rows = by_engines(cfg, runs, files, tmp_path, ["torch"])
+    assert [row.goal for row in rows] == ["at most +5%", "within 10%", ""]
+    assert len(list((tmp_path / "torch" / "predictions").glob("*.npz"))) == 2, "each fold predicted"
+    (row,) = sections(runs, tmp_path, 12)
+    assert row.ours.endswith("sections/s and core")
+
+
+def test_what_is_projected_grows_with_the_clips_alone() -> None:
+    cores = torch.get_num_threads()
+    whole, part = Taken(10 + 1000 * 0.4 / cores, 0), Taken(10 + 250 * 0.4 / cores, 0)
+    row = projected("", whole, part, 1000, 250, folds=5)
+    minutes = [(10 + clips * 0.4 / 4) / 60 for clips in (9_400, 8_400)]
+    assert row.ours == "; ".join(f"{each:.1f} min" for each in minutes) and "2.0 s a fold" in row.what
+    assert over_bare("", Taken(10.4, 20), Taken(2, 4), 1000, 5).ratio == "+4.0% (CPU +0.0%)"
+
+
+def test_compressed_sound_is_read_whole(tmp_path: Path) -> None:
+    for kind, (form, subtype) in FORMATS.items():
+        file, again = write_sound(tmp_path / kind, form, subtype, 2)
+        assert len(soundfile.read(file)[0]) == RATE * 5 and Path(file).samefile(again)
+    row = of_wav(tmp_path, 2, 1)
+    assert row.ours.count(" ms") == 3 and row.goal == "at most 1.2 ms"

@@ -58,15 +58,16 @@ def test_a_sample_is_as_long_as_all_on_average(tmp_path: Path) -> None:
     assert sample_of(clips)["path"].notna().all() and len(sample_of(clips.assign(path=None))) == 20
 
 
-@pytest.mark.parametrize("cores", [1, 2])
+@pytest.mark.parametrize(("cores", "few"), [(1, 400), (2, 400), (2, 399)])
 def test_a_forecast_is_what_the_work_takes(
-    blended: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int
+    blended: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, few: int
 ) -> None:
     """400 clips: log-mel 0.25 s each on a core, 2 s for each store; networks 3 s to load, 0.5 s a clip."""
     clock, clips, threads = Clock(), clips_in(tmp_path, 400), list[int]()
     before = torch.get_num_threads()
 
-    def open_clips(cfg: Any, some: pd.DataFrame, folder: Path, frozen: Any) -> FakeStore:
+    def open_clips(cfg: Any, some: pd.DataFrame, folder: Path, frozen: Any, workers: int) -> FakeStore:
+        assert workers == 1, "a sample tells what one of them takes"
         clock.time += 2 + 0.25 * len(some)
         threads.append(torch.get_num_threads())
         return FakeStore(some["fname"])
@@ -78,6 +79,7 @@ def test_a_forecast_is_what_the_work_takes(
 
     monkeypatch.setattr(runs.forecast, "open_clips", open_clips)
     monkeypatch.setattr(runs.forecast, "load_run", load_run)
+    monkeypatch.setattr(runs.forecast, "FEW", few)
     monkeypatch.setattr(runs.forecast.os, "sched_getaffinity", lambda _: set(range(cores)))
     folds = {name: tuple(sorted((blended.runs / name).glob("fold?"))) for name in ("demo_resnetish", "demo_vggish")}
     works = {name: Work(folders, clips) for name, folders in folds.items()}
@@ -88,7 +90,7 @@ def test_a_forecast_is_what_the_work_takes(
         assert torch.get_num_threads() == 2 and set(threads) == {2 if cores == 1 else 1}, "as in several processes"
     finally:
         torch.set_num_threads(before)
-    log_mel = 400 * 0.25 + 2 if cores == 1 else 400 * 0.25 / 2 + POOL
+    log_mel = 400 * 0.25 + 2 if cores == 1 else 400 * 0.25 / 2 + (POOL if few < 400 else 0)
     assert found.fold == {"demo_resnetish": 203.0, "demo_vggish": 203.0} and set(found.folds.values()) == {2}
     assert sum(found.features.values()) == pytest.approx(log_mel, abs=2), "both hear the same"
     assert found.seconds() == pytest.approx(4 * 203 + log_mel, abs=2)

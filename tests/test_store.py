@@ -9,14 +9,17 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import input.audio
@@ -279,11 +282,53 @@ def test_a_changed_file_gets_another_store(clips, tmp_path):
     assert np.array_equal(frames_of(first, 4), frames_of(second, 4))
 
 
-def test_the_pool_makes_what_this_process_makes(tmp_path):
-    clips = write_clips(tmp_path / "sound", MANY)
+def test_threads_and_processes_make_what_this_thread_makes(tmp_path, monkeypatch):
+    clips, threads = write_clips(tmp_path / "sound", MANY), torch.get_num_threads()
+    torch.set_num_threads(threads + 1)  # more than each of ours has
     alone = open_features(CFG, clips, tmp_path / "alone", workers=1)
+    with monkeypatch.context() as patch:
+        patch.setattr("features.extraction.worker_processes", lambda *_: pytest.fail("a process"))
+        assert same(alone, open_features(CFG, clips, tmp_path / "threads", workers=2))
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == torch.get_num_threads() == threads + 1
+    torch.set_num_threads(threads)
+    monkeypatch.setattr("features.extraction.FEW", 0)
+    monkeypatch.setattr("features.extraction.ThreadPoolExecutor", lambda *_, **__: pytest.fail("a thread"))
     assert same(alone, open_features(CFG, clips, tmp_path / "pool", workers=2))
     assert len(alone.fnames) == MANY
+
+
+def test_a_few_clips_are_shared_out_to_several_threads(tmp_path, monkeypatch):
+    clips, seen, both = write_clips(tmp_path / "sound", 16), set(), threading.Barrier(2, timeout=30)
+    real = input.audio.read_wave
+
+    def read_wave(*args, **kwargs):
+        if threading.get_ident() not in seen:
+            seen.add(threading.get_ident())
+            both.wait()  # for the other one
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(input.audio, "read_wave", read_wave)
+    open_features(CFG, clips, tmp_path / "features", workers=2)
+    assert len(seen) == 2 and threading.get_ident() not in seen
+
+
+def test_a_fault_in_one_thread_ends_the_others_at_their_next_clip(tmp_path, monkeypatch):
+    clips, real, began, read = write_clips(tmp_path / "sound", 64), input.audio.read_wave, threading.Event(), []
+
+    def read_wave(file, *args, **kwargs):
+        if str(file) == clips["path"][0]:
+            began.wait(30)  # until another thread works, which then waits for this one's fault
+            raise Interrupted
+        read.append(file)
+        began.set()
+        time.sleep(0.2)
+        return real(file, *args, **kwargs)
+
+    monkeypatch.setattr(input.audio, "read_wave", read_wave)
+    with pytest.raises(Interrupted):
+        open_features(CFG, clips, tmp_path / "features", workers=2)
+    assert len(read) < 16
 
 
 def test_extraction_takes_one_thread_of_numpys_blas_and_gives_the_others_back(clips, tmp_path, monkeypatch):
@@ -433,7 +478,7 @@ from features.store import open_features
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    clips = pd.DataFrame({"fname": [f"{i}.flac" for i in range(512)], "path": str(folder / "a.flac")})
+    clips = pd.DataFrame({"fname": [f"{i}.flac" for i in range(2048)], "path": str(folder / "a.flac")})
     run_command(lambda: print(len(open_features(FeatureConfig(), clips, folder / "features", workers=2).fnames)))
 """
 
