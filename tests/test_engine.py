@@ -1,5 +1,6 @@
 """Prediction by a compiled engine, against PyTorch: the same probabilities, and no answer passed off as the other's."""
 
+import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -232,6 +233,10 @@ def test_a_trained_run_answers_alike_and_each_engine_has_answers_of_its_own(
     assert "the answers stored with it are PyTorch's: --force predicts all" in told and "by OpenVINO:" not in told
     submit(paths, "default", out, None, refresh=True, engine="openvino")
     assert "predicted by OpenVINO: 2 of 2 runs" in capsys.readouterr().out
+    by = json.loads((tmp_path / "out.report.json").read_text())["predicted_by"]
+    assert by == {
+        name: {"fold0": {"openvino": 30}, "fold1": {"openvino": 30}} for name in ("demo_resnetish", "demo_vggish")
+    }
     kept = sorted(file.name for file in paths.predictions.iterdir())
     assert len(kept) == n_runs and all(name.endswith("-openvino.npz") for name in kept)
     submit(paths, "default", out, None)

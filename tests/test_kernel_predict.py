@@ -106,6 +106,7 @@ def test_kernel_writes_the_bytes_that_submit_writes(
     manifest = received.datasets["tester/tiny-tagging-kit"].versions[-1]["kit_manifest.json"]
     assert report["manifest_sha256"] == hashlib.sha256(manifest).hexdigest()
     assert report["runs"] == {"demo_resnetish": 2, "demo_vggish": 2}
+    assert report["predicted_by"]["demo_vggish"] == {"fold0": {"torch": 30}, "fold1": {"torch": 30}}
     assert report["clips_with_a_fault"] == {"empty.wav": "empty", "silent.wav": "silent"}
     assert "test clips with a fault" in done.stderr and "2: empty.wav (empty), silent.wav (silent)" in done.stderr
     assert done.stdout.splitlines()[1].startswith("python 3.")
