@@ -15,7 +15,7 @@ from torch import Tensor
 
 from console.output import say, warn
 from models.device import autocast, streams
-from models.engine_openvino import ConversionError, Files, OpenVino, import_openvino, is_installed
+from models.engine_openvino import ConversionError, Files, OpenVino, import_openvino, is_installed, rank_changes
 from models.tagger import Tagger
 
 Engine = Literal["torch", "openvino"]
@@ -109,6 +109,9 @@ class EngineChoice:
                 ):
                     for x in first:
                         way.prepare(x, precision)
+                    if precision != "fp32" and not known:  # once for all folds
+                        answer = next(iter(way([first[0]], precision)))
+                        say(rank_changes(tagger, answer, first[0], precision))
                     self.chosen[kind] = "openvino"
                     return way
             except ConversionError as error:

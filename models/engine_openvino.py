@@ -20,6 +20,7 @@ from models.tagger import Tagger
 Files = Mapping[int | None, str]  # number of frames, None: any -> .xml of a converted network, with a .bin beside it
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 TOLERANCE = 1e-4  # of a probability in fp32
+RANKS = 3  # classes that a submission names
 
 
 class ConversionError(Exception):
@@ -119,6 +120,23 @@ def check_equal(tagger: Tagger, compiled: Any, x: Tensor) -> None:
         difference = float((pair[0] - pair[1]).abs().max())  # fails if the number of windows was fixed
     if not difference <= TOLERANCE:  # NaN too
         raise ConversionError(f"converted it answers otherwise for {x.shape[-1]} frames, by {difference:.1g}")
+
+
+def rank_changes(tagger: Tagger, answer: Tensor, x: Tensor, precision: str) -> str:
+    """How `answer`, the logits of windows x by OpenVINO, and PyTorch's own in this precision differ from PyTorch in
+    fp32: the windows whose first three classes are others or in another order, and the largest step of a probability.
+    """
+    with torch.inference_mode():
+        with _in_fp32():
+            exact = tagger(x)
+        with autocast(precision, torch.device("cpu")):
+            theirs = tagger(x).float()
+    first = [logits.topk(min(RANKS, logits.shape[1])).indices for logits in (exact, answer, theirs)]
+    changed = [int((one != first[0]).any(dim=1).sum()) for one in first[1:]]
+    probs = [tagger.probabilities(logits) for logits in (exact, answer)]
+    step = float((probs[1] - probs[0]).abs().max())
+    fact = f"the first {RANKS} classes change in {changed[0]} of {len(x)} windows against fp32"
+    return f"OpenVINO in {precision}: {fact} (PyTorch's {precision}: {changed[1]}), a probability by at most {step:.1g}"
 
 
 def _in_fp32() -> AbstractContextManager[None]:

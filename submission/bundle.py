@@ -133,6 +133,7 @@ def copy_runs(paths: Paths, blend: "Blend", target: Path, code: Path) -> None:
     from configs.user_code import is_installed
     from runs.clips import frozen_file_of
     from runs.network_code import network_code
+    from runs.network_file import parts_of
     from runs.run_folder import TRAINED, finished_folds, read_run, read_trained
 
     for name, model in blend.models.items():
@@ -153,7 +154,11 @@ def copy_runs(paths: Paths, blend: "Blend", target: Path, code: Path) -> None:
             for file in (*TRAINED, "manifest.json"):
                 shutil.copyfile(fold / file, target / name / fold.name / file)
             if (frozen := frozen_file_of(read_trained(fold))) and not (target / name / frozen.path.name).exists():
-                shutil.copyfile(frozen.find(), target / name / frozen.path.name)
+                file = frozen.find()
+                for part in parts_of(file):  # its name is the same wherever it is found
+                    place = target / name / part.relative_to(file.parent)
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(part, place)
             ids.append(read_trained(target / name / fold.name).id)  # another process may have replaced it meanwhile
         if tuple(ids) != model.ids:
             raise UserError(changed)
