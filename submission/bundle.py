@@ -104,7 +104,7 @@ def bundle(
         brought = bring_wheels(wheels, engine, partial, python)
         about: dict[str, Any] = {"competition": competition, "ensemble": ensemble, "engine": engine}
         about |= {"budget": budget} if budget else {}
-        if engine == "openvino" or (engine == "auto" and "openvino" in brought):
+        if is_to_convert(engine, brought):
             about["converted"] = convert_runs(partial / "weights")
         size = write_manifest(partial, {**about, "git_revision": git_revision(ROOT)})
         (partial / METADATA).write_text(json.dumps(metadata, indent=1))
@@ -162,6 +162,16 @@ def copy_runs(paths: Paths, blend: "Blend", target: Path, code: Path) -> None:
             ids.append(read_trained(target / name / fold.name).id)  # another process may have replaced it meanwhile
         if tuple(ids) != model.ids:
             raise UserError(changed)
+
+
+def is_to_convert(engine: str, brought: Sequence[str]) -> bool:
+    """Whether the networks go along converted; a warning says where that is not possible. brought: by the wheels."""
+    from models.engine_openvino import is_installed
+
+    if engine == "auto" and "openvino" in brought and not is_installed():
+        warn("OpenVINO is not installed here, so the kernel converts the networks itself: pip install '.[fast]'")
+        return False
+    return engine == "openvino" or (engine == "auto" and "openvino" in brought)
 
 
 def convert_runs(weights: Path) -> list[str]:
