@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import repeat
 from queue import SimpleQueue
 from threading import Thread
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -72,7 +72,7 @@ class EngineChoice:
 
     asked: str = "torch"  # torch, openvino or auto
     chosen: dict[Hashable, Engine] = field(default_factory=dict)
-    converted: Mapping[Hashable, Files] | None = None  # by run folder, PyTorch predicts the others; None: convert here
+    converted: Mapping[Any, Files] | None = None  # by run folder, PyTorch predicts the others; None: convert here
 
     def __post_init__(self) -> None:
         if self.asked == "openvino":

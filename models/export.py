@@ -140,8 +140,9 @@ def with_onnx_operators(tagger: "Tagger") -> "Tagger":
     for module in list(new.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.AdaptiveMaxPool2d) and not child.return_indices:
-                size = child.output_size if isinstance(child.output_size, tuple) else (child.output_size,) * 2
-                setattr(module, name, MaskedMaxPool(size))
+                sizes = child.output_size if isinstance(child.output_size, tuple) else (child.output_size,) * 2
+                if isinstance(sizes[0], int) and isinstance(sizes[1], int):  # None: that of the input
+                    setattr(module, name, MaskedMaxPool((sizes[0], sizes[1])))
     return new
 
 

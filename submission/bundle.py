@@ -154,11 +154,11 @@ def copy_runs(paths: Paths, blend: "Blend", target: Path, code: Path) -> None:
             for file in (*TRAINED, "manifest.json"):
                 shutil.copyfile(fold / file, target / name / fold.name / file)
             if (frozen := frozen_file_of(read_trained(fold))) and not (target / name / frozen.path.name).exists():
-                file = frozen.find()
-                for part in parts_of(file):  # its name is the same wherever it is found
-                    place = target / name / part.relative_to(file.parent)
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(part, place)
+                whole = frozen.find()
+                for part in parts_of(whole):  # its name is the same wherever it is found
+                    copy = target / name / part.relative_to(whole.parent)
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(part, copy)
             ids.append(read_trained(target / name / fold.name).id)  # another process may have replaced it meanwhile
         if tuple(ids) != model.ids:
             raise UserError(changed)
