@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from blending.ensemble_folder import Ensemble
     from input.competition import Competition
     from runs.budget import Deadline
+    from runs.predictions import Sources
     from runs.run_folder import Run
 
 CHANGED = "its runs or their labels changed since: python ensemble.py makes it again"
@@ -30,10 +31,12 @@ EXAMPLES = """examples:
 
 @dataclass(frozen=True)
 class Lacking:
-    """What a budget of time was too short for."""
+    """What a budget of time was too short for, and what predicted."""
 
     dropped: tuple[str, ...] = ()  # experiments
     not_reached: dict[str, list[str]] = field(default_factory=dict)  # experiment -> test clips
+    predicted_by: "dict[str, Sources]" = field(default_factory=dict)  # of each experiment
+    left_out: dict[str, list[str]] = field(default_factory=dict)  # experiment -> its folds
 
 
 def main() -> None:
@@ -126,7 +129,7 @@ def submit(
     check_overwritable(output, candidates.form, set(candidates.test_fnames))
     truth = read_scored(truth_file, candidates) if truth_file else None
     ensemble = choose_blend(folder, found, candidates, lacking if end else None)
-    write(output, folder, ensemble, candidates, lacking.not_reached)
+    write(output, folder, ensemble, candidates, lacking)
     if truth is not None:
         show_scores(ensemble, candidates, truth)
     say(f"{count(len(ensemble.test.fnames), 'clip')} -> {output}")
@@ -175,7 +178,7 @@ def read_candidates(
     needed = needs(chosen) if chosen else Needs(dict.fromkeys(names, 1.0), False)
     test = test_predictions(experiments, source, paths, refresh, engine, Budget(end, needed) if end else None)
     late = {name: fnames for name, fnames in test.not_reached.items() if needed.weights[name]}
-    return align(experiments, test, source), Lacking(test.dropped, late)
+    return align(experiments, test, source), Lacking(test.dropped, late, test.sources, test.left_out)
 
 
 def chosen_runs(paths: Paths, folder: Path, found: "Ensemble | None", source: "Competition") -> "list[list[Run]]":
@@ -243,7 +246,7 @@ def write(
     folder: Path,
     ensemble: "Ensemble",
     candidates: "Candidates",
-    not_reached: dict[str, list[str]],
+    lacking: Lacking,
 ) -> None:
     """The submission and its report; warns of test clips with a fault, and of those not reached in time."""
     from runs.budget import warn_of_lateness
@@ -251,8 +254,13 @@ def write(
 
     write_submission(output, ensemble.test, candidates.classes, candidates.form)
     report = output.with_name(output.stem + ".report.json")
-    write_report(report, folder, candidates.test_faults, len(ensemble.test.fnames), not_reached)
-    warn_of_lateness(not_reached)
+    more = {
+        "predicted_by": lacking.predicted_by,
+        "folds_left_out": lacking.left_out,
+        "clips_not_reached": lacking.not_reached,
+    }
+    write_report(report, folder, candidates.test_faults, len(ensemble.test.fnames), more)
+    warn_of_lateness(lacking.not_reached)
     if candidates.test_faults:
         what = "test clips with a fault, kept with what is heard of them, or with the class prior"
         warn(f"{what}: {list_faults(candidates.test_faults)}")

@@ -2,20 +2,20 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import repeat
 from queue import SimpleQueue
 from threading import Thread
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from console.output import say, warn
 from models.device import autocast, streams
-from models.engine_openvino import ConversionError, OpenVino, import_openvino, is_installed
+from models.engine_openvino import ConversionError, Files, OpenVino, import_openvino, is_installed, rank_changes
 from models.tagger import Tagger
 
 Engine = Literal["torch", "openvino"]
@@ -72,28 +72,36 @@ class EngineChoice:
 
     asked: str = "torch"  # torch, openvino or auto
     chosen: dict[Hashable, Engine] = field(default_factory=dict)
+    converted: Mapping[Any, Files] | None = None  # by run folder, PyTorch predicts the others; None: convert here
 
     def __post_init__(self) -> None:
         if self.asked == "openvino":
             import_openvino()  # before any work is done
 
     def forward(
-        self, kind: Hashable, tagger: Tagger, first: Sequence[Tensor], n_batches: int, precision: str
+        self,
+        kind: Hashable,
+        tagger: Tagger,
+        first: Sequence[Tensor],
+        n_batches: int,
+        precision: str,
+        run: Hashable = None,
     ) -> Forward | None:
         """What is to predict; None: the tagger itself, on a GPU. first: the first batch of each length of windows, of
-        n_batches of the first length.
+        n_batches of the first length. run: a key of `converted`.
 
         auto measures both where OpenVINO is installed. A network that OpenVINO cannot compute is left to PyTorch, which
         a warning says.
         """
         on_cpu = tagger.mean.device.type == "cpu"
         known: Engine | None = self.chosen.get(kind)
+        files: Files | None = {} if self.converted is None else self.converted.get(run)
         if self.asked == "torch" or not on_cpu or not first or (self.asked == "auto" and not is_installed()):
             known = "torch"
         torch_way = Torch(tagger)
-        if known != "torch":
+        if known != "torch" and files is not None:
             try:
-                way = OpenVino(tagger)
+                way = OpenVino(tagger, files)
                 if (
                     known
                     or self.asked == "openvino"
@@ -101,6 +109,9 @@ class EngineChoice:
                 ):
                     for x in first:
                         way.prepare(x, precision)
+                    if precision != "fp32" and not known:  # once for all folds
+                        answer = next(iter(way([first[0]], precision)))
+                        say(rank_changes(tagger, answer, first[0], precision))
                     self.chosen[kind] = "openvino"
                     return way
             except ConversionError as error:

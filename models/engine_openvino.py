@@ -5,7 +5,7 @@ OpenVINO is an optional package (pip install '.[fast]') and is imported only whe
 
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from typing import Any
@@ -17,8 +17,10 @@ from console.errors import UserError
 from models.device import autocast, streams
 from models.tagger import Tagger
 
+Files = Mapping[int | None, str]  # number of frames, None: any -> .xml of a converted network, with a .bin beside it
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 TOLERANCE = 1e-4  # of a probability in fp32
+RANKS = 3  # classes that a submission names
 
 
 class ConversionError(Exception):
@@ -30,11 +32,12 @@ class OpenVino:
     stream at a time.
 
     Each network is compared with PyTorch on the first windows that it gets: in fp32 their probabilities may differ by
-    TOLERANCE. Raises ConversionError where it cannot be converted or differs more, UserError without the package.
+    TOLERANCE. files: networks that were converted before; none: the tagger is converted here. Raises ConversionError
+    where it cannot be converted or differs more, UserError without the package.
     """
 
-    def __init__(self, tagger: Tagger) -> None:
-        self.tagger, self.ov = tagger, import_openvino()
+    def __init__(self, tagger: Tagger, files: Files | None = None) -> None:
+        self.tagger, self.files, self.ov = tagger, files or {}, import_openvino()
         self.models: dict[int, Any] = {}
         self.queues: dict[tuple[int, str], Any] = {}
 
@@ -70,7 +73,9 @@ class OpenVino:
 
     def _compared(self, x: Tensor) -> Any:
         """The network for any number of windows of this length, once it answers as PyTorch does."""
-        model = convert(self.tagger, x.shape[-1])
+        n_frames = x.shape[-1]
+        file = self.files.get(n_frames, self.files.get(None))
+        model = read_network(file, len(self.tagger.mean), n_frames) if file else convert(self.tagger, n_frames)
         some = torch.cat([x[:3]] * 3)[:3]  # another number of windows than the network was traced with
         check_equal(self.tagger, compile_network(model, "fp32"), some)
         return model
@@ -87,6 +92,14 @@ def convert(tagger: Tagger, n_frames: int, any_length: bool = False) -> Any:
         warnings.simplefilter("ignore")  # one for each size that Python computes; the numbers are compared instead
         model = ov.convert_model(tagger.eval(), example_input=example)
         model.reshape([-1, 1, n_mels, -1 if any_length else n_frames])
+    return model
+
+
+def read_network(file: str, n_mels: int, n_frames: int) -> Any:
+    """As `convert`, of a file that has the network converted. Raises ConversionError."""
+    with one_line("OpenVINO", f"read {file}"):
+        model = import_openvino().Core().read_model(file)
+        model.reshape([-1, 1, n_mels, n_frames])
     return model
 
 
@@ -107,6 +120,23 @@ def check_equal(tagger: Tagger, compiled: Any, x: Tensor) -> None:
         difference = float((pair[0] - pair[1]).abs().max())  # fails if the number of windows was fixed
     if not difference <= TOLERANCE:  # NaN too
         raise ConversionError(f"converted it answers otherwise for {x.shape[-1]} frames, by {difference:.1g}")
+
+
+def rank_changes(tagger: Tagger, answer: Tensor, x: Tensor, precision: str) -> str:
+    """How `answer`, the logits of windows x by OpenVINO, and PyTorch's own in this precision differ from PyTorch in
+    fp32: the windows whose first three classes are others or in another order, and the largest step of a probability.
+    """
+    with torch.inference_mode():
+        with _in_fp32():
+            exact = tagger(x)
+        with autocast(precision, torch.device("cpu")):
+            theirs = tagger(x).float()
+    first = [logits.topk(min(RANKS, logits.shape[1])).indices for logits in (exact, answer, theirs)]
+    changed = [int((one != first[0]).any(dim=1).sum()) for one in first[1:]]
+    probs = [tagger.probabilities(logits) for logits in (exact, answer)]
+    step = float((probs[1] - probs[0]).abs().max())
+    fact = f"the first {RANKS} classes change in {changed[0]} of {len(x)} windows against fp32"
+    return f"OpenVINO in {precision}: {fact} (PyTorch's {precision}: {changed[1]}), a probability by at most {step:.1g}"
 
 
 def _in_fp32() -> AbstractContextManager[None]:

@@ -7,6 +7,7 @@ features.log_mel makes it, not normalised. A probability is the logits' softmax,
 several labels; a clip's is the mean over its windows.
 """
 
+import copy
 import json
 import warnings
 from contextlib import redirect_stdout
@@ -117,7 +118,7 @@ def write_onnx(tagger: "Tagger", n_frames: int, any_length: bool, folder: Path) 
     with one_line("ONNX", "export this network"), redirect_stdout(StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            tagger.eval(),
+            with_onnx_operators(tagger).eval(),
             (example,),
             input_names=["log_mel"],
             output_names=["logits"],
@@ -127,6 +128,22 @@ def write_onnx(tagger: "Tagger", n_frames: int, any_length: bool, folder: Path) 
         )
         program.save(folder / "network.onnx", external_data=False)  # type: ignore[union-attr]
     check_answers(tagger, folder / "network.onnx", n_frames, any_length)
+
+
+def with_onnx_operators(tagger: "Tagger") -> "Tagger":
+    """A copy whose adaptive maxima, which ONNX lacks, are made of what it has."""
+    from torch import nn
+
+    from models.pooling import MaskedMaxPool
+
+    new = copy.deepcopy(tagger)
+    for module in list(new.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.AdaptiveMaxPool2d) and not child.return_indices:
+                sizes = child.output_size if isinstance(child.output_size, tuple) else (child.output_size,) * 2
+                if isinstance(sizes[0], int) and isinstance(sizes[1], int):  # None: that of the input
+                    setattr(module, name, MaskedMaxPool((sizes[0], sizes[1])))
+    return new
 
 
 def check_answers(tagger: "Tagger", file: Path, n_frames: int, any_length: bool) -> None:

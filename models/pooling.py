@@ -1,5 +1,6 @@
 """Pooling between the last convolution and the last layer, or after it, for any number of mels and frames."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
@@ -17,6 +18,26 @@ class AvgMaxPool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x.mean(dim=2)
         return x.amax(dim=2) + x.mean(dim=2)
+
+
+class MaskedMaxPool(nn.Module):
+    """nn.AdaptiveMaxPool2d in operations that ONNX has, for maps of any size: the same numbers, more slowly."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = max_of_bins(x, self.size[1]).transpose(2, 3)
+        return max_of_bins(x, self.size[0]).transpose(2, 3)
+
+
+def max_of_bins(x: Tensor, n: int) -> Tensor:
+    """(..., length) -> (..., n): the maximum from place floor(i length / n) to before ceil((i + 1) length / n)."""
+    length = x.shape[-1]
+    place, i = torch.arange(length, device=x.device), torch.arange(n, device=x.device).unsqueeze(1)
+    outside = ((place + 1) * n <= i * length) | (place * n >= (i + 1) * length)
+    return x.unsqueeze(-2).masked_fill(outside, -torch.inf).amax(dim=-1)
 
 
 class MelMean(nn.Module):

@@ -13,7 +13,7 @@ from configs.schema import Config, ModelConfig, hashed_settings
 from console.errors import UserError
 from features.embeddings import Embed, Embedded, open_embeddings
 from features.store import Store, normalisation, open_features, store_key
-from runs.provenance import file_sha256
+from runs.network_file import network_sha256
 from runs.run_folder import Run, Trained
 
 if TYPE_CHECKING:
@@ -28,14 +28,14 @@ class FrozenFile:
     """The file of a frozen network. It is needed only where embeddings are to be made."""
 
     path: Path  # as the config names it
-    sha256: str
+    sha256: str  # see `network_sha256`: also of the files that an ONNX file keeps its weights in
     beside: Path | None = None  # the folder of an experiment, where a bundle has it
 
     def find(self) -> Path:
         """Raises UserError where it is missing, or is not what the run was made with."""
         places = [self.path] + ([self.beside / self.path.name] if self.beside else [])
         for file in places:
-            if file.is_file() and file_sha256(file) == self.sha256:
+            if file.is_file() and network_sha256(file) == self.sha256:
                 return file
         fact = "is not the file" if any(file.is_file() for file in places) else "is missing, the file"
         raise UserError(
@@ -52,7 +52,7 @@ def frozen_file(cfg: Config) -> FrozenFile | None:
     if not path.is_file():
         fetch = "python -m models.fetch lists those that it downloads" if not cfg.model.frozen_is_file else "bring it"
         raise UserError(f"model.name={cfg.model.name}: no file {path}: {fetch}")
-    return FrozenFile(path, file_sha256(path))
+    return FrozenFile(path, network_sha256(path))
 
 
 def frozen_path(cfg: Config) -> Path:

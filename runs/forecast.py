@@ -20,7 +20,7 @@ from models.engine import EngineChoice
 from runs.budget import Budget, Forecast, Plan, class_prior, make_plan, tell_forecast
 from runs.clips import clip_key, clip_settings, frozen_file_of, open_clips
 from runs.predict import load_run, predict_test, prediction_devices
-from runs.predictions import mean_of_reached
+from runs.predictions import Sources, mean_of_reached
 from runs.run_folder import Trained, read_trained
 
 SAMPLE = 64  # clips that are heard, at most
@@ -156,6 +156,7 @@ class Predicted:
     probs: dict[str, np.ndarray]  # experiment -> (clips, classes)
     folds: dict[str, int]  # experiment -> its folds that reached a clip
     not_reached: dict[str, list[str]]  # experiment -> clips that none of its folds reached
+    sources: dict[str, Sources]  # of each experiment, of the folds that reached a clip
 
 
 def predict_planned(works: Mapping[str, Work], plan: Plan, features: Path, choice: EngineChoice) -> Predicted:
@@ -164,10 +165,12 @@ def predict_planned(works: Mapping[str, Work], plan: Plan, features: Path, choic
     rounds = range(max(plan.kept.values()))
     folders = [works[name].folders[k] for k in rounds for name, n in plan.kept.items() if k < n]
     answers = predict_test(folders, plan.first(clips), features, engine=choice, end=plan.end)
-    found, predicted = dict(zip(folders, answers, strict=True)), Predicted({}, {}, {})
+    found, predicted = dict(zip(folders, answers, strict=True)), Predicted({}, {}, {}, {})
     for name, work in works.items():
         kept = [found[folder] for folder in work.folders if folder in found]
-        predicted.folds[name] = sum(len(one.fnames) > 0 for one in kept)
+        reached = {folder.name: found[folder] for folder in work.folders if folder in found and found[folder].fnames}
+        predicted.folds[name] = len(reached)
+        predicted.sources[name] = {fold: {str(one.engine): len(one.fnames)} for fold, one in reached.items()}
         probs, late = mean_of_reached(kept, list(clips["fname"]), class_prior(work.folders))
         predicted.probs[name] = probs
         if late and name not in plan.dropped:

@@ -86,7 +86,7 @@ def predict_test(
         answers = list(pool.map(predict, runs, settings))
     if n := sum(used == "openvino" for _, used in answers):
         say(f"predicted by OpenVINO: {n} of {len(runs)} runs")
-    return [found for found, _ in answers]
+    return [replace(found, engine=used) for found, used in answers]
 
 
 def _open(run: Trained, clips: pd.DataFrame, folder: Path, sections: Sections | None) -> Store:
@@ -149,7 +149,7 @@ def load_run(
     n_rows = n if more <= 1 else min(round(n * more), max(n, cfg.predict.batch_size))  # repeated, to fill a batch
     first, _ = first_batches(batches, np.resize(np.arange(n), n_rows), cfg.predict)
     n_batches = -(-round(n_windows * more) // cfg.predict.batch_size)
-    forward = (choice or EngineChoice()).forward(kind(run), tagger, first, n_batches, precision)
+    forward = (choice or EngineChoice()).forward(kind(run), tagger, first, n_batches, precision, run.folder)
     return Ready(tagger, batches, cfg.predict, precision, forward, n_windows)
 
 

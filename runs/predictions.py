@@ -11,17 +11,21 @@ from configs.files import atomic
 from console.errors import UserError, list_faults, list_some
 from console.output import warn
 
+Sources = dict[str, dict[str, int]]  # fold -> clips that each engine answered for; STORED: training did
+STORED = "stored with the run"
 TINY = 1e-9  # under the logarithm of a plain geometric mean; a float32 probability can be 0
 
 
 @dataclass(frozen=True)
 class Predictions:
     """probs (clips, classes) float32, row i for fnames[i]. size: (clips,) int64, the bytes of the sound files that they
-    were predicted from, -1 of a missing one; None where that is not known."""
+    were predicted from, -1 of a missing one; None where that is not known. engine: what computed them, see
+    `models.engine`; None where that is not known."""
 
     fnames: tuple[str, ...]
     probs: np.ndarray
     size: np.ndarray | None = None
+    engine: str | None = None
 
     def of(self, fnames: Sequence[str], what: str) -> np.ndarray:
         """Rows in the order of `fnames`. Raises UserError that counts the clips without a prediction."""
@@ -39,6 +43,8 @@ class TestPredictions:
     faults: dict[str, str]  # clips with a fault -> what is wrong
     not_reached: dict[str, list[str]] = field(default_factory=dict)  # experiment -> clips that time was too short for
     dropped: tuple[str, ...] = ()  # experiments that time was too short for
+    sources: dict[str, "Sources"] = field(default_factory=dict)  # of each experiment
+    left_out: dict[str, list[str]] = field(default_factory=dict)  # experiment -> folds that a budget left out
 
 
 def mean_of_folds(probs: Sequence[np.ndarray]) -> np.ndarray:

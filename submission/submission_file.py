@@ -2,10 +2,11 @@
 
 import csv
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -141,12 +142,12 @@ def write_report(
     ensemble_folder: Path,
     faults: dict[str, str],
     n_clips: int,
-    not_reached: Mapping[str, Sequence[str]] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> None:
-    """Beside the submission: what it was made from, and which clips had a fault, with the reason. not_reached:
-    experiment -> clips for which the time was too short."""
+    """Beside the submission: what it was made from, and which clips had a fault, with the reason. more: what else is
+    known, as far as there is something to say."""
     report = {"ensemble": str(ensemble_folder), "clips": n_clips, "clips_with_a_fault": faults}
-    report |= {"clips_not_reached": not_reached} if not_reached else {}
+    report |= {key: value for key, value in (more or {}).items() if value}
     write(file, json.dumps(report, indent=1) + "\n")
 
 

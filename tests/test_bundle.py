@@ -12,14 +12,16 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from small_wheels import make_wheel
 
 from blending.apply import read_blend
 from configs.competition import ColumnNames, SubmissionForm, TableFile
 from configs.paths import Paths
 from console.errors import UserError
 from input.layout import find_layout
+from models import engine_openvino
 from submission import bundle as module
-from submission import packed_competition
+from submission import packed_competition, wheels
 from submission.bundle import bundle, code_files, dataset_metadata
 from submission.kernel_script import sha256
 from submission.packed_competition import PackedCompetition, default_competition, read_packed, write_packed
@@ -114,15 +116,16 @@ def test_a_bundle_is_there_while_the_next_one_is_made_and_two_may_be_made_at_onc
     paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = bundle(paths, "default", "me")
-    copy_wheels = module.copy_wheels
+    bring_wheels = module.bring_wheels
 
-    def meanwhile(*given: Any) -> None:
+    def meanwhile(*given: Any) -> list[str]:
         assert (first / "kit_manifest.json").exists()
-        monkeypatch.setattr(module, "copy_wheels", copy_wheels)
+        monkeypatch.setattr(module, "bring_wheels", bring_wheels)
         bundle(paths, "default", "you")
         assert "you/" in (first / "dataset-metadata.json").read_text()
+        return []
 
-    monkeypatch.setattr(module, "copy_wheels", meanwhile)
+    monkeypatch.setattr(module, "bring_wheels", meanwhile)
     bundle(paths, "default", "me")
     assert "me/" in (first / "dataset-metadata.json").read_text()
     assert [f.name for f in first.parent.iterdir() if not f.name.endswith(".lock")] == ["dataset"]
@@ -142,13 +145,30 @@ def test_a_run_that_is_replaced_while_it_is_packed_is_refused(paths: Paths, monk
         bundle(paths, "default", "me")
 
 
-def test_wheels_go_along_when_asked_for(paths: Paths, tmp_path: Path) -> None:
-    wheel = tmp_path / "tiny-1.0-py3-none-any.whl"
-    wheel.write_bytes(b"wheel")
+def test_wheels_go_along_when_asked_for(
+    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wheel = make_wheel(tmp_path, "tiny")
     folder = bundle(paths, "default", "me", wheels=[wheel])
-    assert (folder / "wheels" / wheel.name).read_bytes() == b"wheel"
+    assert (folder / "wheels" / wheel.name).read_bytes() == wheel.read_bytes()
+    assert "no wheel brings" not in capsys.readouterr().err, "auto does without OpenVINO"
     with pytest.raises(UserError, match=r"--wheel .*absent\.whl: no such wheel"):
         bundle(paths, "default", "me", wheels=[tmp_path / "absent.whl"])
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(wheels, "download", lambda needs, *_: asked.update(needs=needs) or make_wheel(_[0], "openvino"))
+    monkeypatch.setattr(module, "convert_runs", lambda weights: ["demo_vggish"])
+    monkeypatch.setattr(engine_openvino, "is_installed", lambda: True)
+    folder = bundle(paths, "default", "me", wheels=[wheels.AUTO], engine="auto", python="3.11")
+    (need,) = asked["needs"]
+    assert need.startswith("openvino") and (folder / "wheels" / "openvino-1.0-py3-none-any.whl").exists()
+    assert json.loads((folder / "kit_manifest.json").read_text())["converted"] == ["demo_vggish"]
+    monkeypatch.setattr(engine_openvino, "is_installed", lambda: False)
+    folder = bundle(paths, "default", "me", wheels=[make_wheel(tmp_path, "openvino")])
+    assert "converted" not in json.loads((folder / "kit_manifest.json").read_text())
+    assert "OpenVINO is not installed here, so the kernel converts the networks itself" in capsys.readouterr().err
+    bundle(paths, "default", "me", engine="openvino")
+    told = capsys.readouterr().err
+    assert "no wheel brings openvino, which the kernel needs and Kaggle may lack: add --wheel auto\n" in told
 
 
 @pytest.mark.parametrize(

@@ -39,12 +39,13 @@ def experiment(file: Path, *changes: str) -> Config:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Paths, Config]]:
-    """The demo with three folds of a head on a tiny ONNX file, blended. Shared: copy what a test changes."""
+    """The demo with three folds of a head on a tiny ONNX file, which has its weights beside it, blended. Shared: copy
+    what a test changes."""
     root = tmp_path_factory.mktemp("frozen")
     paths = Paths(root / "input" / "tiny-tagging", root / "work")
     paths.input.parent.mkdir()
     make_demo(paths.input, train_per_class=6, test_per_class=2)
-    cfg = experiment(make_onnx(root / "tiny.onnx"))
+    cfg = experiment(make_onnx(root / "tiny.onnx", beside="tiny.onnx.data"))
     train_folds(cfg, [0, 1, 2], paths)
     blend(paths, [], "geometric", "default", force=False)
     yield paths, cfg
@@ -188,7 +189,7 @@ def test_a_bundle_brings_the_file_and_a_new_clip_without_it_is_refused(
 ):
     paths, cfg = trained
     packed = bundle(paths, "default", "me", "tiny-tagging-kit")
-    assert (packed / "weights" / "frozen" / "tiny.onnx").exists()
+    assert all((packed / "weights" / "frozen" / name).exists() for name in ("tiny.onnx", "tiny.onnx.data"))
     folders = finished_folds(packed / "weights" / "frozen")
     test = load_competition(paths.input).test
     run, file = read_run(paths.run("frozen", 0)), Path(str(cfg.model.frozen))

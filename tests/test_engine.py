@@ -1,5 +1,6 @@
 """Prediction by a compiled engine, against PyTorch: the same probabilities, and no answer passed off as the other's."""
 
+import json
 import sys
 import threading
 from collections.abc import Callable
@@ -175,6 +176,38 @@ def test_nan_is_not_equal() -> None:
         check_equal(tagger, compile_network(convert(tagger, 32), "fp32"), torch.zeros(3, 1, N_MELS, 32))
 
 
+class Given(nn.Module):
+    """The first five bands of the first frame as logits; in half precision those of the last window upside down."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = (x * 3 - 4)[:, 0, :5, 0]
+        return torch.cat([logits[:-1], logits[-1:].flip(1)]) if torch.is_autocast_enabled("cpu") else logits
+
+
+def test_changed_ranks_are_counted_by_hand() -> None:
+    """Of four windows: none, the second and third swapped, another third class, none by OpenVINO."""
+    logits = torch.tensor([[5.0, 4, 3, 2, 1], [5, 4, 3, 2, 1], [5, 4, 3, 2, 1], [5, 4, 3, 2, 1]])
+    x = torch.zeros(4, 1, N_MELS, 8)
+    x[:, 0, :5] = logits.unsqueeze(2)
+    answer = logits.clone()
+    answer[1] = torch.tensor([5.0, 3, 4, 2, 1])
+    answer[2] = torch.tensor([5.0, 4, 2, 3, 1])
+    told = engine_openvino.rank_changes(tagger_of(Given()), answer, x, "bf16")
+    assert "change in 2 of 4 windows against fp32 (PyTorch's bf16: 1), a probability by at most 0.1" in told
+
+
+def test_changed_ranks_are_shown_once_for_all_folds_in_half_precision(
+    make_store: MakeStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tagger = tagger_of(SMALL["resnetish"]())
+    first, n = first_batches(some_clips(make_store), np.arange(6), CFG)
+    for precision, shown in (("bf16", 1), ("fp32", 0)):
+        choice = EngineChoice("openvino")
+        for _ in range(2):
+            assert isinstance(choice.forward("kind", tagger, first, n, precision), OpenVino)
+        assert capsys.readouterr().out.count("OpenVINO in bf16: the first 3 classes change in ") == shown
+
+
 def test_an_overflow_is_predicted_again_in_full_precision(make_store: MakeStore) -> None:
     batches, tagger, rows = some_clips(make_store), tagger_of(SMALL["resnetish"]()), np.arange(6)
 
@@ -238,6 +271,10 @@ def test_a_trained_run_answers_alike_and_each_engine_has_answers_of_its_own(
     assert "the answers stored with it are PyTorch's: --force predicts all" in told and "by OpenVINO:" not in told
     submit(paths, "default", out, None, refresh=True, engine="openvino")
     assert "predicted by OpenVINO: 2 of 2 runs" in capsys.readouterr().out
+    by = json.loads((tmp_path / "out.report.json").read_text())["predicted_by"]
+    assert by == {
+        name: {"fold0": {"openvino": 30}, "fold1": {"openvino": 30}} for name in ("demo_resnetish", "demo_vggish")
+    }
     kept = sorted(file.name for file in paths.predictions.iterdir())
     assert len(kept) == n_runs and all(name.endswith("-openvino.npz") for name in kept)
     submit(paths, "default", out, None)

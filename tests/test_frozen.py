@@ -21,14 +21,19 @@ from features.noise_reduction import reduce_noise
 from models.build import build_model
 from models.frozen import FrozenTagger, OnnxFile, TFLiteFile, build_frozen, wave_network
 from runs.clips import FrozenFile, _of_waves, clip_key, clip_settings
+from runs.network_file import network_sha256, parts_of
 
 SAMPLES = 800
 
 
 def make_onnx(
-    file: Path, batch: str | int = "batch", middle: tuple[int, ...] = (), kind: int = TensorProto.FLOAT
+    file: Path,
+    batch: str | int = "batch",
+    middle: tuple[int, ...] = (),
+    kind: int = TensorProto.FLOAT,
+    beside: str | None = None,
 ) -> Path:
-    """embedding (batch, 4) = |wave @ m|, logits (batch, 3), frames (batch, 1, 4)."""
+    """embedding (batch, 4) = |wave @ m|, logits (batch, 3), frames (batch, 1, 4). beside: the name of a file for m."""
     rng = np.random.default_rng(0)
     m, head = rng.normal(size=(SAMPLES, 4)).astype(np.float32), rng.normal(size=(4, 3)).astype(np.float32)
     constants = [numpy_helper.from_array(m, "m"), numpy_helper.from_array(head, "head")]
@@ -49,7 +54,7 @@ def make_onnx(
     outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
     graph = helper.make_graph(nodes, "tiny", [given], outputs, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.save(model, file)
+    onnx.save(model, file, save_as_external_data=bool(beside), location=beside, size_threshold=1000)
     return file
 
 
@@ -211,6 +216,21 @@ def test_another_file_of_that_name_makes_no_embeddings(tmp_path: Path):
         UserError, match=r"a\.onnx: is not the file that this run was made with \(sha256 000000000000\)"
     ):
         FrozenFile(tmp_path / "a.onnx", "0" * 64).find()
+
+
+@pytest.mark.parametrize("name", ["a.onnx.data", "w" * 200])
+def test_weights_beside_an_onnx_file_are_part_of_it(tmp_path: Path, name: str):
+    file, data = make_onnx(tmp_path / "a.onnx", beside=name), tmp_path / name
+    assert parts_of(file) == [file, data] and parts_of(make_onnx(tmp_path / "b.onnx")) == [tmp_path / "b.onnx"]
+    frozen = FrozenFile(file, network_sha256(file))
+    assert frozen.find() == file and OnnxFile(str(file), "embedding").output == "embedding"
+    whole = data.read_bytes()
+    data.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(UserError, match=r"a\.onnx: is not the file that this run was made with"):
+        frozen.find()
+    data.unlink()
+    with pytest.raises(UserError, match=r"a\.onnx: is not the file that this run was made with"):
+        frozen.find()
 
 
 def test_windows_of_a_short_and_a_long_wave(tmp_path: Path):

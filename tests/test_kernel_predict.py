@@ -106,6 +106,7 @@ def test_kernel_writes_the_bytes_that_submit_writes(
     manifest = received.datasets["tester/tiny-tagging-kit"].versions[-1]["kit_manifest.json"]
     assert report["manifest_sha256"] == hashlib.sha256(manifest).hexdigest()
     assert report["runs"] == {"demo_resnetish": 2, "demo_vggish": 2}
+    assert report["predicted_by"]["demo_vggish"] == {"fold0": {"torch": 30}, "fold1": {"torch": 30}}
     assert report["clips_with_a_fault"] == {"empty.wav": "empty", "silent.wav": "silent"}
     assert "test clips with a fault" in done.stderr and "2: empty.wav (empty), silent.wav (silent)" in done.stderr
     assert done.stdout.splitlines()[1].startswith("python 3.")
@@ -148,7 +149,7 @@ def test_the_bundle_says_which_engine_predicts(
 
 
 NAMES = ("demo_resnetish", "demo_vggish")
-COSTS = Forecast(dict.fromkeys(NAMES, 2), {NAMES[0]: 101.0, NAMES[1]: 100.0}, dict.fromkeys(NAMES, 1), {1: 0.0})
+COSTS = Forecast(dict.fromkeys(NAMES, 2), {NAMES[0]: 10_100.0, NAMES[1]: 10_000.0}, dict.fromkeys(NAMES, 1), {1: 0.0})
 
 
 def in_kernel(blended: Paths, root: Path, budget: float) -> tuple[Path, dict[str, Any]]:
@@ -174,10 +175,10 @@ def test_a_kernel_says_first_how_long_it_will_take_and_with_time_enough_does_all
 def test_a_kernel_leaves_out_folds_that_take_too_long(
     blended: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """100 s for each of four folds, and 250 s of time: the blend of what one fold of each experiment answers."""
+    """10,000 s for each of four folds, and 25,000 s of time: the blend of what one fold of each experiment answers."""
     monkeypatch.setattr(runs.forecast, "forecast", lambda *_: COSTS)
-    folder, report = in_kernel(blended, tmp_path, 250)
-    assert "budget: demo_vggish: 1 of 2 folds left out, saves 100 s" in capsys.readouterr().out
+    folder, report = in_kernel(blended, tmp_path, 25_000)
+    assert "budget: demo_vggish: 1 of 2 folds left out, saves 2 h 47 min" in capsys.readouterr().out
     assert report["runs"] == dict.fromkeys(NAMES, 1)
     answers = {name: load_predictions(blended.runs / name / "fold0" / "test.npz") for name in NAMES}
     fnames = answers["demo_vggish"].fnames

@@ -180,6 +180,10 @@ def test_clips_that_time_is_too_short_for_get_the_class_prior(
     assert "forecast: demo_vggish: 2 folds of " in told and "budget:" not in told
     submit(paths, "default", tmp_path / "whole.csv", None)
     assert (tmp_path / "budget.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    report = json.loads((tmp_path / "whole.report.json").read_text())
+    each = {"stored with the run": 29, "torch": 1}
+    assert report["predicted_by"] == {name: {"fold0": each, "fold1": each} for name in sorted(late)}
+    assert "folds_left_out" not in report
     submit(paths, "default", tmp_path / "kept.csv", None, budget=1e-9)  # what was predicted costs no time
     assert (tmp_path / "kept.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
@@ -192,12 +196,13 @@ def test_folds_that_take_too_long_do_not_predict(
 
     def forecast(*given: Any) -> Forecast:
         found = real(*given)
-        return replace(found, fold={name: 100.0 * (n > 0) for name, n in found.folds.items()})
+        return replace(found, fold={name: 10_000.0 * (n > 0) for name, n in found.folds.items()})
 
     monkeypatch.setattr(runs.forecast, "forecast", forecast)
     shutil.rmtree(paths.ensembles)
-    submit(paths, "default", tmp_path / "out.csv", None, refresh=True, budget=250)
-    assert capsys.readouterr().out.count(": 1 of 2 folds left out, saves 100 s: the mean of 1 fold model remains") == 2
+    submit(paths, "default", tmp_path / "out.csv", None, refresh=True, budget=25_000)
+    told = capsys.readouterr().out
+    assert told.count(": 1 of 2 folds left out, saves 2 h 47 min: the mean of 1 fold model remains") == 2
     answers = [load_predictions(paths.runs / name / "fold0" / "test.npz") for name in names]
     probs = np.mean([one.of(answers[0].fnames, "") for one in answers], axis=0)
     classes = tuple((paths.runs / names[0] / "fold0" / "classes.txt").read_text().split("\n")[:-1])
@@ -205,14 +210,20 @@ def test_folds_that_take_too_long_do_not_predict(
     assert len(list(paths.predictions.iterdir())) == 2 and not paths.ensembles.exists()
     kept = sorted(paths.predictions.iterdir())
     shutil.rmtree(paths.predictions)
-    submit(paths, "default", tmp_path / "one.csv", None, refresh=True, budget=120)
-    assert ": 2 of 2 folds left out, saves 200 s: its weight was 50% of the blend" in capsys.readouterr().out
+    submit(paths, "default", tmp_path / "one.csv", None, refresh=True, budget=12_000)
+    assert ": 2 of 2 folds left out, saves 5 h 33 min: its weight was 50% of the blend" in capsys.readouterr().out
     assert pd.read_csv(tmp_path / "one.csv")["label"].tolist() == top_labels(answers[0].probs, classes)
-    assert "clips_not_reached" not in json.loads((tmp_path / "one.report.json").read_text())
+    report = json.loads((tmp_path / "one.report.json").read_text())
+    assert "clips_not_reached" not in report
+    assert report["folds_left_out"] == {names[0]: ["fold1"], names[1]: ["fold0", "fold1"]}
+    assert report["predicted_by"] == {
+        names[0]: {"fold0": {"torch": 30}, "fold1": {}},
+        names[1]: {"fold0": {}, "fold1": {}},
+    }
     assert [file for file in kept if file.exists()] == list(paths.predictions.iterdir())
-    submit(paths, "default", tmp_path / "out.csv", None, refresh=True, budget=250)
+    submit(paths, "default", tmp_path / "out.csv", None, refresh=True, budget=25_000)
     capsys.readouterr()
-    submit(paths, "default", tmp_path / "out.csv", None, refresh=True, budget=250)
+    submit(paths, "default", tmp_path / "out.csv", None, refresh=True, budget=25_000)
     assert "left out" not in capsys.readouterr().out and len(list(paths.predictions.iterdir())) == 4
 
 
