@@ -234,13 +234,13 @@ def check_code(code: Path, name: str = "submission.kernel_predict") -> None:
 
 
 def bring_wheels(wheels: Sequence[Path], engine: str, folder: Path, python: str | None) -> list[str]:
-    """Put the wheels into a bundle with its weights; returns their packages. A warning names what neither brings."""
+    """Put the wheels into a bundle with its networks; returns their packages. A warning names what neither brings."""
     from importlib.metadata import distributions
 
     from submission.wheels import PYTHON, gather_wheels, needed
 
     installed = {one.name.lower(): one.version for one in distributions()}
-    needs = needed(engine, (file for file in folder.glob("weights/*/*") if file.is_file()), installed)
+    needs = needed(engine, (file for file in folder.rglob("*") if file.is_file()), installed)
     brought = gather_wheels(wheels, needs, folder / "wheels", python or PYTHON)
     needs = [name for name in (text.partition("==")[0] for text in needs) if name not in brought]
     if gone := [name for name in needs if name != "openvino" or engine == "openvino"]:  # auto does without it

@@ -94,7 +94,10 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--limit", type=as_seconds, default=as_seconds("8h30m"), metavar="TIME", help="of a run on Kaggle (8h30m)"
     )
-    group.add_argument("--wheel", **FILE, nargs="+", default=[], help="wheels that Kaggle lacks")
+    wheels = FILE | {"metavar": "auto|FILE"}
+    group.add_argument(
+        "--wheel", **wheels, nargs="+", default=[], help="wheels that Kaggle lacks; auto: pip brings them"
+    )
     share(group, "overrides", force="train or fetch again what is there, and replace it")
 
 

@@ -69,7 +69,7 @@ def bundle_training(
             _copy_runs(paths, name, partial / "runs" / name)
         if isinstance(described_by, Path):
             shutil.copyfile(described_by, partial / DESCRIPTION)
-        bundle.copy_wheels(wheels, partial / "wheels")
+        bundle.bring_wheels(wheels, "torch", partial, None)
         told: dict[str, Any] = {"competition": competition, "folds": folds, "fold_hashes": hashes}
         told["described_by"] = DESCRIPTION if isinstance(described_by, Path) else described_by
         told["internet"] = any(cfg.model.pretrained for cfg in experiments)

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_wheels import make_wheel
 
 from configs.load import load_configs
 from configs.paths import Paths
 from configs.schema import Config, InputConfig, ModelConfig, PseudoConfig, TrainConfig
 from console.errors import UserError
-from submission import kernel_train
+from submission import kernel_train, wheels
 from submission.training_bundle import Job, bundle_training, learned_from
 
 SMALL = Config(name="small")
@@ -47,7 +48,6 @@ def test_it_holds_experiments_code_and_files(here: Path) -> None:
     (here / "mine").mkdir()
     (here / "mine" / "loss.py").write_text("from mine import more\ndef loss(logits, y): ...\n")
     (here / "mine" / "more.py").write_text("")
-    (here / "a.whl").write_bytes(b"a wheel")
     several = [
         replace(
             SMALL,
@@ -57,10 +57,10 @@ def test_it_holds_experiments_code_and_files(here: Path) -> None:
         ),
         replace(SMALL, name="2", input=InputConfig(corrections="fixes.csv"), model=ModelConfig(dropout=1e-6)),
     ]
-    folder, job = pack(*several, wheels=[here / "a.whl"])
+    folder, job = pack(*several, wheels=[make_wheel(here, "tiny")])
     assert load_configs(folder / "experiments.yaml") == several
     assert (folder / "files" / "input" / "weights" / "start.pth").read_bytes() == b"some weights"
-    assert (folder / "files" / "fixes.csv").exists() and (folder / "wheels" / "a.whl").exists()
+    assert (folder / "files" / "fixes.csv").exists() and (folder / "wheels" / "tiny-1.0-py3-none-any.whl").exists()
     there = {str(file.relative_to(folder / "code")) for file in (folder / "code").rglob("*") if file.is_file()}
     assert {
         "mine/loss.py",
@@ -76,6 +76,18 @@ def test_it_holds_experiments_code_and_files(here: Path) -> None:
     (here / "fixes.csv").write_text("fname,label\na.wav,Bark\n")
     assert pack(*several)[1].job != job.job
     assert pack(SMALL)[1].job != pack(SMALL, folds="0")[1].job
+
+
+def test_wheel_auto_brings_what_reads_a_frozen_file(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "bird.tflite").write_bytes(b"a network")
+    asked: list[str] = []
+    monkeypatch.setattr(
+        wheels, "download", lambda needs, target, _: asked.extend(needs) or make_wheel(target, "ai_edge_litert")
+    )
+    cfg = replace(SMALL, model=ModelConfig(name="embedding:bird.tflite"))
+    folder, _ = pack(cfg, wheels=[wheels.AUTO])
+    assert [one.partition("==")[0] for one in asked] == ["ai-edge-litert"]
+    assert (folder / "wheels" / "ai_edge_litert-1.0-py3-none-any.whl").exists()
 
 
 def test_the_internet_is_on_only_for_weights_that_timm_downloads(here: Path) -> None:
