@@ -4,6 +4,7 @@ import contextlib
 import io
 import shutil
 import signal
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has it ignored, its children too
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as models.engine_openvino does
 CANARY = "canary-3f1c9a-token"
 MIXTURES = """
 task: multi_label
