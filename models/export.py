@@ -131,18 +131,20 @@ def write_onnx(tagger: "Tagger", n_frames: int, any_length: bool, folder: Path) 
 
 
 def with_onnx_operators(tagger: "Tagger") -> "Tagger":
-    """A copy whose adaptive maxima, which ONNX lacks, are made of what it has."""
+    """A copy whose poolings to a grid are made of what ONNX has: it lacks their maximum, and has their mean for the
+    size of the example alone."""
     from torch import nn
 
-    from models.pooling import MaskedMaxPool
+    from models.pooling import GridPool
 
     new = copy.deepcopy(tagger)
     for module in list(new.modules()):
         for name, child in module.named_children():
-            if isinstance(child, nn.AdaptiveMaxPool2d) and not child.return_indices:
+            if isinstance(child, nn.AdaptiveMaxPool2d | nn.AdaptiveAvgPool2d):
                 sizes = child.output_size if isinstance(child.output_size, tuple) else (child.output_size,) * 2
-                if isinstance(sizes[0], int) and isinstance(sizes[1], int):  # None: that of the input
-                    setattr(module, name, MaskedMaxPool((sizes[0], sizes[1])))
+                mean = isinstance(child, nn.AdaptiveAvgPool2d)
+                if isinstance(sizes[0], int) and isinstance(sizes[1], int) and not (mean and sizes == (1, 1)):
+                    setattr(module, name, GridPool((sizes[0], sizes[1]), mean))
     return new
 
 

@@ -20,24 +20,34 @@ class AvgMaxPool(nn.Module):
         return x.amax(dim=2) + x.mean(dim=2)
 
 
-class MaskedMaxPool(nn.Module):
-    """nn.AdaptiveMaxPool2d in operations that ONNX has, for maps of any size: the same numbers, more slowly."""
+class GridPool(nn.Module):
+    """nn.AdaptiveMaxPool2d or, with mean, nn.AdaptiveAvgPool2d in operations that ONNX has, for maps of any size: the
+    same maxima and, but for rounding, means, more slowly."""
 
-    def __init__(self, size: tuple[int, int]) -> None:
+    def __init__(self, size: tuple[int, int], mean: bool = False) -> None:
         super().__init__()
-        self.size = size
+        self.size, self.mean = size, mean
 
     def forward(self, x: Tensor) -> Tensor:
-        x = max_of_bins(x, self.size[1]).transpose(2, 3)
-        return max_of_bins(x, self.size[0]).transpose(2, 3)
+        pool = mean_of_bins if self.mean else max_of_bins
+        return pool(pool(x, self.size[1]).transpose(2, 3), self.size[0]).transpose(2, 3)
+
+
+def bins(length: int, n: int, device: torch.device) -> Tensor:
+    """(n, length) bool: the places of each bin, from floor(i length / n) to before ceil((i + 1) length / n)."""
+    place, i = torch.arange(length, device=device), torch.arange(n, device=device).unsqueeze(1)
+    return ((place + 1) * n > i * length) & (place * n < (i + 1) * length)
 
 
 def max_of_bins(x: Tensor, n: int) -> Tensor:
-    """(..., length) -> (..., n): the maximum from place floor(i length / n) to before ceil((i + 1) length / n)."""
-    length = x.shape[-1]
-    place, i = torch.arange(length, device=x.device), torch.arange(n, device=x.device).unsqueeze(1)
-    outside = ((place + 1) * n <= i * length) | (place * n >= (i + 1) * length)
-    return x.unsqueeze(-2).masked_fill(outside, -torch.inf).amax(dim=-1)
+    """(..., length) -> (..., n)."""
+    return x.unsqueeze(-2).masked_fill(~bins(x.shape[-1], n, x.device), -torch.inf).amax(dim=-1)
+
+
+def mean_of_bins(x: Tensor, n: int) -> Tensor:
+    """(..., length) -> (..., n)."""
+    inside = bins(x.shape[-1], n, x.device).to(x.dtype)
+    return x @ (inside / inside.sum(dim=1, keepdim=True)).T
 
 
 class MelMean(nn.Module):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as models.engine_openvino does, but first
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has it ignored, its children too
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as models.engine_openvino does
 CANARY = "canary-3f1c9a-token"
 MIXTURES = """
 task: multi_label

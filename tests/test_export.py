@@ -54,7 +54,7 @@ def test_an_exported_network_answers_as_the_run_for_any_number_and_length_of_win
 
 @pytest.mark.parametrize("experiment", ["demo_resnetish", "demo_vggish"])
 def test_an_onnx_file_is_read_by_onnx_runtime(blended: Paths, tmp_path: Path, experiment: str) -> None:
-    """For windows of any length, also with VGGish's adaptive maximum, which ONNX lacks."""
+    """For windows of any length, also with a pooling to a grid, by the mean and by the maximum."""
     onnxruntime = pytest.importorskip("onnxruntime", reason="ONNX Runtime is an optional package")
     pytest.importorskip("onnxscript", reason="ONNX is an optional package")
     run = blended.run(experiment, 0)

@@ -9,7 +9,7 @@ from models.beats import BEATs
 from models.ced import CED
 from models.cnn14 import Cnn14
 from models.efficientat import EfficientAT
-from models.pooling import FRAMEWISE, AttentionHead, AvgMaxPool, FrameHead, MaskedMaxPool, linear_softmax
+from models.pooling import FRAMEWISE, AttentionHead, AvgMaxPool, FrameHead, GridPool, linear_softmax
 from models.resnetish import ResNetish
 from models.vggish import VGGish
 
@@ -28,10 +28,11 @@ FRAMES = {"cnn14": 8, "mn": 4, "ced": 8, "beats": 8}
 
 
 @pytest.mark.parametrize("size", [(4, 6), (1, 1), (7, 5)])
-def test_a_masked_maximum_is_the_adaptive_one_for_maps_of_any_size(size: tuple[int, int]) -> None:
+def test_a_pooling_to_a_grid_is_the_adaptive_one_for_maps_of_any_size(size: tuple[int, int]) -> None:
     for mels, frames in ((1, 1), (2, 3), (4, 6), (5, 7), (16, 40), (9, 131)):
         x = torch.randn(2, 3, mels, frames, generator=torch.Generator().manual_seed(0))
-        assert torch.equal(MaskedMaxPool(size)(x), nn.AdaptiveMaxPool2d(size)(x))
+        assert torch.equal(GridPool(size)(x), nn.AdaptiveMaxPool2d(size)(x))
+        torch.testing.assert_close(GridPool(size, mean=True)(x), nn.AdaptiveAvgPool2d(size)(x))
 
 
 def test_avg_max_by_hand() -> None:
