@@ -99,7 +99,7 @@ def test_a_kernel_without_network_installs_openvino_from_the_bundle_and_answers_
     full: Paths, converted: Path, tmp_path: Path
 ) -> None:
     """Probabilities within 1e-4 in fp32, and the same first three classes of each clip in the same order."""
-    inputs, script = tmp_path / "inputs", tmp_path / "src" / "predict.py"
+    inputs, script = tmp_path / "inputs", tmp_path / "src" / "kernel.py"
     shutil.copytree(full.input, inputs / SLUG, ignore=shutil.ignore_patterns("test_labels.csv", "train*"))
     shutil.copytree(converted, inputs / "tiny-tagging-kit")
     write_kernel(script.parent, converted, "tester/tiny-tagging-kit", SLUG, "cpu")
