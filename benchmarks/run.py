@@ -26,7 +26,7 @@ HEADER = ["point", "what", "ours", "peer", "ratio", "goal", "met"]
 SECTIONS_OF = {  # point -> modules of benchmarks
     1: ("extraction", "compressed"),
     2: ("loading",),
-    3: ("training",),
+    3: ("training", "heads"),
     4: ("gpu",),
     5: ("prediction", "engines", "end_to_end"),
     6: ("scoring",),
