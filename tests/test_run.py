@@ -153,7 +153,7 @@ def test_every_technique_of_the_schema_is_tried() -> None:
         "model.head", "model.output", "model.clip_pooling",  # of frozen networks
         "train.teacher", "train.teacher_weight", "train.teacher_temperature",  # needs a finished experiment
         "folds.n_folds", "folds.group_column", "folds.seed", "model.pretrained", "train.weight_decay",
-        "train.warmup", "train.seed", "train.channels_last", "train.compile", "predict.batch_size",
+        "train.warmup", "train.seed", "train.logger", "train.channels_last", "train.compile", "predict.batch_size",
     }  # fmt: skip
     assert set(flat(to_dict(Config()))) - tried == no_technique
 
