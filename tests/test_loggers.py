@@ -13,6 +13,7 @@ import pytest
 from pytorch_lightning.loggers import mlflow as lightning_mlflow
 from pytorch_lightning.loggers import wandb as lightning_wandb
 
+from configs.files import lock
 from configs.load import load_config
 from configs.schema import Config, TrainConfig, config_hash, to_dict
 from console.errors import UserError
@@ -35,10 +36,15 @@ class Service:
         self.begun = list[dict[str, Any]]()
         self.ended = list[object]()
         self.fault: Exception | None = None
+        self.work = Path()
+        self.in_lock = list[bool]()  # of each experiment that was made: whether other folds had to wait
 
-    def begin(self, run: str, **how: Any) -> None:
+    def check(self) -> None:
         if self.fault:
             raise self.fault
+
+    def begin(self, run: str, **how: Any) -> None:
+        self.check()
         self.told.setdefault(run, [])
         self.begun.append({"run": run, **how})
 
@@ -58,6 +64,7 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
             pass
 
         def log(self, values: dict[str, float]) -> None:
+            service.check()
             service.told[self.id].append(values)
 
     def init(**how: Any) -> Run:
@@ -82,8 +89,9 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
 
 
 @pytest.fixture
-def mlflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+def mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     service = Service()
+    service.work = tmp_path
 
     class Info:
         def __init__(self, run: str) -> None:
@@ -97,6 +105,7 @@ def mlflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
             self.name = name
 
         def create_experiment(self, name: str, artifact_location: object) -> str:
+            service.in_lock.append(is_locked(service.work / "mlflow.db"))
             return "7"
 
         def create_run(self, experiment_id: str, tags: dict[str, str]) -> Info:
@@ -108,10 +117,13 @@ def mlflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
             return Info(run)
 
         def log_batch(self, run_id: str, metrics: Any = (), params: Any = ()) -> None:
+            if metrics:
+                service.check()
             service.told[run_id] += [{"step": one["step"], one["key"]: one["value"]} for one in metrics]
             service.settings.setdefault(run_id, {}).update({one["key"]: one["value"] for one in params})
 
         def set_terminated(self, run: str, status: str) -> None:
+            service.check()
             service.ended.append(status)
 
     parts = {name: ModuleType(name) for name in ("mlflow", "mlflow.tracking", "mlflow.entities", "mlflow.utils")}
@@ -126,6 +138,14 @@ def mlflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     monkeypatch.setattr(lightning_mlflow, "_get_resolve_tags", lambda: lambda tags: tags)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     yield service
+
+
+def is_locked(file: Path) -> bool:
+    try:
+        with lock(file, "another holds it"):
+            return False
+    except UserError:
+        return True
 
 
 def begun(work: Path, fold: int = 0, logger: str = ALL) -> Path:
@@ -234,6 +254,71 @@ def test_a_service_that_does_not_answer_stops_before_the_first_epoch(
     wandb.fault = ValueError("api_key not configured")
     with pytest.raises(UserError, match=r"wandb does not begin \(api_key not configured\): wandb login, or"):
         fit(lit_of(make_store, train_config(logger=ALL)), begun(tmp_path, 1), "small fold 1", "fp32")
+
+
+@pytest.mark.parametrize("address", [None, "http://there:5000"])
+def test_folds_side_by_side_begin_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow: Service, address: str | None
+) -> None:
+    """Else both make the tables of work/mlflow.db, which breaks it, or the experiment at a server."""
+    if address:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    with open_loggers(("csv", "mlflow"), begun(tmp_path), 0):
+        assert mlflow.in_lock == [True] and not is_locked(tmp_path / "mlflow.db")
+
+
+def test_a_run_of_another_service_is_not_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow: Service
+) -> None:
+    """Where a server is gone for good, a fold can go on with another one."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@there:5000")
+    partial = begun(tmp_path)
+    for _ in range(2):
+        with open_loggers(("csv", "mlflow"), partial, 0):
+            pass
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    with open_loggers(("csv", "mlflow"), partial, 0):
+        pass
+    assert [how["address"] for how in mlflow.begun] == [
+        "http://me:secret@there:5000",
+        f"sqlite:///{tmp_path}/mlflow.db",
+    ]
+    assert "secret" not in (partial / IDS).read_text()
+
+
+@pytest.mark.parametrize(("name", "remedy"), [("mlflow", "start its server, or"), ("wandb", "wandb login, or")])
+def test_a_service_that_is_lost_meanwhile_is_one_line(
+    make_store: MakeStore, tmp_path: Path, wandb: Service, mlflow: Service, name: str, remedy: str
+) -> None:
+    """In the second epoch; the fold then goes on after the first."""
+    partial, service = begun(tmp_path, logger=f"csv,{name}"), {"wandb": wandb, "mlflow": mlflow}[name]
+    lit = lit_of(make_store, train_config(logger=f"csv,{name}"))
+    step = lit.training_step
+
+    def lost(rows: Any, batch_idx: int) -> Any:
+        if lit.current_epoch == 1:
+            service.fault = ConnectionError("no route\nto host")
+        return step(rows, batch_idx)
+
+    lit.training_step = lost  # type: ignore[method-assign]
+    with pytest.raises(UserError, match=rf"{name} does not answer any more \(no route to host\): {remedy}.*; then run"):
+        fit(lit, partial, "small fold 0", "fp32")
+    assert finished_epochs(partial / CHECKPOINT) == 1
+
+
+def test_wandb_that_does_not_end_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wandb: Service) -> None:
+    def finish(exit_code: int) -> None:
+        sys.modules["wandb"].run = None  # type: ignore[attr-defined]
+        raise ConnectionError("no route\nto host")
+
+    monkeypatch.setattr(sys.modules["wandb"], "finish", finish)
+    with (
+        pytest.raises(UserError, match=r"wandb does not end \(no route to host\)"),
+        open_loggers(("csv", "wandb"), begun(tmp_path), 0),
+    ):
+        pass
+    with pytest.raises(KeyboardInterrupt), open_loggers(("csv", "wandb"), begun(tmp_path, 1), 0):
+        raise KeyboardInterrupt
 
 
 def test_addresses_from_the_environment(
