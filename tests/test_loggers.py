@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,7 @@ from pytorch_lightning.loggers import wandb as lightning_wandb
 
 from configs.files import lock
 from configs.load import load_config
+from configs.paths import Paths
 from configs.schema import Config, TrainConfig, config_hash, to_dict
 from console.errors import UserError
 from runs.run_folder import CHECKPOINT
@@ -22,6 +24,7 @@ from tests.conftest import MakeStore
 from tests.test_lit_tagger import lit_of, train_config
 from training import heads
 from training.loggers import IDS, check_loggers, open_loggers
+from training.parallel import jobs_on
 from training.trainer import finished_epochs, fit
 
 ALL = "csv,tensorboard,wandb,mlflow"
@@ -329,6 +332,24 @@ def test_addresses_from_the_environment(
     with open_loggers(("csv", "wandb", "mlflow"), begun(tmp_path), 0) as found:
         assert len(found) == 2
     assert mlflow.begun[0]["address"] == "http://there:5000" and wandb.begun[0]["project"] == "birds"
+
+
+def test_jobs_on_a_cluster_are_told_the_addresses_but_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else they would silently write into work/mlflow.db, or another project."""
+    given = dict[str, str]()
+
+    @contextmanager
+    def on_cluster(on: str, paths: Paths, environment: dict[str, str]) -> Iterator[None]:
+        given.update(environment)
+        yield
+
+    monkeypatch.setattr("configs.cluster.on_cluster", on_cluster)
+    there = {"MLFLOW_TRACKING_URI": "http://there:5000", "WANDB_PROJECT": "birds", "WANDB_MODE": "offline"}
+    for name, value in {**there, "WANDB_API_KEY": "secret", "MLFLOW_TRACKING_PASSWORD": "secret"}.items():
+        monkeypatch.setenv(name, value)
+    with jobs_on("ray", Paths(tmp_path, tmp_path)):
+        pass
+    assert there.items() <= given.items() and "secret" not in given.values()
 
 
 def test_a_head_on_embeddings_has_no_epochs_to_tell_of() -> None:

@@ -28,6 +28,8 @@ REMEDY = {
     "mlflow": "start its server, or set MLFLOW_TRACKING_URI, or unset it: then work/mlflow.db is written; move that "
     "file away if it is damaged",
 }
+# that say where a service is; keys and passwords do not travel, since Ray shows what its jobs are given
+ADDRESSES = ("MLFLOW_TRACKING_URI", "WANDB_BASE_URL", "WANDB_ENTITY", "WANDB_MODE", "WANDB_PROJECT")
 CALLS = ("log_hyperparams", "log_metrics", "save", "finalize")  # of a logger, that reach its service
 
 
@@ -40,6 +42,11 @@ def check_loggers(names: Sequence[str]) -> None:
                 f"train.logger={','.join(names)}: {name} is not installed: pip install -c constraints.txt "
                 f"'{PACKAGES[name]}', or '.[loggers]' for all, or leave it out"
             )
+
+
+def addresses() -> dict[str, str]:
+    """Of the services, for jobs on a cluster, whose nodes do not have this machine's environment."""
+    return {name: os.environ[name] for name in ADDRESSES if name in os.environ}
 
 
 @contextmanager
