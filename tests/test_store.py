@@ -441,6 +441,17 @@ def test_a_part_of_which_a_little_is_damaged_is_made_again(tmp_path, monkeypatch
     assert re.search(rf"{file.stem}\.npz: damaged \(.+\): making it again", capsys.readouterr().err)
 
 
+def test_a_part_of_other_clips_is_made_again(tmp_path, monkeypatch, capsys):
+    """As an older version of the kit left it, which made larger parts: as many clips as this one's, and intact."""
+    clips, undisturbed = interrupted(tmp_path, monkeypatch)
+    first, second, *_ = sorted((tmp_path / "features").glob("*.partial/*.npz"))
+    for suffix in (".npz", ".f16"):
+        second.with_suffix(suffix).write_bytes(first.with_suffix(suffix).read_bytes())
+    capsys.readouterr()
+    assert same(open_features(CFG, clips, tmp_path / "features", workers=1), undisturbed)
+    assert re.search(rf"{second.stem}\.npz: damaged \(it holds other clips\)", capsys.readouterr().err)
+
+
 def test_two_processes_make_it_once(tmp_path):
     """The second waits for the first, and both read the same."""
     clips = write_clips(tmp_path / "sound", 40, samples=8_000)
