@@ -148,8 +148,8 @@ def _extract_part(job: Job, stop: Event | None = None) -> int:
                 faults.append(fault)
             stats += [_mean_and_square(frames) for frames, _ in stage]
     with atomic(part) as new, new.open("wb") as out:
-        length, fault = np.array(lengths, np.int64), np.array(faults)
-        np.savez(out, fname=_names(clips), length=length, fault=fault, stats=np.array(stats), crc=crc)
+        names, length = _names(clips), np.array(lengths, np.int64)
+        np.savez(out, fname=names, length=length, fault=np.array(faults), stats=np.array(stats), crc=crc)
     return len(clips)
 
 
