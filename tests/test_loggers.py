@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from pytorch_lightning.loggers import mlflow as lightning_mlflow
 from pytorch_lightning.loggers import wandb as lightning_wandb
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from configs.files import lock
 from configs.load import load_config
@@ -257,6 +258,15 @@ def test_a_service_that_does_not_answer_stops_before_the_first_epoch(
     wandb.fault = ValueError("api_key not configured")
     with pytest.raises(UserError, match=r"wandb does not begin \(api_key not configured\): wandb login, or"):
         fit(lit_of(make_store, train_config(logger=ALL)), begun(tmp_path, 1), "small fold 1", "fp32")
+
+
+def test_tensorboard_forgets_what_came_after_the_last_whole_epoch(tmp_path: Path) -> None:
+    with open_loggers(("csv", "tensorboard"), begun(tmp_path), 2) as (logger,):
+        logger.log_metrics({"loss": 0.5}, 3)
+        logger.save()
+    (file,) = tmp_path.rglob("events.*")
+    events = list(EventFileLoader(str(file)).Load())
+    assert [one.step for one in events if one.HasField("session_log")] == [3]
 
 
 @pytest.mark.parametrize("address", [None, "http://there:5000"])
