@@ -12,6 +12,7 @@ and checks the tables, and joins the store from the parts that all nodes make.
 
 import argparse
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +114,7 @@ HEADER = ["nodes", "minutes", "ideal", "before the folds", "s a fold waits for t
 
 def main() -> None:
     args = parser().parse_args()
+    check(args)
     minutes, epochs = args.fold_minutes, args.epochs
     if args.run:
         minutes, epochs = measured(args.run)
@@ -136,6 +138,17 @@ def main() -> None:
     )
     say(f"{load.experiments} x {load.folds} folds of {minutes:.1f} min, a store of {size / 1e9:.2f} GB")
     table(HEADER, rows(load, args.nodes))
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raises UserError on numbers with which nothing would ever end."""
+    may_be_zero = ("store_gb", "extract_minutes", "start", "prepare", "memory_gb")
+    for name, value in vars(args).items():
+        numbers = value if name == "nodes" else [value] if isinstance(value, int | float) else []
+        for number in numbers:
+            if not 0 <= number < math.inf or (number == 0 and name not in may_be_zero):
+                least = "at least 0" if name in may_be_zero else "above 0"
+                raise UserError(f"--{name.replace('_', '-')} {number:g}: must be {least}")
 
 
 def measured(run: Path) -> tuple[float, int]:

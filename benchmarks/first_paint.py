@@ -2,6 +2,7 @@
 
 import statistics
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pages.screenshots import chromium
 CLIPS, CLASSES, MODELS = 10_000, 41, 4  # as FSDKaggle2018
 PICTURES, PICTURE = 300, "data:image/png;base64," + "A" * 4000  # as many as report.py makes, of their size
 SECONDS = 2.0
+PATIENCE = 600.0  # seconds until a page that stays empty is given up
 SEEN = """
 const paint = performance.getEntriesByName("first-contentful-paint")[0], row = document.querySelector(".clip .name");
 return paint && row && performance.timing.loadEventEnd
@@ -42,8 +44,10 @@ def seconds_to_paint(browser: Any, page: Path) -> float:
     """Until there is something to see and the first clips are drawn, whichever is later."""
     browser.get("about:blank")
     browser.get(page.as_uri())
+    end = time.monotonic() + PATIENCE
     while not (found := browser.execute_script(SEEN)):
-        pass
+        if time.monotonic() > end:
+            raise UserError(f"Chromium has drawn no clip within {PATIENCE:g} s")
     return float(max(found)) / 1000
 
 

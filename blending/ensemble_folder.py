@@ -95,11 +95,6 @@ def check_values(candidates: Candidates, method: str) -> dict[str, str]:
     return dict.fromkeys(outside, f"it has values outside 0 to 1: only {' and '.join(SCORES_TOO)} count it")
 
 
-def is_up_to_date(ensemble: Ensemble, candidates: Candidates) -> bool:
-    """Whether the blend was made from exactly these runs and labels, for these test clips."""
-    return same_runs(ensemble, candidates) and ensemble.test.fnames == candidates.test_fnames
-
-
 def same_runs(ensemble: Ensemble, candidates: Candidates) -> bool:
     """Whether the blend was made from exactly these runs and labels, for whatever test clips."""
     ids = dict(zip(candidates.names, candidates.ids, strict=True))

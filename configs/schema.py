@@ -237,10 +237,7 @@ class TrainConfig:
         for key in ("epochs", "batch_size", "crop_seconds", "lr", "finetune_lr", "average_epochs", "accumulate"):
             _require(getattr(self, key) > 0, key, "must be above 0")
         _require(self.head_lr is None or self.head_lr > 0, "head_lr", "must be above 0, or null")
-        fact = (
-            "must be in [0.1, 1]: below that only the last layers would learn: use freeze_epochs or embedding:<network>"
-        )
-        _require(0.1 <= self.layer_decay <= 1, "layer_decay", fact)
+        _require(0 < self.layer_decay <= 1, "layer_decay", "must be in (0, 1]")
         fact = f"must be below train.epochs={self.epochs}: in the epochs that remain all layers learn"
         _require(self.freeze_epochs < self.epochs, "freeze_epochs", fact)
         least = self.crop_seconds_min

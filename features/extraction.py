@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 Clip = tuple[str, str | None]  # fname and file
 Job = tuple[FeatureConfig, list[Clip], Path, str | None]  # settings, clips, part, wave
 Extracted = tuple[np.ndarray, str]  # frames of a clip, and its fault
-COLUMNS = ("length", "fault", "stats", "crc")  # of a part's .npz: three per clip, and the checksum of the frames
+# of a part's .npz, which also holds the names of its clips: three per clip, and the checksum of the frames
+COLUMNS = ("length", "fault", "stats", "crc")
 PART = 64  # clips per part at most: an interruption loses little, and the pool's overhead stays small
 PARTS, LEAST = 8, 4  # of fewer clips, so that every core has some; clips per part, which takes 2 ms whatever is in it
 FEW = 1024  # clips that threads make: processes would take longer to start, since each imports PyTorch
@@ -93,16 +94,18 @@ def _in_threads(jobs: list[Job], workers: int) -> Iterator[int]:
     import torch
 
     n_threads, stop = torch.get_num_threads(), Event()
-    with (
-        _blas().limit(limits=1),
-        ThreadPoolExecutor(min(workers, len(jobs)), initializer=torch.set_num_threads, initargs=(1,)) as pool,
-    ):
-        try:
-            for done in as_completed([pool.submit(_extract_part, job, stop) for job in jobs]):
-                yield done.result()
-        finally:
-            stop.set()
-            torch.set_num_threads(n_threads)  # the others changed what new threads begin with
+    try:
+        with (
+            _blas().limit(limits=1),
+            ThreadPoolExecutor(min(workers, len(jobs)), initializer=torch.set_num_threads, initargs=(1,)) as pool,
+        ):
+            try:
+                for done in as_completed([pool.submit(_extract_part, job, stop) for job in jobs]):
+                    yield done.result()
+            finally:
+                stop.set()
+    finally:  # once the others have ended: each changes what new threads begin with
+        torch.set_num_threads(n_threads)
 
 
 def _extract_in_worker(job: Job) -> int:
@@ -145,7 +148,8 @@ def _extract_part(job: Job, stop: Event | None = None) -> int:
                 faults.append(fault)
             stats += [_mean_and_square(frames) for frames, _ in stage]
     with atomic(part) as new, new.open("wb") as out:
-        np.savez(out, length=np.array(lengths, np.int64), fault=np.array(faults), stats=np.array(stats), crc=crc)
+        names, length = _names(clips), np.array(lengths, np.int64)
+        np.savez(out, fname=names, length=length, fault=np.array(faults), stats=np.array(stats), crc=crc)
     return len(clips)
 
 
@@ -221,6 +225,8 @@ def _is_made(job: Job) -> bool:
             same = crc32(frames, n_bytes) == piece["crc"] and not frames.read(1)
             if not same or {len(piece[name]) for name in COLUMNS[:-1]} != {len(clips)}:
                 raise ValueError("changed since it was written")
+            if not np.array_equal(data["fname"], _names(clips)):  # the kit has changed how large a part is
+                raise ValueError("it holds other clips")
     except MemoryError:
         raise
     except Exception as error:  # a damaged npz raises OSError, ValueError, KeyError, BadZipFile and others
@@ -228,6 +234,10 @@ def _is_made(job: Job) -> bool:
         part.unlink()
         return False
     return True
+
+
+def _names(clips: Sequence[Clip]) -> np.ndarray:
+    return np.array([fname for fname, _ in clips])
 
 
 def _assemble(parts: list[Path], clips: list[Clip], cfg: FeatureConfig, partial: Path) -> None:
@@ -243,7 +253,7 @@ def _assemble(parts: list[Path], clips: list[Clip], cfg: FeatureConfig, partial:
     for left in partial.glob(".*.part"):  # of an interrupted extraction
         left.unlink()
     length, fault, stats, crc = (np.concatenate(values) for values in found.values())
-    fname, (mean, square) = np.array([fname for fname, _ in clips]), stats.swapaxes(0, 1)
+    fname, (mean, square) = _names(clips), stats.swapaxes(0, 1)
     np.savez(partial / "index.npz", fname=fname, length=length, fault=fault, mean=mean, mean_square=square)
     sums = {"index.npz": zlib.crc32((partial / "index.npz").read_bytes()), "frames.f16": crc.tolist()}
     size = part_size(len(clips))

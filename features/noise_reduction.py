@@ -26,7 +26,7 @@ def reduce_noise(wave: np.ndarray, sample_rate: int, strength: float) -> np.ndar
 
 
 def _of_piece(wave: np.ndarray, sample_rate: int, strength: float) -> np.ndarray:
-    n_fft = 2 ** round(math.log2(WINDOW * sample_rate))
+    n_fft = max(4, 2 ** round(math.log2(WINDOW * sample_rate)))  # a quarter of it is at least a sample
     power = float(np.dot(wave, wave))
     if len(wave) <= n_fft // 2 or not 0 < power < math.inf:  # too short for a spectrum, or nothing to take
         return wave

@@ -151,15 +151,20 @@ def _of_waves(cfg: Config, files: Sequence[str | None], file: Path) -> Embed:
             if cfg.features.noise_reduction:
                 wave = reduce_noise(wave, rate, cfg.features.noise_reduction)
             _, start = windows(np.array([len(wave)]), n, cfg.predict.overlap)
-            place = start[:, None] + np.arange(n)
-            if cfg.input.padding == "repeat":
-                place %= len(wave)
-            inside = (place >= 0) & (place < len(wave))
-            cut = np.where(inside, wave[np.clip(place, 0, len(wave) - 1)], np.float32(0))
-            size = cfg.predict.batch_size
-            yield np.concatenate([network(cut[i : i + size]) for i in range(0, len(cut), size)]), fault
+            size, repeat = cfg.predict.batch_size, cfg.input.padding == "repeat"
+            parts = [start[i : i + size] for i in range(0, len(start), size)]  # all at once would fill the memory
+            yield np.concatenate([network(_cut(wave, part, n, repeat)) for part in parts]), fault
 
     return embed
+
+
+def _cut(wave: np.ndarray, start: np.ndarray, n: int, repeat: bool) -> np.ndarray:
+    """(windows, n) of a wave, from each start on; beyond its ends zeros, or the wave again."""
+    place = start[:, None] + np.arange(n)
+    if repeat:
+        place %= len(wave)
+    inside = (place >= 0) & (place < len(wave))
+    return np.where(inside, wave[np.clip(place, 0, len(wave) - 1)], np.float32(0))
 
 
 def _heard(path: str | None, rate: int) -> tuple[np.ndarray | None, str]:

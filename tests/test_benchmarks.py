@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from benchmarks.synthetic import RATE, make_store, write_clips
 from blending.greedy import greedy_weights
 from blending.metric_greedy import metric_greedy_path
 from configs.schema import PredictConfig
+from console.errors import UserError
 from features.batches import Batches
 from metrics.map_at_3 import map_at_3
 from metrics.metric import find_metric
@@ -115,6 +117,13 @@ def test_the_first_paint_is_of_the_page_with_all_clips(chromium: Any, tmp_path: 
     (tmp_path / "page.html").write_text(first_paint.report_of(100))
     assert 0 < first_paint.seconds_to_paint(chromium, tmp_path / "page.html") < 600
     assert chromium.find_element("id", "count").text == "100 of 100 clips"
+
+
+def test_a_page_that_stays_empty_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(first_paint, "PATIENCE", 0.01)
+    blank = SimpleNamespace(get=lambda address: None, execute_script=lambda script: None)
+    with pytest.raises(UserError, match="drawn no clip within"):
+        first_paint.seconds_to_paint(blank, tmp_path / "page.html")
 
 
 def test_without_a_browser_point_9_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.cluster_simulation import Load, measured, rows, simulate
+from benchmarks.cluster_simulation import Load, main, measured, rows, simulate
 from console.errors import UserError
 
 LOAD = Load(
@@ -58,3 +58,21 @@ def test_times_of_a_trained_fold(tmp_path: Path) -> None:
     assert measured(tmp_path) == (1.5, 7)
     with pytest.raises(UserError, match="not a finished fold"):
         measured(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    "words", [["--nodes", "8", "0"], ["--slots", "-1"], ["--disk", "0"], ["--fold-minutes", "nan"], ["--start", "-1"]]
+)
+def test_numbers_with_which_nothing_would_end_are_refused(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["cluster_simulation", "--fold-minutes", "20", *words])
+    with pytest.raises(UserError, match=rf"^{words[0]} {words[-1]}: must be (above|at least) 0$"):
+        main()
+
+
+def test_without_a_store_or_a_start_the_table_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--fold-minutes", "20", "--store-gb", "0", "--start", "0", "--nodes", "1", "2"]
+    monkeypatch.setattr("sys.argv", ["cluster_simulation", *words])
+    main()
+    assert "6 x 5 folds of 20.0 min" in capsys.readouterr().out

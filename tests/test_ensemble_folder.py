@@ -12,10 +12,10 @@ import pytest
 from blending.apply import apply_blend, read_blend, softmax
 from blending.candidates import Candidates
 from blending.ensemble_folder import (
-    is_up_to_date,
     load_ensemble,
     make_ensemble,
     same_options,
+    same_runs,
     save_ensemble,
     with_current_test,
 )
@@ -71,11 +71,10 @@ def test_weights_json_alone_makes_the_test_rows(tmp_path: Path) -> None:
 def test_other_runs_or_other_wishes_are_seen() -> None:
     c = made()
     e = make_ensemble(c, "arithmetic")
-    assert is_up_to_date(e, c)
-    assert not is_up_to_date(e, replace(c, ids=(("1",), ("2",), ("4",))))
-    assert not is_up_to_date(e, replace(c, test_fnames=c.test_fnames[::-1]))
-    assert not is_up_to_date(e, replace(c, truth=c.truth[::-1]))
-    assert not is_up_to_date(e, replace(c, verified=~c.verified))
+    assert same_runs(e, c)
+    assert not same_runs(e, replace(c, ids=(("1",), ("2",), ("4",))))
+    assert not same_runs(e, replace(c, truth=c.truth[::-1]))
+    assert not same_runs(e, replace(c, verified=~c.verified))
     assert same_options(e, "arithmetic", "verified", None)
     assert not same_options(e, "auto", "verified", None)
     assert not same_options(e, "arithmetic", "all", None)
@@ -360,7 +359,8 @@ def test_what_is_expected_is_of_the_test_clips_as_they_are_now(
     more = with_test_clips(c, 11)
     with_current_test(load_ensemble(tmp_path / "e"), more, tmp_path / "e", write_report)
     found, again = load_ensemble(tmp_path / "e"), make_ensemble(more, method)
-    assert found.comparison.expected.clips == 11 and is_up_to_date(found, more)
+    assert found.comparison.expected.clips == 11 and same_runs(found, more)
+    assert found.test.fnames == more.test_fnames
     assert found.comparison.expected.score == again.comparison.expected.score
     assert found.comparison.expected.interval == pytest.approx(again.comparison.expected.interval, abs=1e-4)
     assert found.comparison.expected.interval != ensemble.comparison.expected.interval

@@ -76,6 +76,18 @@ def test_weights_of_a_run_that_saw_what_a_fold_is_scored_on_are_refused(blended:
     prepare(cfg, data, blended, [0, 1])
 
 
+def test_a_logger_that_is_not_installed_is_named_before_features_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_demo(tmp_path / "input", train_per_class=2, test_per_class=1)
+    cfg = load_config(None, ["model.name=resnetish10", "train.logger=csv,wandb", "folds.n_folds=2"])
+    paths = Paths(tmp_path / "input", tmp_path / "work")
+    monkeypatch.setattr("training.loggers.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="wandb is not installed"):
+        prepare(cfg, load_data(cfg, [0], paths), paths, [0])
+    assert not (tmp_path / "work" / "features").exists()
+
+
 def test_weights_that_lack_a_part_of_a_frozen_network_are_refused_before_features_are_made(tmp_path: Path) -> None:
     make_demo(tmp_path / "input", train_per_class=2, test_per_class=1)
     state = ResNetish(10, 2, width=8).state_dict() | {"stem.0.0.weight": torch.zeros(8, 1, 5, 5)}

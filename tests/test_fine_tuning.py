@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from configs.schema import AugmentConfig, Config, ModelConfig, TrainConfig
+from configs.schema import AugmentConfig, Config, ModelConfig, TrainConfig, from_dict, to_dict
 from console.errors import UserError
 from models.ast import AST, PaSST
 from models.beats import BEATs
@@ -306,6 +306,7 @@ def one_layer(n_classes: int, in_channels: int) -> nn.Module:
     ("name", "values", "fact"),
     [
         ("resnetish10", {"freeze_epochs": 1}, r"freeze_epochs: resnetish10 starts at random"),
+        ("resnetish10", {"layer_decay": 0.05}, r"layer_decay=0\.05: below 0\.1 only the last layers would learn: use"),
         ("resnetish10", {"freeze_batch_norm": True}, r"freeze_batch_norm: resnetish10 starts at random"),
         ("tests.test_fine_tuning:one_layer", {"head_lr": 1e-2}, r"head_lr: tests\..* nothing but a last layer"),
         ("tests.test_fine_tuning:one_layer", {"layer_decay": 0.9}, r"layer_decay: .* nothing but a last layer"),
@@ -318,6 +319,11 @@ def test_settings_without_anything_to_act_on_are_refused(name: str, values: dict
     cfg = replace(cfg, features=replace(cfg.features, n_mels=6, hop_length=4410), predict=CFG.predict)
     with pytest.raises(UserError, match=rf"^train\.{fact}"):
         set_up(build_model(cfg, 3), cfg)
+
+
+def test_a_run_that_was_trained_with_less_can_still_be_read() -> None:
+    cfg = Config(train=TrainConfig(layer_decay=0.05))
+    assert from_dict(to_dict(cfg)) == cfg
 
 
 def test_norms_of_the_head_are_not_held() -> None:

@@ -20,7 +20,7 @@ from console.errors import UserError
 from features.noise_reduction import reduce_noise
 from models.build import build_model
 from models.frozen import FrozenTagger, OnnxFile, TFLiteFile, build_frozen, wave_network
-from runs.clips import FrozenFile, _of_waves, clip_key, clip_settings
+from runs.clips import FrozenFile, _cut, _of_waves, clip_key, clip_settings
 from runs.network_file import network_sha256, parts_of
 
 SAMPLES = 800
@@ -233,13 +233,18 @@ def test_weights_beside_an_onnx_file_are_part_of_it(tmp_path: Path, name: str):
         frozen.find()
 
 
-def test_windows_of_a_short_and_a_long_wave(tmp_path: Path):
-    """A short one is repeated, centred; a long one has overlapping windows."""
+def test_windows_of_a_short_and_a_long_wave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A short one is repeated, centred; a long one has overlapping windows, of which a batch at a time is in memory."""
+    sizes = list[int]()
+    monkeypatch.setattr(
+        "runs.clips._cut", lambda wave, start, *how: sizes.append(len(start)) or _cut(wave, start, *how)
+    )
     waves = [np.random.default_rng(n).uniform(-0.5, 0.5, n).astype(np.float32) for n in (300, 1000)]
     for i, wave in enumerate(waves):
         soundfile.write(tmp_path / f"{i}.wav", wave, 8000, subtype="FLOAT")
     settings = ["model.name=embedding:a.onnx", "model.output=embedding", "input.padding=repeat", "predict.overlap=0.9"]
     settings += ["features.sample_rate=8000", "features.f_max=4000", "predict.window_seconds=0.1"]
+    settings += ["predict.batch_size=3"]
     embed = _of_waves(
         load_config(None, settings), [str(tmp_path / f"{i}.wav") for i in (0, 1)], make_onnx(tmp_path / "a.onnx")
     )
@@ -248,6 +253,7 @@ def test_windows_of_a_short_and_a_long_wave(tmp_path: Path):
     np.testing.assert_allclose(short, np.abs(waves[0][(np.arange(-250, 550)) % 300] @ m)[None], rtol=1e-3)
     expected = [waves[1][first : first + SAMPLES] for first in (0, 67, 133, 200)]
     np.testing.assert_allclose(long, np.abs(np.stack(expected) @ m), rtol=1e-3)
+    assert sizes == [1, 3, 1]
 
 
 def test_a_frozen_file_hears_the_wave_with_reduced_noise(tmp_path: Path):

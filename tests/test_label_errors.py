@@ -1,8 +1,12 @@
 """Confident learning by hand and against cleanlab; the list that people get."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +16,7 @@ from blending.candidates import Candidates
 from blending.label_errors import likely_errors, suspects
 from configs.paths import Paths
 from console.errors import UserError
-from find_label_errors import list_label_errors
+from find_label_errors import list_label_errors, serve
 from input.competition import Competition
 from input.corrections import read_corrections
 from tests.test_pipeline import HEAVY, imported, run
@@ -248,3 +252,29 @@ def test_help_answers_at_once_and_says_how_to_use_the_list() -> None:
     found = run("-X", "importtime", "find_label_errors.py", "--help")
     assert found.returncode == 0 and "input.corrections=FILE name=corrected" in found.stdout
     assert not imported(found.stderr, *HEAVY, "pandas", "numpy", "pydantic", "sklearn", "cleanlab")
+
+
+@pytest.mark.parametrize("with_sound", [True, False])
+def test_short_copies_for_a_served_page_go_with_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_sound: bool
+) -> None:
+    seen = list[Path | None]()
+
+    class Server:
+        address = "http://127.0.0.1:1"
+
+        def serve_forever(self) -> None:
+            assert not with_sound or (seen[0] and seen[0].is_dir())
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def page_server(data: Any, competition: Any, file: Path, port: int, copies: Path | None) -> Iterator[Server]:
+        seen.append(copies)
+        yield Server()
+
+    monkeypatch.setattr("pages.repair.page_server", page_server)
+    monkeypatch.setattr("pages.repair.repair_data", lambda *_: {"clips": []})
+    candidates = SimpleNamespace(all_folds="0..1")
+    found: Any = SimpleNamespace(listed=None, competition=None, candidates=candidates, runs=[], rest="")
+    serve(Paths(tmp_path, tmp_path), found, tmp_path / "c.csv", 0, lambda address: None, with_sound)
+    assert (seen[0] is not None) == with_sound and not (seen[0] and seen[0].exists())

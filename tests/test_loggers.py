@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,8 +13,11 @@ from typing import Any
 import pytest
 from pytorch_lightning.loggers import mlflow as lightning_mlflow
 from pytorch_lightning.loggers import wandb as lightning_wandb
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
+from configs.files import lock
 from configs.load import load_config
+from configs.paths import Paths
 from configs.schema import Config, TrainConfig, config_hash, to_dict
 from console.errors import UserError
 from runs.run_folder import CHECKPOINT
@@ -21,6 +25,7 @@ from tests.conftest import MakeStore
 from tests.test_lit_tagger import lit_of, train_config
 from training import heads
 from training.loggers import IDS, check_loggers, open_loggers
+from training.parallel import jobs_on
 from training.trainer import finished_epochs, fit
 
 ALL = "csv,tensorboard,wandb,mlflow"
@@ -35,10 +40,15 @@ class Service:
         self.begun = list[dict[str, Any]]()
         self.ended = list[object]()
         self.fault: Exception | None = None
+        self.work = Path()
+        self.in_lock = list[bool]()  # of each experiment that was made: whether other folds had to wait
 
-    def begin(self, run: str, **how: Any) -> None:
+    def check(self) -> None:
         if self.fault:
             raise self.fault
+
+    def begin(self, run: str, **how: Any) -> None:
+        self.check()
         self.told.setdefault(run, [])
         self.begun.append({"run": run, **how})
 
@@ -58,6 +68,7 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
             pass
 
         def log(self, values: dict[str, float]) -> None:
+            service.check()
             service.told[self.id].append(values)
 
     def init(**how: Any) -> Run:
@@ -82,8 +93,9 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
 
 
 @pytest.fixture
-def mlflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+def mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     service = Service()
+    service.work = tmp_path
 
     class Info:
         def __init__(self, run: str) -> None:
@@ -97,6 +109,7 @@ def mlflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
             self.name = name
 
         def create_experiment(self, name: str, artifact_location: object) -> str:
+            service.in_lock.append(is_locked(service.work / "mlflow.db"))
             return "7"
 
         def create_run(self, experiment_id: str, tags: dict[str, str]) -> Info:
@@ -108,10 +121,13 @@ def mlflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
             return Info(run)
 
         def log_batch(self, run_id: str, metrics: Any = (), params: Any = ()) -> None:
+            if metrics:
+                service.check()
             service.told[run_id] += [{"step": one["step"], one["key"]: one["value"]} for one in metrics]
             service.settings.setdefault(run_id, {}).update({one["key"]: one["value"] for one in params})
 
         def set_terminated(self, run: str, status: str) -> None:
+            service.check()
             service.ended.append(status)
 
     parts = {name: ModuleType(name) for name in ("mlflow", "mlflow.tracking", "mlflow.entities", "mlflow.utils")}
@@ -126,6 +142,14 @@ def mlflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     monkeypatch.setattr(lightning_mlflow, "_get_resolve_tags", lambda: lambda tags: tags)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     yield service
+
+
+def is_locked(file: Path) -> bool:
+    try:
+        with lock(file, "another holds it"):
+            return False
+    except UserError:
+        return True
 
 
 def begun(work: Path, fold: int = 0, logger: str = ALL) -> Path:
@@ -236,6 +260,80 @@ def test_a_service_that_does_not_answer_stops_before_the_first_epoch(
         fit(lit_of(make_store, train_config(logger=ALL)), begun(tmp_path, 1), "small fold 1", "fp32")
 
 
+def test_tensorboard_forgets_what_came_after_the_last_whole_epoch(tmp_path: Path) -> None:
+    with open_loggers(("csv", "tensorboard"), begun(tmp_path), 2) as (logger,):
+        logger.log_metrics({"loss": 0.5}, 3)
+        logger.save()
+    (file,) = tmp_path.rglob("events.*")
+    events = list(EventFileLoader(str(file)).Load())
+    assert [one.step for one in events if one.HasField("session_log")] == [3]
+
+
+@pytest.mark.parametrize("address", [None, "http://there:5000"])
+def test_folds_side_by_side_begin_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow: Service, address: str | None
+) -> None:
+    """Else both make the tables of work/mlflow.db, which breaks it, or the experiment at a server."""
+    if address:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    with open_loggers(("csv", "mlflow"), begun(tmp_path), 0):
+        assert mlflow.in_lock == [True] and not is_locked(tmp_path / "mlflow.db")
+
+
+def test_a_run_of_another_service_is_not_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow: Service
+) -> None:
+    """Where a server is gone for good, a fold can go on with another one."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@there:5000")
+    partial = begun(tmp_path)
+    for _ in range(2):
+        with open_loggers(("csv", "mlflow"), partial, 0):
+            pass
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    with open_loggers(("csv", "mlflow"), partial, 0):
+        pass
+    assert [how["address"] for how in mlflow.begun] == [
+        "http://me:secret@there:5000",
+        f"sqlite:///{tmp_path}/mlflow.db",
+    ]
+    assert "secret" not in (partial / IDS).read_text()
+
+
+@pytest.mark.parametrize(("name", "remedy"), [("mlflow", "start its server, or"), ("wandb", "wandb login, or")])
+def test_a_service_that_is_lost_meanwhile_is_one_line(
+    make_store: MakeStore, tmp_path: Path, wandb: Service, mlflow: Service, name: str, remedy: str
+) -> None:
+    """In the second epoch; the fold then goes on after the first."""
+    partial, service = begun(tmp_path, logger=f"csv,{name}"), {"wandb": wandb, "mlflow": mlflow}[name]
+    lit = lit_of(make_store, train_config(logger=f"csv,{name}"))
+    step = lit.training_step
+
+    def lost(rows: Any, batch_idx: int) -> Any:
+        if lit.current_epoch == 1:
+            service.fault = ConnectionError("no route\nto host")
+        return step(rows, batch_idx)
+
+    lit.training_step = lost  # type: ignore[method-assign]
+    with pytest.raises(UserError, match=rf"{name} does not answer any more \(no route to host\): {remedy}.*; then run"):
+        fit(lit, partial, "small fold 0", "fp32")
+    assert finished_epochs(partial / CHECKPOINT) == 1
+
+
+def test_wandb_that_does_not_end_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wandb: Service) -> None:
+    def finish(exit_code: int) -> None:
+        sys.modules["wandb"].run = None  # type: ignore[attr-defined]
+        raise ConnectionError("no route\nto host")
+
+    monkeypatch.setattr(sys.modules["wandb"], "finish", finish)
+    with (
+        pytest.raises(UserError, match=r"wandb does not end \(no route to host\)"),
+        open_loggers(("csv", "wandb"), begun(tmp_path), 0),
+    ):
+        pass
+    with pytest.raises(KeyboardInterrupt), open_loggers(("csv", "wandb"), begun(tmp_path, 1), 0):
+        raise KeyboardInterrupt
+
+
 def test_addresses_from_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wandb: Service, mlflow: Service
 ) -> None:
@@ -244,6 +342,24 @@ def test_addresses_from_the_environment(
     with open_loggers(("csv", "wandb", "mlflow"), begun(tmp_path), 0) as found:
         assert len(found) == 2
     assert mlflow.begun[0]["address"] == "http://there:5000" and wandb.begun[0]["project"] == "birds"
+
+
+def test_jobs_on_a_cluster_are_told_the_addresses_but_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else they would silently write into work/mlflow.db, or another project."""
+    given = dict[str, str]()
+
+    @contextmanager
+    def on_cluster(on: str, paths: Paths, environment: dict[str, str]) -> Iterator[None]:
+        given.update(environment)
+        yield
+
+    monkeypatch.setattr("configs.cluster.on_cluster", on_cluster)
+    there = {"MLFLOW_TRACKING_URI": "http://there:5000", "WANDB_PROJECT": "birds", "WANDB_MODE": "offline"}
+    for name, value in {**there, "WANDB_API_KEY": "secret", "MLFLOW_TRACKING_PASSWORD": "secret"}.items():
+        monkeypatch.setenv(name, value)
+    with jobs_on("ray", Paths(tmp_path, tmp_path)):
+        pass
+    assert there.items() <= given.items() and "secret" not in given.values()
 
 
 def test_a_head_on_embeddings_has_no_epochs_to_tell_of() -> None:

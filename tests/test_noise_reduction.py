@@ -48,20 +48,28 @@ def test_what_has_no_spectrum_stays(wave: np.ndarray) -> None:
     np.testing.assert_array_equal(reduce_noise(wave, RATE, 1.5), wave)
 
 
+@pytest.mark.parametrize("rate", [1, 10, 40, 100])
+def test_a_slow_recorder_has_a_window_of_at_least_four_samples(rate: int) -> None:
+    noise = np.random.default_rng(2).standard_normal(1000).astype(np.float32)
+    found = reduce_noise(noise, rate, 1.5)
+    assert found.shape == noise.shape and np.dot(found, found) == pytest.approx(np.dot(noise, noise), rel=1e-3)
+
+
 def test_a_steady_tone_is_left_26_db_lower_but_never_becomes_silence() -> None:
     tone = np.sin(2 * np.pi * 1000 * np.arange(RATE) / RATE).astype(np.float32)
     found = reduce_noise(tone, RATE, 10)
     assert np.isfinite(found).all() and np.std(found) == pytest.approx(np.std(tone), rel=1e-3)
 
 
-def test_log_mel_hears_the_reduced_wave(tmp_path: Path) -> None:
-    wave = sum(bird_in_noise())
-    soundfile.write(tmp_path / "a.wav", wave, RATE, subtype="FLOAT")
+@pytest.mark.parametrize("subtype", ["FLOAT", "PCM_16"])
+def test_log_mel_hears_the_reduced_wave(tmp_path: Path, subtype: str) -> None:
+    soundfile.write(tmp_path / "a.wav", 0.5 * sum(bird_in_noise()), RATE, subtype=subtype)
+    wave, _ = soundfile.read(tmp_path / "a.wav", dtype="float32")
     settings = ["features.sample_rate=8000", "features.f_max=4000", "features.n_mels=16"]
     cfg = load_config(overrides=[*settings, "features.noise_reduction=1.5"]).features
     frames, fault = _extract_clip(LogMel.from_config(cfg), "a.wav", str(tmp_path / "a.wav"), cfg, None)
     assert fault == ""
-    np.testing.assert_array_equal(frames, LogMel.from_config(cfg)(reduce_noise(np.asarray(wave), RATE, 1.5)))
+    np.testing.assert_array_equal(frames, LogMel.from_config(cfg)(reduce_noise(wave, RATE, 1.5)))
     plain = load_config(overrides=settings).features
     assert not np.allclose(
         frames, _extract_clip(LogMel.from_config(plain), "a", str(tmp_path / "a.wav"), plain, None)[0]

@@ -3,8 +3,10 @@ tests/test_cluster.py for Ray."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
+from concurrent.futures._base import DoneAndNotDoneFutures
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,22 @@ class Here(Executor):
         future = Future[Any]()
         future.set_result(function(*args, **kwargs))
         return future
+
+
+class InTurn(Executor):
+    """Does a job when `one_more` waits for it."""
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future = Future[Any]()
+        future.job = partial(function, *args, **kwargs)  # type: ignore[attr-defined]
+        return future
+
+
+def one_more(running: dict[Future[Any], Any], return_when: str) -> DoneAndNotDoneFutures[Any]:
+    """As `concurrent.futures.wait`."""
+    first = next(iter(running))
+    first.set_result(first.job())  # type: ignore[attr-defined]
+    return DoneAndNotDoneFutures({first}, set())
 
 
 @pytest.fixture
@@ -76,6 +94,8 @@ def test_shares_of_folds_give_the_same_bytes(paths: Paths, tmp_path: Path, elsew
 
 
 def test_what_is_whole_is_kept(paths: Paths, tmp_path: Path, elsewhere: list[Any], monkeypatch: Any) -> None:
+    """Interrupted in the third fold of four: the same command predicts the third and fourth."""
+    whole = taken(paths, tmp_path / "out.csv", None)
     counted = runs.predict_shares.predict_share
 
     def interrupted(*args: Any) -> Share:
@@ -83,11 +103,20 @@ def test_what_is_whole_is_kept(paths: Paths, tmp_path: Path, elsewhere: list[Any
             raise KeyboardInterrupt
         return counted(*args)
 
-    monkeypatch.setattr(runs.predict_shares, "predict_share", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(runs.predict_shares, "wait", one_more)
+    before = ENGINE.set(Engine(lambda *_: nullcontext(InTurn()), lambda *_: 10))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(runs.predict_shares, "predict_share", interrupted)
         submit(paths, "default", tmp_path / "out.csv", None, refresh=True)
-    assert len(elsewhere) == 12
-    assert not (tmp_path / "out.csv").exists()
+    assert len(elsewhere) == 12 and not (tmp_path / "out.csv").exists()
+    kept = {file.name: file.read_bytes() for file in paths.predictions.iterdir()}
+    assert len(kept) == 2 and kept.items() <= whole.items()
+    first = {args[0] for args in elsewhere[:10]}
+    elsewhere.clear()
+    assert taken(paths, tmp_path / "out.csv", ENGINE.get()) == whole
+    ENGINE.reset(before)
+    then = {args[0] for args in elsewhere}
+    assert len(first) == len(then) == 2 and not first & then
 
 
 def test_a_fold_that_overflows_predicts_in_fp32_as_a_whole(

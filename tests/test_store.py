@@ -26,7 +26,7 @@ import input.audio
 import input.resample
 from configs.schema import FeatureConfig
 from console.errors import UserError
-from features.extraction import STAGE_FRAMES, _in_stages
+from features.extraction import STAGE_FRAMES, _in_stages, _run
 from features.log_mel import LogMel
 from features.store import Store, open_features, store_key
 from input.competition import sound_hash
@@ -228,7 +228,7 @@ def test_the_key_follows_settings_and_files(clips, tmp_path):
     other = {"n_mels": 13, "hop_length": 81, "n_fft": 256, "f_min": 1.0, "f_max": 3_999.0, "log_floor": 1e-7}
     other |= {"trim_db": 60.0, "sample_rate": 16_000, "speed": 1.1, "mel_scale": "slaney"}
     other |= {"win_length": 64, "window": "povey", "framing": "kaldi", "pre_emphasis": 0.97}
-    other |= {"clamp_floor": True, "top_db": 80.0, "int16_scale": True}
+    other |= {"clamp_floor": True, "top_db": 80.0, "int16_scale": True, "noise_reduction": 1.5}
     for name, value in other.items():
         keys.append(key(dataclasses.replace(CFG, **{name: value})))
     assert len(keys) == 1 + len(dataclasses.fields(FeatureConfig)), "no setting is left out"
@@ -298,6 +298,14 @@ def test_threads_and_processes_make_what_this_thread_makes(tmp_path, monkeypatch
     assert len(alone.fnames) == MANY
 
 
+def test_a_users_function_on_waves_runs_in_processes(monkeypatch):
+    """It may not be made for several threads."""
+    monkeypatch.setattr("features.extraction.worker_processes", lambda *_: interrupt())
+    jobs = [(CFG, [], Path(f"part-{i}.npz"), "my_file:louder") for i in range(2)]
+    with pytest.raises(Interrupted):
+        list(_run(jobs, 2, 2))
+
+
 def test_a_few_clips_are_shared_out_to_several_threads(tmp_path, monkeypatch):
     clips, seen, both = write_clips(tmp_path / "sound", 16), set(), threading.Barrier(2, timeout=30)
     real = input.audio.read_wave
@@ -351,6 +359,10 @@ def test_extraction_takes_one_thread_of_numpys_blas_and_gives_the_others_back(cl
 
 class Interrupted(BaseException):
     """As Ctrl-C, at a clip of the test's choice."""
+
+
+def interrupt() -> None:
+    raise Interrupted
 
 
 def interrupt_at(monkeypatch, path: str) -> None:
@@ -439,6 +451,17 @@ def test_a_part_of_which_a_little_is_damaged_is_made_again(tmp_path, monkeypatch
     capsys.readouterr()
     assert same(open_features(CFG, clips, tmp_path / "features", workers=1), undisturbed)
     assert re.search(rf"{file.stem}\.npz: damaged \(.+\): making it again", capsys.readouterr().err)
+
+
+def test_a_part_of_other_clips_is_made_again(tmp_path, monkeypatch, capsys):
+    """As an older version of the kit left it, which made larger parts: as many clips as this one's, and intact."""
+    clips, undisturbed = interrupted(tmp_path, monkeypatch)
+    first, second, *_ = sorted((tmp_path / "features").glob("*.partial/*.npz"))
+    for suffix in (".npz", ".f16"):
+        second.with_suffix(suffix).write_bytes(first.with_suffix(suffix).read_bytes())
+    capsys.readouterr()
+    assert same(open_features(CFG, clips, tmp_path / "features", workers=1), undisturbed)
+    assert re.search(rf"{second.stem}\.npz: damaged \(it holds other clips\)", capsys.readouterr().err)
 
 
 def test_two_processes_make_it_once(tmp_path):

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,10 @@ from configs.paths import Paths
 from console.errors import UserError
 from ensemble import blend
 from runs.budget import Forecast
-from runs.predictions import load_predictions
+from runs.predictions import STORED, load_predictions
 from runs.provenance import file_sha256
 from runs.run_folder import Trained
+from runs.test_predictions import _stored
 from submission.submission_file import top_labels
 from submit import submit
 
@@ -310,3 +312,8 @@ def test_the_competitions_own_tables_are_not_overwritten(paths: Paths) -> None:
     with pytest.raises(UserError, match=r"sample\.csv: is the competition's own: give another name with --output"):
         submit(paths, "default", sample, None)
     assert sample.read_bytes() == before
+
+
+def test_a_clip_that_is_predicted_again_does_not_count_as_stored() -> None:
+    run: Any = SimpleNamespace(test=SimpleNamespace(fnames=("a", "b", "c")))
+    assert _stored(run, ["a", "b", "d"], ["b", "d"]) == {STORED: 1} and _stored(run, ["a"], ["a"]) == {}

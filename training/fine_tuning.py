@@ -11,10 +11,15 @@ from console.errors import UserError
 from models.checkpointing import keep_few_activations
 from models.parameter_groups import parameter_groups
 
+LEAST_DECAY = 0.1  # no bound of the schema: a run that was trained with less can still be read
+
 
 def set_up(network: nn.Module, cfg: Config) -> None:
     """Turn on what the config asks of the network itself. Raises UserError where a setting has nothing to act on."""
     t, name = cfg.train, cfg.model.name
+    if t.layer_decay < LEAST_DECAY:
+        fact = f"train.layer_decay={t.layer_decay:g}: below {LEAST_DECAY:g} only the last layers would learn"
+        raise UserError(f"{fact}: use train.freeze_epochs or embedding:<network>")
     starts = cfg.model.weights or cfg.model.pretrained or is_user_code(name)
     for key in ("freeze_epochs", "freeze_batch_norm"):
         if getattr(t, key) and not starts:

@@ -60,8 +60,9 @@ def jobs_on(on: str | None, paths: Paths) -> Iterator[Paths]:
         return
     from configs.cluster import on_cluster
     from runs.provenance import provenance_for_jobs
+    from training.loggers import addresses
 
-    with on_cluster(on, paths.absolute(), provenance_for_jobs()):
+    with on_cluster(on, paths.absolute(), provenance_for_jobs() | addresses()):
         yield paths.absolute()
 
 
