@@ -86,10 +86,9 @@ def test_a_missing_home_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     with pytest.raises(SystemExit) as ended:
         submit.main()
     assert ended.value.code == 2
-    message = capsys.readouterr().err.splitlines()[-1]
-    assert message == (
-        "submit.py: error: argument --work: ~nobody-here/w: there is no home folder ~nobody-here: "
-        "write the path in full"
+    assert capsys.readouterr().err == (
+        "error: argument --work: ~nobody-here/w: there is no home folder ~nobody-here: "
+        "write the path in full (submit.py --help lists the options)\n"
     )
 
 
