@@ -103,4 +103,4 @@ def test_a_hint_names_the_options_that_were_given() -> None:
     named = Paths(Path("my data"), Path("w"), "esc50")
     assert named.options == " --input 'my data' --as esc50 --work w"
     with pytest.raises(UserError, match=r"fold 0\.\.4 --input 'my data' --as esc50 --work w$"):
-        finished_runs(named.runs, [], SimpleNamespace(folder=named.input, described_by="esc50"))  # type: ignore[arg-type]
+        finished_runs(named.runs, [], SimpleNamespace(folder=named.input, described_by="esc50", train=()))  # type: ignore[arg-type]
