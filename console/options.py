@@ -3,11 +3,13 @@
 import argparse
 import os
 import re
+import sys
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from console.errors import UserError
+from console.output import complain
 
 INPUT, WORK = Path("input/freesound-audio-tagging"), Path("work")
 NUMBER = r"\d+(?:\.\d+)?"
@@ -82,11 +84,19 @@ SHARED: dict[str, dict[str, Any]] = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """argparse would print the whole usage before its error: ten lines, of which the last one counts."""
+
+    def error(self, message: str) -> NoReturn:
+        complain("error:", f"{UserError(message)} ({self.prog} --help lists the options)")
+        sys.exit(2)
+
+
 def command_parser(doc: str | None, examples: str = "", prog: str | None = None) -> argparse.ArgumentParser:
     """The parser of a command. doc: its module's docstring; prog: 'python -m package.module', if it is not a verb."""
     form = argparse.RawDescriptionHelpFormatter  # keeps the lines of the examples
     about = "\n\n".join(textwrap.fill(part, 79) for part in (doc or "").split("\n\n"))
-    return argparse.ArgumentParser(prog, None, about, examples, formatter_class=form, allow_abbrev=False)
+    return _Parser(prog, None, about, examples, formatter_class=form, allow_abbrev=False)
 
 
 def share(parser: argparse._ActionsContainer, *names: str, **texts: str) -> None:
