@@ -94,6 +94,14 @@ def test_the_internet_is_on_only_for_weights_that_timm_downloads(here: Path) -> 
     assert pack(replace(SMALL, model=ModelConfig(name="timm:resnet18", pretrained=True)))[1].internet
 
 
+def test_loggers_that_write_elsewhere_are_refused(here: Path) -> None:
+    """A kernel reaches no server, and of the work folder only runs come back."""
+    for name in ("wandb", "mlflow"):
+        text = refused(SMALL, replace(SMALL, name="two", train=TrainConfig(logger=f"csv, {name}")))
+        assert f"two: train.logger=csv, {name}: {name} is reached by no kernel: use train.logger=csv," in text
+    pack(replace(SMALL, train=TrainConfig(logger="csv")))
+
+
 def test_a_file_that_has_another_name_there_is_refused(here: Path) -> None:
     (here / "start.pth").write_bytes(b"")
     for name in (str(here / "start.pth"), f"../{here.name}/start.pth"):
@@ -196,6 +204,13 @@ def test_training_that_does_not_stop_is_killed(tmp_path: Path, monkeypatch: pyte
         == 2
     )
     assert kernel_train.run_until(time.monotonic(), [sys.executable, "-c", "input()"], tmp_path, job) is None
+
+
+def test_a_kernel_without_the_gpu_that_it_needs_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_train.shutil, "which", lambda _: None)
+    with pytest.raises(UserError, match="no GPU here, though one was asked for: confirm your phone number"):
+        kernel_train.train(tmp_path, tmp_path, "some", tmp_path, tmp_path, 60, gpu=True)
+    kernel_train.check_gpu(kernel_train.print_machine(), expected=False)
 
 
 def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
