@@ -210,7 +210,8 @@ def _settle(kaggle: Kaggle, file: StateFile, state: State, paths: Paths, force: 
         else:
             kernel.check_complete(kaggle, last.name)
     except KernelFailed:
-        file.write(replace(state, kernels=state.kernels[:-1]))  # the same command pushes it again
+        if not state.finished:  # else its runs were fetched before, and it was deleted since
+            file.write(replace(state, kernels=state.kernels[:-1]))  # the same command pushes it again
         raise
     with tempfile.TemporaryDirectory(dir=file.folder) as scratch:
         report, digest = fetch_report(kaggle, last.name, Path(scratch))

@@ -261,6 +261,21 @@ def test_a_finished_run_is_not_overwritten(home: Path, paths: Paths, kaggle: Kag
     assert read_run(paths.runs / RUNS[0]).id == read_run(home / "work" / "runs" / RUNS[0]).id
 
 
+def test_a_kernel_deleted_after_its_runs_were_fetched_is_pushed_only_for_what_is_missing(
+    home: Path, paths: Paths, kaggle: KaggleServer, quick: None
+) -> None:
+    kaggle.run_kernel, kaggle.kernel_states = leave(home), ["COMPLETE"]
+    train(paths, wish())
+    kaggle.kernels.clear()
+    assert "no such kernel of yours" in refusal(pull, paths, SLUG)
+    train(paths, wish())
+    assert len(kaggle.sent("SaveKernel")) == 1
+    shutil.rmtree(paths.runs / RUNS[1])
+    assert "no such kernel of yours on Kaggle: push it again" in refusal(train, paths, wish())
+    train(paths, wish())
+    assert len(kaggle.sent("SaveKernel")) == 2 and (paths.runs / RUNS[1]).exists()
+
+
 def test_what_force_began_replaces_runs_also_without_it(
     home: Path, paths: Paths, kaggle: KaggleServer, quick: None
 ) -> None:
