@@ -21,6 +21,7 @@ from configs.paths import Paths
 from console.errors import UserError
 from runs.run_folder import FILES, read_run, read_trained
 from submission import push
+from submission.pull import check_run
 from submission.training_push import Wish, pull, train
 from submission.training_report import REPORT, OutputFile, TrainingReport, list_files, read_report
 
@@ -288,6 +289,27 @@ def test_what_force_began_replaces_runs_also_without_it(
     train(paths, wish())
     assert len(kaggle.sent("SaveKernel")) == 1
     assert read_run(paths.runs / RUNS[0]).id == read_run(home / "work" / "runs" / RUNS[0]).id
+
+
+def test_a_run_that_a_kill_left_without_its_name_is_not_fetched_over(
+    home: Path, paths: Paths, kaggle: KaggleServer, quick: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kaggle.run_kernel, kaggle.kernel_states = leave(home), ["COMPLETE"]
+    train(paths, wish(), detach=True)
+    shutil.copytree(home / "work" / "runs" / RUNS[0], paths.runs / f"{RUNS[0]}.old")
+    pull(paths, SLUG)
+    assert f"{ONE}: 1 fold fetched, 1 already here" in capsys.readouterr().out
+    assert sorted(f.name for f in (paths.runs / "tiny").glob("fold*")) == ["fold0", "fold1"]
+
+
+def test_a_fetched_run_is_what_its_manifest_says(home: Path, tmp_path: Path) -> None:
+    run = tmp_path / "fold0"
+    shutil.copytree(home / "work" / "runs" / RUNS[0], run)
+    check_run(run, RUNS[0], ONE)
+    assert f"{ONE}: its tiny/fold1 is tiny/fold0: push the training again" in refusal(check_run, run, RUNS[1], ONE)
+    weights = run / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert "model.safetensors" in refusal(check_run, run, RUNS[0], ONE)
 
 
 @pytest.mark.parametrize("damage", ["cut", "absent", "other"])
