@@ -30,6 +30,7 @@ PACKAGES = ("console", "configs", "input", "metrics", "features", "folds", "mode
 METADATA = "dataset-metadata.json"
 LIMIT = 100 * 10**9  # bytes; Kaggle takes no larger dataset
 SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+PYTHON = re.compile(r"3\.\d{1,2}", re.ASCII)
 OWNER = re.compile(r"[A-Za-z0-9_-]+")  # the letters of a Kaggle name
 
 
@@ -51,6 +52,10 @@ def main() -> None:
     )
     parser.add_argument("--kaggle-python", metavar="3.N", help="the Python that the wheels are for (Kaggle's)")
     args = parser.parse_args()
+    if args.kaggle_python and not PYTHON.fullmatch(args.kaggle_python):
+        parser.error(f"--kaggle-python {args.kaggle_python}: expected 3.N, such as 3.12")
+    if args.kaggle_python and not args.wheel:
+        parser.error("--kaggle-python says what --wheel is for: add --wheel auto")
     paths = Paths(args.input, args.work, args.described_by)
     more = args.wheel, args.competition, args.engine, args.budget, args.kaggle_python
     bundle(paths, args.ensemble, args.owner, args.slug, *more)
@@ -237,11 +242,14 @@ def bring_wheels(wheels: Sequence[Path], engine: str, folder: Path, python: str 
     """Put the wheels into a bundle with its networks; returns their packages. A warning names what neither brings."""
     from importlib.metadata import distributions
 
-    from submission.wheels import PYTHON, gather_wheels, needed
+    from packaging.utils import canonicalize_name
 
-    installed = {one.name.lower(): one.version for one in distributions()}
-    needs = needed(engine, (file for file in folder.rglob("*") if file.is_file()), installed)
-    brought = gather_wheels(wheels, needs, folder / "wheels", python or PYTHON)
+    from submission import wheels as closed
+
+    # a damaged installation has no name
+    installed = {str(canonicalize_name(one.name)): one.version for one in distributions() if one.name}
+    needs = closed.needed(engine, (file for file in folder.rglob("*") if file.is_file()), installed)
+    brought = closed.gather_wheels(wheels, needs, folder / "wheels", python or closed.PYTHON)
     needs = [name for name in (text.partition("==")[0] for text in needs) if name not in brought]
     if gone := [name for name in needs if name != "openvino" or engine == "openvino"]:  # auto does without it
         warn(f"no wheel brings {list_some(gone)}, which the kernel needs and Kaggle may lack: add --wheel auto")

@@ -15,7 +15,8 @@ LIMIT = 2 * 3600.0  # seconds that Kaggle may take to unpack it
 
 
 def push_dataset(kaggle: Kaggle, bundle: Path, dataset: str) -> None:
-    """Create the private dataset, or a new version of it, and wait until Kaggle has unpacked it."""
+    """Create the private dataset, or a new version of it, and wait until Kaggle has unpacked it. Raises UserError where
+    there is one of that name that this kit did not make: it may be public, or somebody may need its files."""
     if dataset_version(kaggle, dataset) is None:
         say(f"{dataset}: creating a private dataset")
         create = kaggle.api.dataset_create_new
@@ -75,13 +76,15 @@ def address_of(dataset: str) -> str:
 
 
 def is_up_to_date(kaggle: Kaggle, bundle: Path, dataset: str) -> bool:
-    """Whether the dataset already holds this bundle: then an interrupted push does not upload it again."""
+    """Whether the dataset already holds this bundle: then an interrupted push does not upload it again. Raises
+    UserError where it holds no bundle at all."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             method = kaggle.api.dataset_download_file
             kaggle.call(f"reading {dataset}", method, dataset, MANIFEST_NAME, path=folder, force=True)
         except KaggleFault as fault:
             if fault.status == 404:
-                return False
+                fact = f"the name is taken by a dataset that is not of this kit ({address_of(dataset)})"
+                raise UserError(f"{dataset}: {fact}: use another with --slug") from None
             raise
         return Path(folder, MANIFEST_NAME).exists() and digest_of(Path(folder)) == digest_of(bundle)

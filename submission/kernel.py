@@ -81,18 +81,27 @@ def _with_remedy(text: str) -> str:
     return ": ".join([text.rstrip("."), *(remedy for words, remedy in REFUSALS.items() if words in text.lower())][:2])
 
 
-def check_free(kaggle: Kaggle, kernel: str) -> None:
-    """Raises UserError where there is a kernel of that name that this kit did not push: a push would replace it."""
+def check_free(kaggle: Kaggle, kernel: str) -> list[str]:
+    """The texts of the kernel's files, none where there is no such kernel. Raises UserError where it is not of this
+    kit: a push would replace it."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             kaggle.call(f"looking for {kernel}", kaggle.api.kernels_pull, kernel, folder)
         except KaggleFault as fault:
             if fault.status in (403, 404):  # there is none
-                return
+                return []
             raise
         texts = [file.read_text(errors="replace") for file in Path(folder).iterdir()]
     if not any(script.MANIFEST_NAME in text for text in texts):
         raise UserError(f"{kernel}: the name is taken by a kernel that is not of this kit: use another with --slug")
+    return texts
+
+
+def is_under_way(kaggle: Kaggle, kernel: str, texts: Sequence[str], folder: Path) -> bool:
+    """Whether the kernel with these texts is that of `folder`, and has not ended: an earlier push arrived, although its
+    answer did not, and a second one would take GPU hours for the same work."""
+    same = (folder / "kernel.py").read_text() in texts
+    return same and status_of(kaggle, kernel)[0] in ("new_script", "queued", "running")
 
 
 def status_of(kaggle: Kaggle, kernel: str) -> tuple[str, str]:
@@ -103,7 +112,7 @@ def status_of(kaggle: Kaggle, kernel: str) -> tuple[str, str]:
     except UserError as error:
         status = error.status if isinstance(error, KaggleFault) else None
         if status == 404 or "cannot access kernel" in str(error).lower():  # the client's words for 401 and 403
-            raise UserError(f"{kernel}: no such kernel of yours on Kaggle: push it again") from None
+            raise KernelFailed(f"{kernel}: no such kernel of yours on Kaggle: push it again") from None
         raise
     return answer.status.name.lower(), answer.failure_message or ""
 

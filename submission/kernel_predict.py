@@ -119,7 +119,7 @@ def predict(
     tell_forecast(costs)
     plan = make_plan(costs, needs(blend), end) if end else Plan(costs.folds)
     found = predict_planned(works, plan, scratch / "features", choice)
-    used = sorted(set(choice.chosen.values()))
+    used = sorted({name for folds in found.sources.values() for engines in folds.values() for name in engines})
     say(f"predicted by {' and '.join(NAMES[name] for name in used) or 'no network'}")
     warn_of_lateness(found.not_reached)
     blended = apply_blend(without(blend, plan.dropped), found.probs).astype(np.float32)

@@ -40,24 +40,34 @@ def main() -> None:
     parser.add_argument("--competition", required=True, metavar="SLUG", help="the name of its folder")
     parser.add_argument("--output", type=as_path, required=True, help=f"the folder of runs/ and {REPORT}")
     parser.add_argument("--limit", type=float, required=True, metavar="SECONDS", help="stop after so long")
+    parser.add_argument("--gpu", action="store_true", help="refuse a machine without a GPU")
     parser.add_argument("--previous", metavar="SHA256", help=f"go on from the output with this {REPORT}")
     parser.add_argument("--scratch", type=as_path, help="where features go (a temporary folder)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
-        train(args.bundle, args.inputs, args.competition, args.output, Path(scratch), args.limit, args.previous)
+        bundle, output = args.bundle.absolute(), args.output.absolute()  # links lead there, from other folders
+        work = Path(scratch).absolute()
+        train(bundle, args.inputs.absolute(), args.competition, output, work, args.limit, args.previous, args.gpu)
 
 
 def train(
-    bundle: Path, inputs: Path, slug: str, output: Path, scratch: Path, limit: float, previous: str | None = None
+    bundle: Path,
+    inputs: Path,
+    slug: str,
+    output: Path,
+    scratch: Path,
+    limit: float,
+    previous: str | None = None,
+    gpu: bool = False,
 ) -> None:
     """Leave runs/, whole or with the last whole epoch, and kit_runs.json in `output`.
 
-    Raises UserError on a library, a competition or an earlier output that is missing or does not fit. A fold that
-    fails is told in kit_runs.json instead, so that the other ones are kept.
+    Raises UserError on a library, a GPU, a competition or an earlier output that is missing or does not fit. A fold
+    that fails is told in kit_runs.json instead, so that the other ones are kept.
     """
     end = time.monotonic() + limit
     check_libraries()
-    print_machine()
+    check_gpu(print_machine(), gpu)
     job = read_json(bundle / MANIFEST_NAME, Job, AGAIN)
     described_by = str(bundle / DESCRIPTION) if job.described_by == DESCRIPTION else job.described_by
     paths = Paths(find_competition(inputs, slug, scratch), scratch / "work", described_by)
@@ -80,8 +90,9 @@ def check_libraries() -> None:
         raise UserError(f"not installed here: {list_some(lacking)}: bring their wheels with submission.push --wheel")
 
 
-def print_machine() -> None:
-    """Versions and GPUs, before anything that could fail because of them; CUDA is left to the processes that train."""
+def print_machine() -> list[str]:
+    """Print the versions, and return the GPUs, before anything that could fail because of them; CUDA is left to the
+    processes that train."""
     from runs.provenance import library_versions
 
     say(", ".join(f"{name} {version}" for name, version in library_versions().items() if version))
@@ -90,6 +101,16 @@ def print_machine() -> None:
         found = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout
     devices = [line.partition(" (UUID")[0] for line in found.splitlines()]
     say(f"devices: {', '.join(devices) or f'CPU with {len(os.sched_getaffinity(0))} cores'}")
+    return devices
+
+
+def check_gpu(there: list[str], expected: bool) -> None:
+    """Raises UserError where Kaggle gave this kernel no GPU: the hours on its CPU would be lost."""
+    if expected and not there:
+        raise UserError(
+            "no GPU here, though one was asked for: confirm your phone number at https://www.kaggle.com/settings, or "
+            "push it with --machine cpu"
+        )
 
 
 def find_competition(inputs: Path, slug: str, scratch: Path) -> Path:

@@ -29,7 +29,7 @@ from submission.kernel_script import MANIFEST_NAME
 from submission.upload import check_allowance, submit_file
 
 REMEDY = "make the bundle again with submission.bundle"
-OF_TRAINING = ("pull", "detach", "config", "only", "fold", "slug", "competition", "wheel", "force")
+OF_TRAINING = ("pull", "detach", "config", "only", "fold", "slug", "competition", "limit", "wheel", "force")
 OF_PULLING = ("--pull", "--slug", "--competition", "--force")
 
 
@@ -56,7 +56,7 @@ class Metadata:
 def main() -> None:
     parser = command_parser(__doc__.partition("\n")[0], prog="python -m submission.push")
     share(parser, "input", "work")
-    parser.add_argument("--machine", default=MACHINE, help="Kaggle's machine_shape, or cpu (%(default)s: two T4s)")
+    parser.add_argument("--machine", help=f"Kaggle's machine_shape, or cpu ({MACHINE}: two T4s)")
     parser.add_argument("--submit", action="store_true", help="submit the output and wait for the score")
     share(parser, "message")
     add_training(parser)
@@ -66,7 +66,7 @@ def main() -> None:
     if args.train:
         train_or_pull(args, paths)
     else:
-        push(paths, args.machine, args.submit, args.message or "")
+        push(paths, args.machine or MACHINE, args.submit, args.message or "")
 
 
 def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -75,6 +75,7 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
     given += args.overrides
     if not args.train and given:
         parser.error(f"{given[0]}: only with --train")
+    given += ["--machine"] * bool(args.machine)
     if args.pull and (wrong := [name for name in given if name not in OF_PULLING]):
         parser.error(f"{wrong[0]}: not with --pull, which only fetches")
     if args.train and (args.submit or args.message):
@@ -91,9 +92,7 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--only", metavar="NAMES", help="of a file with several experiments these: a or a,b")
     share(group, "as", competition="its address on Kaggle (the name of the input folder)")
     group.add_argument("--slug", help="the name of dataset and kernels (<competition>-train)")
-    group.add_argument(
-        "--limit", type=as_seconds, default=as_seconds("8h30m"), metavar="TIME", help="of a run on Kaggle (8h30m)"
-    )
+    group.add_argument("--limit", type=as_seconds, metavar="TIME", help="of a run on Kaggle (8h30m)")
     wheels = FILE | {"metavar": "auto|FILE"}
     group.add_argument(
         "--wheel", **wheels, nargs="+", default=[], help="wheels that Kaggle lacks; auto: pip brings them"
@@ -117,7 +116,8 @@ def train_or_pull(args: argparse.Namespace, paths: Paths) -> None:
 
     experiments = load_configs(args.config or DEFAULT_CONFIG, args.overrides)
     experiments = experiments if args.only is None else chosen(experiments, args.only)
-    wish = Wish(experiments, args.fold, competition, slug, args.machine, args.limit, tuple(args.wheel))
+    machine, limit = args.machine or MACHINE, args.limit or Wish.limit
+    wish = Wish(experiments, args.fold, competition, slug, machine, limit, tuple(args.wheel))
     train(paths, wish, args.force, args.detach)
 
 

@@ -50,11 +50,12 @@ def bundle_training(
 ) -> tuple[Path, Job]:
     """Write <work>/kaggle/<slug>/dataset/, whole or not at all; the folder, and what it says.
 
-    Raises UserError on folds that there are not, or a file, run or module that is missing or could not be found by the
-    same name on Kaggle.
+    Raises UserError on folds that there are not, a logger that Kaggle has no use for, or a file, run or module that is
+    missing or could not be found by the same name on Kaggle.
     """
     from runs.provenance import git_revision
 
+    check_loggers(experiments)
     metadata = bundle.dataset_metadata(owner, slug)
     described_by = _description(paths)
     hashes, metric = _known_here(paths, experiments, folds)
@@ -78,6 +79,16 @@ def bundle_training(
         (partial / bundle.METADATA).write_text(json.dumps(metadata, indent=1))
     say(f"{metadata['id']}: to train {list_some(cfg.name for cfg in experiments)}, {size / 1e6:.1f} MB -> {final}")
     return final, job
+
+
+def check_loggers(experiments: Sequence[Config]) -> None:
+    """Raises UserError on a logger that writes elsewhere than into the run folder, which alone comes back."""
+    for cfg in experiments:
+        if away := [name for name in cfg.train.loggers if name not in ("csv", "tensorboard")]:
+            raise UserError(
+                f"{cfg.name}: train.logger={cfg.train.logger}: {away[0]} is reached by no kernel: "
+                f"use train.logger=csv,tensorboard"
+            )
 
 
 def _digest(folder: Path, told: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ from console.errors import UserError, list_some
 from console.output import say
 from folds.assign import parse_folds
 from input.download import hints_for
-from input.kaggle_client import Kaggle
+from input.kaggle_client import Kaggle, KaggleFault
 from submission import kernel
 from submission.bundle import SLUG
 from submission.kaggle_dataset import digest_of, push_dataset
@@ -29,7 +29,7 @@ from submission.training_bundle import Job, bundle_training
 from submission.training_report import TrainingReport
 
 MODULE = "submission.kernel_train"
-LONGEST = 12 * 3600.0  # seconds; Kaggle stops every kernel then, and some after 9 hours
+LONGEST = 11.5 * 3600  # seconds; Kaggle stops every kernel after 12 hours, some after 9, and then keeps nothing of it
 LONGEST_SLUG = 46  # Kaggle takes 50, and a number follows
 MOST_FOLDS = 10_000
 
@@ -54,7 +54,7 @@ class PushedKernel:
     name: str  # owner/slug
     manifest_sha256: str  # of the bundle that it was pushed with
     report_sha256: str | None = None  # of the kit_runs.json that it left; None: not ended as far as we know
-    content: str | None = None  # digest of all files that it left
+    progress: str | None = None  # digest of which folds it left finished, and of the epochs of the others
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,8 @@ class State:
     job: str
     kernels: tuple[PushedKernel, ...] = ()
     finished: bool = False
+    pushing: bool = False  # Kaggle has not answered whether it took the next kernel
+    replaces: bool = False  # begun by --force: its runs replace those of their names
 
     @property
     def open(self) -> PushedKernel | None:
@@ -141,7 +143,7 @@ def _check(wish: Wish) -> None:
     if wish.slug == wish.competition:
         raise UserError(f"--slug {wish.slug}: is the competition's own name: choose another")
     if not 60 <= wish.limit <= LONGEST:
-        raise UserError(f"--limit: from 1m to {LONGEST / 3600:.0f}h, and half an hour less than Kaggle's own limit")
+        raise UserError("--limit: from 1m to 11h30m, and half an hour less than Kaggle's own limit")
 
 
 def _check_rules(kaggle: Kaggle, competition: str) -> None:
@@ -167,15 +169,15 @@ def _begin(file: StateFile, job: Job, wish: Wish, paths: Paths, force: bool) -> 
         )
     if (trained := [run for run in there if run.exists()]) and not force:
         raise UserError(f"trained already: {list_some(trained, 3)}: leave out these folds, choose name=NEW, or --force")
-    return file.write(State(job.job))
+    return file.write(State(job.job, replaces=force))
 
 
 def _push_next(kaggle: Kaggle, file: StateFile, state: State, folder: Path, job: Job, wish: Wish) -> State:
     """Push the kernel that goes on from the last one."""
     dataset, name = f"{kaggle.user}/{wish.slug}", f"{kaggle.user}/{wish.slug}-{len(state.kernels) + 1}"
-    kernel.check_free(kaggle, name)
+    there = kernel.check_free(kaggle, name)
     push_dataset(kaggle, folder, dataset)
-    arguments, sources = f"--limit {wish.limit:.0f}", list[str]()
+    arguments, sources = f"--limit {wish.limit:.0f}{'' if wish.machine == 'cpu' else ' --gpu'}", list[str]()
     if state.kernels:
         last = state.kernels[-1]
         arguments, sources = f"{arguments} --previous {last.report_sha256}", [last.name]
@@ -183,39 +185,53 @@ def _push_next(kaggle: Kaggle, file: StateFile, state: State, folder: Path, job:
     constants |= {"MODULE": MODULE, "OUTPUT": ".", "ARGUMENTS": arguments}
     script = file.folder / "kernel"
     kernel.write_kernel(script, name, constants, dataset, wish.competition, wish.machine, job.internet, sources)
-    kernel.push_kernel(kaggle, script, name)
-    return file.write(replace(state, kernels=(*state.kernels, PushedKernel(name, digest_of(folder)))))
+    if state.pushing and kernel.is_under_way(kaggle, name, there, script):
+        say(f"{name}: pushed before, goes on")
+    else:
+        file.write(replace(state, pushing=True))
+        try:
+            kernel.push_kernel(kaggle, script, name)
+        except UserError as error:
+            unanswered = isinstance(error, KaggleFault) and error.temporary
+            file.write(replace(state, pushing=unanswered))
+            raise
+    return file.write(replace(state, pushing=False, kernels=(*state.kernels, PushedKernel(name, digest_of(folder)))))
 
 
 def _settle(kaggle: Kaggle, file: StateFile, state: State, paths: Paths, force: bool, wait: bool) -> State:
     """Fetch what the last kernel has left, once it has ended. Raises UserError where it failed, or without `wait` still
     runs."""
     last = state.kernels[-1]
+    if (owner := last.name.partition("/")[0]).lower() != kaggle.user.lower():
+        raise UserError(f"{last.name}: you are {kaggle.user}: use a token of {owner}, or give it up with --force")
     try:
         if wait:
             kernel.wait_for_kernel(kaggle, last.name)
         else:
             kernel.check_complete(kaggle, last.name)
     except KernelFailed:
-        file.write(replace(state, kernels=state.kernels[:-1]))  # the same command pushes it again
+        if not state.finished:  # else its runs were fetched before, and it was deleted since
+            file.write(replace(state, kernels=state.kernels[:-1]))  # the same command pushes it again
         raise
     with tempfile.TemporaryDirectory(dir=file.folder) as scratch:
         report, digest = fetch_report(kaggle, last.name, Path(scratch))
     if report.manifest_sha256 != last.manifest_sha256:
         raise UserError(f"{last.name}: its output is that of another version: wait some minutes, try again")
     say(f"{last.name}: {report.ended}: {report.progress}")
-    pull_runs(kaggle, last.name, report, paths, force)
-    ended = replace(last, report_sha256=digest, content=_digest(report))
+    pull_runs(kaggle, last.name, report, paths, force or state.replaces)
+    ended = replace(last, report_sha256=digest, progress=_digest(report))
     before, finished = state.kernels[-2:-1], report.ended == "finished"
     state = file.write(replace(state, kernels=(*state.kernels[:-1], ended), finished=finished))
     if report.ended == "failed":
         words = kernel.last_words(kaggle, last.name)
-        raise UserError(f"{last.name}: training failed: {words}: correct it, then the same command goes on")
-    if not finished and ended.content == (before[0].content if before else _digest(None)):
+        log = kernel.address_of(last.name)
+        raise UserError(f"{last.name}: training failed: {words} ({log}): correct it, then the same command goes on")
+    if not finished and ended.progress == (before[0].progress if before else _digest(None)):
         raise UserError(f"{last.name}: not one epoch in its time: raise --limit, or make an epoch shorter")
     return state
 
 
 def _digest(report: TrainingReport | None) -> str:
-    files = {path: file.sha256 for path, file in report.files.items()} if report else {}
-    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+    """Not of the files: those of TensorBoard grow with each kernel, also without a new epoch."""
+    progress = [sorted(report.finished), report.begun] if report else [[], {}]
+    return hashlib.sha256(json.dumps(progress, sort_keys=True).encode()).hexdigest()

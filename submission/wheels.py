@@ -37,7 +37,8 @@ class Wheel:
     file: Path
     name: str  # in its canonical form
     version: Version
-    requires: tuple[Requirement, ...]  # on Kaggle, without extras
+    requires: tuple[Requirement, ...]  # all that METADATA lists; see `requirements_of`
+    python: str  # Kaggle's
 
 
 def gather_wheels(given: Sequence[Path], needs: Sequence[str], target: Path, python: str = PYTHON) -> list[str]:
@@ -86,8 +87,7 @@ def read_wheel(file: Path, python: str) -> Wheel:
         raise UserError(f"--wheel {file.name}: is no wheel ({fact}): fetch it with pip download") from None
     if not tags & kaggle_tags(python):
         raise UserError(f"--wheel {file.name}: not for Kaggle's Python {python} on Linux x86_64: use --wheel auto")
-    here = marker_environment(python)
-    return Wheel(file, name, version, tuple(r for r in every if r.marker is None or r.marker.evaluate(here)))
+    return Wheel(file, name, version, tuple(every), python)
 
 
 def kaggle_tags(python: str) -> frozenset[Tag]:
@@ -112,24 +112,43 @@ def marker_environment(python: str) -> dict[str, str]:
         "platform_release": "",
         "platform_version": "",
         "os_name": "posix",
-        "extra": "",
     }
 
 
-def lacking(wheels: Iterable[Wheel]) -> Mapping[str, Requirement]:
-    """Package -> a requirement that no wheel meets and Kaggle does not have, without its marker."""
+def requirements_of(wheels: Iterable[Wheel]) -> list[tuple[Wheel, Requirement]]:
+    """What each wheel requires on Kaggle, also for the extras that another one asks of it, as in tool[fast]."""
+    extras = {wheel.name: {""} for wheel in wheels}
+    while True:
+        found = [(wheel, one) for wheel in wheels for one in wheel.requires if _counts(one, wheel, extras[wheel.name])]
+        asked = {(canonicalize_name(one.name), extra) for _, one in found for extra in one.extras}
+        if not (new := {(name, extra) for name, extra in asked if extra not in extras.get(name, {extra})}):
+            return found
+        for name, extra in new:
+            extras[name].add(extra)
+
+
+def _counts(one: Requirement, wheel: Wheel, extras: Iterable[str]) -> bool:
+    if one.marker is None:
+        return True
+    environment = marker_environment(wheel.python)
+    return any(one.marker.evaluate(environment | {"extra": extra}) for extra in extras)
+
+
+def lacking(wheels: Sequence[Wheel]) -> Mapping[str, Requirement]:
+    """Package -> what all require of it, without markers, where no wheel brings it and Kaggle does not have it."""
     versions = {wheel.name: wheel.version for wheel in wheels}
     found = dict[str, Requirement]()
-    for one in (requirement for wheel in wheels for requirement in wheel.requires):
+    for _, one in requirements_of(wheels):
         name = canonicalize_name(one.name)
         if name not in versions and name not in ON_KAGGLE:
-            found[name] = Requirement(f"{name}{one.specifier}")
+            every = one.specifier & found[name].specifier if name in found else one.specifier
+            found[name] = Requirement(f"{name}{every}")
     return found
 
 
 def check_closed(wheels: Sequence[Wheel]) -> None:
     """Raises UserError where a wheel needs a package that is neither brought nor Kaggle's, or another version, and
-    where one is brought that is Kaggle's own or comes twice."""
+    where one is brought that is numpy or torch or comes twice."""
     versions: dict[str, Version] = {}
     for wheel in wheels:
         if wheel.name in ("numpy", "torch"):
@@ -138,15 +157,14 @@ def check_closed(wheels: Sequence[Wheel]) -> None:
             raise UserError(f"--wheel: {wheel.name} comes twice, {versions[wheel.name]} and {wheel.version}: give one")
         versions[wheel.name] = wheel.version
     gone = lacking(wheels)
-    for wheel in wheels:
-        for one in wheel.requires:
-            name = canonicalize_name(one.name)
-            if name in gone:
-                fact = f"needs {one.name}{one.specifier}, which neither comes along nor is Kaggle's"
-                raise UserError(f"--wheel {wheel.file.name}: {fact}: --wheel auto brings it")
-            if name in versions and not one.specifier.contains(versions[name], prereleases=True):
-                fact = f"needs {one.name}{one.specifier}, and {versions[name]} comes along"
-                raise UserError(f"--wheel {wheel.file.name}: {fact}: give a wheel of another version")
+    for wheel, one in requirements_of(wheels):
+        name = canonicalize_name(one.name)
+        if name in gone:
+            fact = f"needs {one.name}{one.specifier}, which neither comes along nor is Kaggle's"
+            raise UserError(f"--wheel {wheel.file.name}: {fact}: --wheel auto brings it")
+        if name in versions and not one.specifier.contains(versions[name], prereleases=True):
+            fact = f"needs {one.name}{one.specifier}, and {versions[name]} comes along"
+            raise UserError(f"--wheel {wheel.file.name}: {fact}: give a wheel of another version")
 
 
 def download(requirements: Sequence[str], target: Path, python: str) -> None:

@@ -148,6 +148,25 @@ def test_the_bundle_says_which_engine_predicts(
     assert "\npredicted by PyTorch\n" in told["torch"][0] and told["torch"][1] == ["torch"]
 
 
+def test_engines_are_those_that_predicted(blended: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not those that were chosen last, nor that of an experiment that a budget left out."""
+    from runs import forecast
+
+    paths = replace(blended, work=tmp_path / "work")
+    shutil.copytree(blended.work, paths.work, ignore=shutil.ignore_patterns("features"))
+    folder = bundle(paths, "default", "me")
+    ask = forecast.predict_test
+
+    def mixed(*args: Any, **options: Any) -> list[Any]:
+        first, *more = ask(*args, **options)
+        return [replace(first, engine="openvino"), *more]
+
+    monkeypatch.setattr(forecast, "predict_test", mixed)
+    predict(folder, blended.input.parent, "tiny-tagging", tmp_path / "out" / "submission.csv", tmp_path)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["engines"] == ["openvino", "torch"] and report["predicted_by"][NAMES[0]]["fold0"] == {"openvino": 30}
+
+
 NAMES = ("demo_resnetish", "demo_vggish")
 COSTS = Forecast(dict.fromkeys(NAMES, 2), {NAMES[0]: 10_100.0, NAMES[1]: 10_000.0}, dict.fromkeys(NAMES, 1), {1: 0.0})
 

@@ -10,8 +10,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from kaggle_server import Fault, KaggleServer
+from kaggle_server import Dataset, Fault, KaggleServer
 from sandbox import why_not
+from small_wheels import make_wheel
 
 from configs.paths import Paths
 from console.errors import UserError
@@ -101,13 +102,20 @@ def test_a_second_push_makes_a_version_only_of_what_changed(paths: Paths, kaggle
     push(paths)
     assert kaggle.names().count("StartBlobUpload") == uploads
     assert len(kaggle.kernels[KERNEL]) == 2
-    (paths.work / "wheel.whl").write_bytes(b"not a real one")
-    bundle(paths, "default", kaggle.user, None, [paths.work / "wheel.whl"])
+    wheel = make_wheel(paths.work, "tiny")
+    bundle(paths, "default", kaggle.user, None, [wheel])
     push(paths)
     old, new = kaggle.datasets[DATASET].versions
-    assert zipfile.ZipFile(io.BytesIO(new["wheels.zip"])).read("wheel.whl") == b"not a real one"
+    assert zipfile.ZipFile(io.BytesIO(new["wheels.zip"])).read(wheel.name) == wheel.read_bytes()
     assert "wheels.zip" not in old
     assert kaggle.sent("CreateDatasetVersion")[0]["body"]["versionNotes"].startswith("kit_manifest.json ")
+
+
+def test_a_dataset_of_another_kind_is_not_replaced(paths: Paths, kaggle: KaggleServer) -> None:
+    kaggle.datasets[DATASET] = Dataset({}, [{"mine.csv": b"a,b"}])
+    kaggle.fail("DownloadDataset", Fault(404, "Not found"))
+    assert f"{DATASET}: the name is taken by a dataset that is not of this kit (https://" in (text := refusal(paths))
+    assert text.endswith("use another with --slug") and len(kaggle.datasets[DATASET].versions) == 1
 
 
 def test_an_upload_cut_by_a_503_goes_on(paths: Paths, kaggle: KaggleServer, tmp_path: Path) -> None:

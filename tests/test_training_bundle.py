@@ -72,10 +72,21 @@ def test_it_holds_experiments_code_and_files(here: Path) -> None:
     assert not any(name.startswith(("tuning/", "pages/", "tests/", "input/weights/")) for name in there)
     assert (job.folds, job.competition, job.internet, job.described_by) == ("0..4", "some", False, None)
     assert json.loads((folder / "kit_manifest.json").read_bytes())["job"] == job.job
-    assert pack(*several)[1].job == job.job  # wheels and code may change between two kernels of a training
+    (here / "mine" / "more.py").write_text("# repaired\n")
+    folder, again = pack(*several)
+    assert again.job == job.job  # wheels and code may change between two kernels of a training
+    assert (folder / "code" / "mine" / "more.py").read_text() == "# repaired\n"
     (here / "fixes.csv").write_text("fname,label\na.wav,Bark\n")
     assert pack(*several)[1].job != job.job
     assert pack(SMALL)[1].job != pack(SMALL, folds="0")[1].job
+
+
+def test_code_of_a_package_is_brought_by_its_wheel(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "mine.py").write_text("def loss(logits, y): ...\n")
+    cfg = replace(SMALL, train=TrainConfig(loss="mine:loss"))
+    assert (pack(cfg)[0] / "code" / "mine.py").exists()
+    monkeypatch.setattr("configs.user_code.is_installed", lambda file: True)
+    assert not (pack(cfg)[0] / "code" / "mine.py").exists()
 
 
 def test_wheel_auto_brings_what_reads_a_frozen_file(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,6 +103,14 @@ def test_wheel_auto_brings_what_reads_a_frozen_file(here: Path, monkeypatch: pyt
 
 def test_the_internet_is_on_only_for_weights_that_timm_downloads(here: Path) -> None:
     assert pack(replace(SMALL, model=ModelConfig(name="timm:resnet18", pretrained=True)))[1].internet
+
+
+def test_loggers_that_write_elsewhere_are_refused(here: Path) -> None:
+    """A kernel reaches no server, and of the work folder only runs come back."""
+    for name in ("wandb", "mlflow"):
+        text = refused(SMALL, replace(SMALL, name="two", train=TrainConfig(logger=f"csv, {name}")))
+        assert f"two: train.logger=csv, {name}: {name} is reached by no kernel: use train.logger=csv," in text
+    pack(replace(SMALL, train=TrainConfig(logger="csv")))
 
 
 def test_a_file_that_has_another_name_there_is_refused(here: Path) -> None:
@@ -182,6 +201,36 @@ def test_an_earlier_output_that_changed_is_refused(tmp_path: Path) -> None:
         kernel_train.fetch_previous(tmp_path / "inputs", digest, job, tmp_path / "out")
 
 
+def test_what_is_worth_nothing_elsewhere_is_not_left(tmp_path: Path) -> None:
+    """Locks, and a fold without a whole epoch; one that was whole when it was stopped takes its name."""
+    runs = tmp_path / "runs" / "a"
+    for k, files in enumerate((["manifest.json"], ["last.ckpt", "metrics.csv"], ["config.json"])):
+        (folder := runs / f"fold{k}.partial").mkdir(parents=True)
+        for name in files:
+            (folder / name).write_text("epoch,loss\n1,2\n" if name == "metrics.csv" else "{}")
+    (runs / ".fold0.lock").write_text("")
+    expected = tuple(f"a/fold{k}" for k in range(3))
+    report = kernel_train.report_on(tmp_path, Job("job", "some", "0..2"), "0", expected, None)
+    assert sorted(file.name for file in runs.iterdir()) == ["fold0", "fold1.partial"]
+    assert (report.ended, report.finished, report.begun) == ("time limit", ("a/fold0",), {"a/fold1": 1})
+    names = ["fold0/manifest.json", "fold1.partial/last.ckpt", "fold1.partial/metrics.csv"]
+    assert sorted(report.files) == [f"runs/a/{name}" for name in names]
+    assert kernel_train.report_on(tmp_path, Job("job", "some", "0"), "0", expected, 2).ended == "failed"
+    assert kernel_train.report_on(tmp_path, Job("job", "some", "0"), "0", expected[:1], None).ended == "finished"
+
+
+def test_the_kernel_finds_runs_and_files_by_their_names(tmp_path: Path) -> None:
+    bundle, paths = tmp_path / "bundle", Paths(tmp_path / "in", tmp_path / "work")
+    for place in ("runs/teacher/fold0/manifest.json", "runs/own/fold0/manifest.json", "files/input/weights/x.pth"):
+        (bundle / place).parent.mkdir(parents=True)
+        (bundle / place).write_text(place)
+    kernel_train.lay_out(bundle, paths, tmp_path / "out", ("own/fold1",), tmp_path / "here")
+    assert (paths.run("teacher", 0) / "manifest.json").read_text() == "runs/teacher/fold0/manifest.json"
+    assert (tmp_path / "here" / "input" / "weights" / "x.pth").read_text() == "files/input/weights/x.pth"
+    (paths.runs / "own" / "fold1").mkdir()
+    assert (tmp_path / "out" / "runs" / "own" / "fold1").is_dir()
+
+
 def test_training_that_does_not_stop_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel_train, "GRACE", 0.1)
     code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(600)"
@@ -196,6 +245,13 @@ def test_training_that_does_not_stop_is_killed(tmp_path: Path, monkeypatch: pyte
         == 2
     )
     assert kernel_train.run_until(time.monotonic(), [sys.executable, "-c", "input()"], tmp_path, job) is None
+
+
+def test_a_kernel_without_the_gpu_that_it_needs_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_train.shutil, "which", lambda _: None)
+    with pytest.raises(UserError, match="no GPU here, though one was asked for: confirm your phone number"):
+        kernel_train.train(tmp_path, tmp_path, "some", tmp_path, tmp_path, 60, gpu=True)
+    kernel_train.check_gpu(kernel_train.print_machine(), expected=False)
 
 
 def test_a_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

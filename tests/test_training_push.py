@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kaggle_server import Fault, KaggleServer
+from kaggle_server import Fault, KaggleServer, Refusal
 from sandbox import run_kernel, why_not
 
 from configs.load import load_config
@@ -21,8 +21,9 @@ from configs.paths import Paths
 from console.errors import UserError
 from runs.run_folder import FILES, read_run, read_trained
 from submission import push
+from submission.pull import check_run
 from submission.training_push import Wish, pull, train
-from submission.training_report import REPORT, TrainingReport, list_files, read_report
+from submission.training_report import REPORT, OutputFile, TrainingReport, list_files, read_report
 
 ROOT = Path(__file__).parent.parent
 SLUG = "tiny-tagging-train"
@@ -111,7 +112,10 @@ def on_kaggle(root: Path, competition: Path) -> Callable[[KaggleServer, str], No
         (here / "src" / "kernel.py").write_text(sent["text"])
         (inputs / "gate").mkdir()
         (inputs / "gate" / "sitecustomize.py").write_text(GATE)
-        variables = {"PYTHONPATH": str(inputs / "gate") if why_not() else "/kaggle/input/gate", "OMP_NUM_THREADS": "1"}
+        gate = str(inputs / "gate") if why_not() else "/kaggle/input/gate"
+        (inputs / "gate" / "nvidia-smi").write_text("#!/bin/sh\necho 'GPU 0: Tesla T4 (UUID: GPU-1)'\n")
+        (inputs / "gate" / "nvidia-smi").chmod(0o755)
+        variables = {"PYTHONPATH": gate, "OMP_NUM_THREADS": "1", "PATH": f"{gate}:{os.environ['PATH']}"}
         if kernel == ONE:
             place = str(working) if why_not() else "/kaggle/working"
             variables["PAUSE_AFTER"] = f"{place}/runs/tiny/fold1.partial/last.ckpt"
@@ -192,15 +196,19 @@ def check_that_the_verbs_take_them(paths: Paths) -> None:
 # The rest needs no kernel: the runs that were made here stand for what it left.
 
 
-def leave(home: Path, ended: str = "finished", finished: tuple[str, ...] = RUNS, begun: bool = False):  # type: ignore[no-untyped-def]
-    """A kernel that leaves these runs of those made here."""
+def leave(home: Path, ended: str = "finished", finished: tuple[str, ...] = RUNS, begun: int = 0):  # type: ignore[no-untyped-def]
+    """A kernel that leaves these runs of those made here, and of the last one so many epochs."""
 
     def run(server: KaggleServer, kernel: str) -> None:
         manifest = server.datasets[f"tester/{SLUG}"].versions[-1]["kit_manifest.json"]
         job, digest = json.loads(manifest)["job"], push.script.hashlib.sha256(manifest).hexdigest()
         files = list_files(home / "work", finished, ())
-        report = TrainingReport(digest, job, ended, RUNS, finished, {}, files)  # type: ignore[arg-type]
         there = {path: (home / "work" / path).read_bytes() for path in files}
+        if begun:  # TensorBoard begins a file in each kernel
+            events = f"runs/{RUNS[1]}.partial/events.out.tfevents.{len(server.requests)}"
+            there[events], files[events] = b"", OutputFile(0, "0")
+        epochs = {RUNS[1]: begun} if begun else {}
+        report = TrainingReport(digest, job, ended, RUNS, finished, epochs, files)  # type: ignore[arg-type]
         server.kernel_outputs[kernel] = {REPORT: json.dumps(asdict(report)).encode(), **there}
 
     return run
@@ -252,6 +260,56 @@ def test_a_finished_run_is_not_overwritten(home: Path, paths: Paths, kaggle: Kag
     assert read_run(paths.runs / RUNS[0]).id == own and (paths.runs / RUNS[1]).exists()
     pull(paths, SLUG, force=True)
     assert read_run(paths.runs / RUNS[0]).id == read_run(home / "work" / "runs" / RUNS[0]).id
+
+
+def test_a_kernel_deleted_after_its_runs_were_fetched_is_pushed_only_for_what_is_missing(
+    home: Path, paths: Paths, kaggle: KaggleServer, quick: None
+) -> None:
+    kaggle.run_kernel, kaggle.kernel_states = leave(home), ["COMPLETE"]
+    train(paths, wish())
+    kaggle.kernels.clear()
+    assert "no such kernel of yours" in refusal(pull, paths, SLUG)
+    train(paths, wish())
+    assert len(kaggle.sent("SaveKernel")) == 1
+    shutil.rmtree(paths.runs / RUNS[1])
+    assert "no such kernel of yours on Kaggle: push it again" in refusal(train, paths, wish())
+    train(paths, wish())
+    assert len(kaggle.sent("SaveKernel")) == 2 and (paths.runs / RUNS[1]).exists()
+
+
+def test_what_force_began_replaces_runs_also_without_it(
+    home: Path, paths: Paths, kaggle: KaggleServer, quick: None
+) -> None:
+    """After an interruption the same command without --force goes on, as that of `train_fold.py` does."""
+    shutil.copytree(home / "work" / "runs" / RUNS[0], paths.runs / RUNS[0])
+    manifest = paths.runs / RUNS[0] / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"seconds": ', '"seconds": 1'))
+    kaggle.run_kernel = leave(home)
+    train(paths, wish(), force=True, detach=True)
+    train(paths, wish())
+    assert len(kaggle.sent("SaveKernel")) == 1
+    assert read_run(paths.runs / RUNS[0]).id == read_run(home / "work" / "runs" / RUNS[0]).id
+
+
+def test_a_run_that_a_kill_left_without_its_name_is_not_fetched_over(
+    home: Path, paths: Paths, kaggle: KaggleServer, quick: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kaggle.run_kernel, kaggle.kernel_states = leave(home), ["COMPLETE"]
+    train(paths, wish(), detach=True)
+    shutil.copytree(home / "work" / "runs" / RUNS[0], paths.runs / f"{RUNS[0]}.old")
+    pull(paths, SLUG)
+    assert f"{ONE}: 1 fold fetched, 1 already here" in capsys.readouterr().out
+    assert sorted(f.name for f in (paths.runs / "tiny").glob("fold*")) == ["fold0", "fold1"]
+
+
+def test_a_fetched_run_is_what_its_manifest_says(home: Path, tmp_path: Path) -> None:
+    run = tmp_path / "fold0"
+    shutil.copytree(home / "work" / "runs" / RUNS[0], run)
+    check_run(run, RUNS[0], ONE)
+    assert f"{ONE}: its tiny/fold1 is tiny/fold0: push the training again" in refusal(check_run, run, RUNS[1], ONE)
+    weights = run / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert "model.safetensors" in refusal(check_run, run, RUNS[0], ONE)
 
 
 @pytest.mark.parametrize("damage", ["cut", "absent", "other"])
@@ -331,12 +389,19 @@ def test_a_fold_that_fails_loses_nothing_of_the_others(
     kaggle.run_kernel = leave(home, "failed", RUNS[:1])
     kaggle.kernel_log = "error: out of memory: use a smaller train.batch_size\n"
     text = refusal(train, paths, wish())
-    assert f"{ONE}: training failed: error: out of memory: use a smaller train.batch_size: correct it, then" in text
+    assert f"{ONE}: training failed: error: out of memory: use a smaller train.batch_size (https://" in text
+    assert text.endswith(f"/code/{ONE}): correct it, then the same command goes on")
     assert (paths.runs / RUNS[0]).exists() and not (paths.runs / RUNS[1]).exists()
     kaggle.run_kernel = leave(home)
     train(paths, wish())
     last = kaggle.sent("SaveKernel")[-1]
-    assert last["kernelDataSources"] == [ONE] and "--limit 30600 --previous " in last["text"]
+    assert last["kernelDataSources"] == [ONE] and "--limit 30600 --gpu --previous " in last["text"]
+
+
+def test_a_limit_that_kaggle_does_not_reach_is_refused(paths: Paths, kaggle: KaggleServer) -> None:
+    """It would stop the kernel first, and keep nothing."""
+    assert "--limit: from 1m to 11h30m" in refusal(train, paths, wish(limit=12 * 3600.0))
+    assert kaggle.names() == []
 
 
 def test_a_kernel_without_a_whole_epoch_is_not_followed_by_another(
@@ -347,13 +412,44 @@ def test_a_kernel_without_a_whole_epoch_is_not_followed_by_another(
     assert [sent["slug"] for sent in kaggle.sent("SaveKernel")] == [ONE, TWO]
 
 
+def test_what_tensorboard_writes_is_no_new_epoch(home: Path, paths: Paths, kaggle: KaggleServer, quick: None) -> None:
+    kernels = iter([1, 2, 2])
+
+    def run(server: KaggleServer, kernel: str) -> None:
+        leave(home, "time limit", RUNS[:1], begun=next(kernels))(server, kernel)
+
+    kaggle.run_kernel = run
+    assert f"{SLUG}-3: not one epoch in its time: raise --limit" in refusal(train, paths, wish())
+
+
+def test_a_push_whose_answer_was_lost_is_not_repeated(
+    home: Path, paths: Paths, kaggle: KaggleServer, quick: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(server: KaggleServer, kernel: str) -> None:
+        leave(home)(server, kernel)
+        raise Refusal(504, "timed out")
+
+    kaggle.run_kernel, kaggle.kernel_states = run, ["RUNNING", "RUNNING", "COMPLETE"]
+    assert "504 timed out" in refusal(train, paths, wish())
+    train(paths, wish())
+    assert len(kaggle.sent("SaveKernel")) == 1 and (paths.runs / RUNS[1]).exists()
+    assert f"{ONE}: pushed before, goes on" in capsys.readouterr().out
+
+
 def test_what_was_pushed_is_known(home: Path, paths: Paths, kaggle: KaggleServer, quick: None) -> None:
     assert f"no training {SLUG} was pushed from here" in refusal(pull, paths, SLUG)
     train(paths, wish(), detach=True)
     other = wish(folds="0")
     assert f"{ONE}: another training is under way: fetch it with --train --pull" in refusal(train, paths, other)
     kaggle.kernels.clear()
+    state = paths.work / "kaggle" / SLUG / "state.json"
+    mine = state.read_text()
+    state.write_text(mine.replace("tester/", "me-too/"))
+    assert f"me-too/{SLUG}-1: you are tester: use a token of me-too" in refusal(pull, paths, SLUG)
+    state.write_text(mine)
     assert f"{ONE}: no such kernel of yours on Kaggle: push it again" in refusal(pull, paths, SLUG)
+    train(paths, wish(), detach=True)  # as the message says
+    assert len(kaggle.sent("SaveKernel")) == 2
     (paths.runs / RUNS[1]).mkdir(parents=True)
     train(paths, other, force=True, detach=True)
     assert f"trained already: {paths.runs / RUNS[1]}" in refusal(train, paths, wish(slug="another-train"))
@@ -399,6 +495,9 @@ def test_training_options_need_train(monkeypatch: pytest.MonkeyPatch, capsys: py
         (["--fold", "0"], "--fold: only with --train"),
         (["train.epochs=3"], "train.epochs=3: only with --train"),
         (["--as", "esc50"], "--as: only with --train"),
+        (["--limit", "1h"], "--limit: only with --train"),
+        (["--train", "--pull", "--limit", "1h"], "--limit: not with --pull"),
+        (["--train", "--pull", "--machine", "cpu"], "--machine: not with --pull"),
         (["--train", "--pull", "--fold", "0"], "--fold: not with --pull"),
         (["--train", "--submit"], "--submit and --message are not for --train"),
     ):

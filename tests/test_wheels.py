@@ -8,6 +8,7 @@ import pytest
 from small_wheels import make_wheel
 
 from console.errors import UserError
+from submission import bundle
 from submission import wheels as module
 from submission.wheels import AUTO, gather_wheels, needed
 
@@ -81,6 +82,50 @@ def test_wheels_that_cannot_work_there_are_refused(index: Path, tmp_path: Path) 
     assert "odd-1.0-py3-none-any.whl: is no wheel (File is not a zip file)" in refused(damaged)
     assert "nameless.whl: is no wheel" in refused(Path(damaged.rename(tmp_path / "nameless.whl")))
     assert "absent.whl: no such wheel" in refused(tmp_path / "absent.whl")
+
+
+def test_auto_brings_what_an_extra_needs(index: Path, tmp_path: Path) -> None:
+    """And one version of what two of them need."""
+    make_wheel(index, "engine", "2.0", ["Tool[fast]", "shared<4", "inner"])
+    make_wheel(index, "inner", "1.0", ["shared>=2"])
+    make_wheel(index, "tool", "1.0", ["gear; extra == 'fast'", "never; extra == 'slow'", "tool[full]; extra == 'fast'"])
+    make_wheel(index, "gear", "1.0")
+    for version in ("1.0", "3.0", "5.0"):
+        make_wheel(index, "shared", version)
+    brought = gather_wheels([AUTO], ["engine", "inner"], tmp_path / "wheels", "3.12")
+    assert brought == ["engine", "gear", "inner", "shared", "tool"]
+    assert "shared-3.0-py3-none-any.whl" in names(tmp_path / "wheels")
+    (tmp_path / "wheels" / "gear-1.0-py3-none-any.whl").unlink()
+    there = [tmp_path / "wheels" / name for name in names(tmp_path / "wheels")]
+    with pytest.raises(UserError, match=r"tool-1\.0\S+: needs gear, which neither comes along nor is Kaggle's"):
+        gather_wheels(there, [], tmp_path / "third")
+
+
+def test_kaggles_python_is_checked(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, message in (
+        (["--kaggle-python", "3.x", "--wheel", "auto"], "--kaggle-python 3.x: expected 3.N, such as 3.12"),
+        (["--kaggle-python", "3.13"], "--kaggle-python says what --wheel is for: add --wheel auto"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["submission.bundle", *words])
+        with pytest.raises(SystemExit):
+            bundle.main()
+        assert message in capsys.readouterr().err
+
+
+def test_the_version_that_is_installed_is_brought_whatever_its_spelling(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Installed:
+        def __init__(self, name: str | None, version: str) -> None:
+            self.name, self.version = name, version
+
+    here = [Installed(None, "0"), Installed("AI_Edge.LiteRT", "1.0")]
+    monkeypatch.setattr("importlib.metadata.distributions", lambda: here)
+    for version in ("1.0", "2.0"):
+        make_wheel(index, "ai_edge_litert", version)
+    (tmp_path / "net.tflite").write_bytes(b"")
+    assert bundle.bring_wheels([AUTO], "torch", tmp_path, "3.12") == ["ai-edge-litert"]
+    assert names(tmp_path / "wheels") == ["ai_edge_litert-1.0-py3-none-any.whl"]
 
 
 def test_what_the_index_lacks_is_one_line(index: Path, tmp_path: Path) -> None:
