@@ -1,8 +1,5 @@
 """How long folds x experiments take on 1, 8 and 64 nodes, from measured times: a discrete-event simulation.
 
-python -m benchmarks.cluster_simulation --run work/runs/us8k_mini_best/fold0 --store work/features/1f2e3d4c5b6a
-python -m benchmarks.cluster_simulation --fold-minutes 20 --store-gb 1.7 --disk 500 --experiments 6
-
 A job starts (a process, import torch), reads the feature store, whose checksums
 it verifies, then trains. The first job on a node reads it from the shared disk,
 whose rate all readers share, the next ones from memory if it fits there; where
@@ -21,6 +18,11 @@ from console.command_line import run_command
 from console.errors import UserError
 from console.options import as_path, command_parser
 from console.output import say, table
+
+EXAMPLES = """examples:
+  python -m benchmarks.cluster_simulation --run work/runs/NAME/fold0 \\
+    --store work/features/KEY
+  python -m benchmarks.cluster_simulation --fold-minutes 20 --disk 100"""
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ def measured(run: Path) -> tuple[float, int]:
 
 
 def parser() -> argparse.ArgumentParser:
-    found = command_parser(__doc__, prog="python -m benchmarks.cluster_simulation")
+    found = command_parser(__doc__, EXAMPLES, "python -m benchmarks.cluster_simulation")
     found.add_argument("--run", type=as_path, metavar="DIR", help="a trained fold: its minutes and epochs")
     found.add_argument("--store", type=as_path, metavar="DIR", help="a feature store: its size")
     numbers = {
@@ -175,7 +177,13 @@ def parser() -> argparse.ArgumentParser:
         "memory-gb": (16.0, "memory of a node that may hold the store"),
     }
     for name, (default, text) in numbers.items():
-        found.add_argument(f"--{name}", type=float, default=default, metavar="N", help=f"{text} (%(default)s)")
+        found.add_argument(
+            f"--{name}",
+            type=float,
+            default=default,
+            metavar="N",
+            help=f"{text}{f' ({default})' if default is not None else ''}",
+        )
     counts = {
         "epochs": (80, "of a fold, without --run"),
         "experiments": (6, "to be trained"),

@@ -1,9 +1,4 @@
-"""Measure the kit against usual alternatives; print one table and write it to benchmarks/RESULTS.md.
-
-python -m benchmarks.run
-python -m benchmarks.run --quick
-python -m benchmarks.run --points 5        the rows of this point alone, anew
-"""
+"""Measure the kit against usual alternatives; print one table and write it to benchmarks/RESULTS.md."""
 
 import importlib
 import textwrap
@@ -39,11 +34,22 @@ POINTS = """Points are the targets: 1 extraction, 2 loading, 3 training on the C
 6 scores and blending, 7 starting, 8 growth, 9 pages, 10 a cluster. Ours and the peer ran in turn in the same run; times
 are medians."""
 
+EXAMPLES = """examples:
+  python -m benchmarks.run
+  python -m benchmarks.run --quick
+  python -m benchmarks.run --points 5"""
+
 
 def main() -> None:
-    parser = command_parser(__doc__, prog="python -m benchmarks.run")
+    parser = command_parser(__doc__, EXAMPLES, "python -m benchmarks.run")
     parser.add_argument("--quick", action="store_true", help="few rounds, small sizes, nothing written")
-    parser.add_argument("--points", type=int, nargs="+", metavar="N", help="these alone; the other rows of it stay")
+    parser.add_argument(
+        "--points",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="measure these points alone; the other rows of the table stay",
+    )
     parser.add_argument(
         "--input",
         **FOLDER,

@@ -1,5 +1,6 @@
 """Fit a blend: matrices of out-of-fold probabilities in, a Blend out."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -176,7 +177,9 @@ def _logistic(
     """(features, classes) and (classes,); a class that no row has gets the least offset and no coefficients."""
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(C=c, max_iter=300, tol=1e-3).fit(features, truth, sample_weight=weight)
+    with warnings.catch_warnings():  # many classes and few clips are still classes: it is no regression
+        warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning)
+        model = LogisticRegression(C=c, max_iter=300, tol=1e-3).fit(features, truth, sample_weight=weight)
     coefficients, offsets = np.zeros((features.shape[1], n_classes)), np.full(n_classes, model.intercept_.min() - 5.0)
     coefficients[:, model.classes_] = model.coef_.T
     offsets[model.classes_] = model.intercept_

@@ -6,6 +6,7 @@ Only the standard library is imported here, so that the Kaggle kernel can rebuil
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from difflib import get_close_matches
 from typing import Any, Literal, TypeVar
 
 from configs.forms import from_json
@@ -259,8 +260,10 @@ class TrainConfig:
         _require(self.average_epochs == 1 or self.keep == "last", "average_epochs", "needs keep=last")
         _require(0 <= self.seed < 2**32, "seed", "must be between 0 and 2**32 - 1")
         _require(self.fixed_std > 0, "fixed_std", "must be above 0")
-        unknown = [name for name in self.loggers if name not in LOGGERS]
-        _require(not unknown, "logger", f"names {unknown[:1]}, expected some of {','.join(LOGGERS)}")
+        for name in (name for name in self.loggers if name not in LOGGERS):
+            near = get_close_matches(name, LOGGERS, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known names: {', '.join(LOGGERS)}"
+            raise ValueError(f"logger has the unknown name {name!r}, {hint}")
         _require("csv" in self.loggers, "logger", f"must have csv, as in csv,{self.logger}: a run folder has its table")
         _require(len(set(self.loggers)) == len(self.loggers), "logger", "must not repeat a name")
 

@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("folder", type=as_path, help="where to write it")
     parser.add_argument("--train", type=int, default=TRAIN_PER_CLASS, help="clips per class (%(default)s)")
     parser.add_argument("--test", type=int, default=TEST_PER_CLASS, help="clips per class (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random sounds (%(default)s)")
     parser.add_argument("--multi-label", action="store_true", help="mixtures of sounds, in FSDKaggle2019's layout")
     args = parser.parse_args()
     make_demo(args.folder, args.train, args.test, args.seed, args.multi_label)

@@ -183,7 +183,9 @@ def _instead(folder: Path, described_by: str | None) -> str:
 
 def _holds(folder: Path, inner: list[Path]) -> str:
     names = list_some(one.name for one in inner)
-    return f"{folder}: is no competition, but holds what looks like one: {names}: name it: --input {inner[0]}"
+    return (
+        f"{folder}: is no competition, but folders in it look like one ({names}): name the folder: --input {inner[0]}"
+    )
 
 
 def _lacks_train(folder: Path, given: Given) -> bool:

@@ -50,7 +50,9 @@ def frozen_file(cfg: Config) -> FrozenFile | None:
         return None
     path = frozen_path(cfg)
     if not path.is_file():
-        fetch = "python -m models.fetch lists those that it downloads" if not cfg.model.frozen_is_file else "bring it"
+        if cfg.model.frozen_is_file:
+            raise UserError(f"model.name={cfg.model.name}: there is no such file: put it there, see docs/pretrained.md")
+        fetch = "python -m models.fetch lists those that it downloads"
         raise UserError(f"model.name={cfg.model.name}: no file {path}: {fetch}")
     return FrozenFile(path, network_sha256(path))
 

@@ -193,11 +193,11 @@ def predict_new(
     from runs.predict import predict_test  # here: what is stored is read without torch
 
     folder, cfg = runs[0].folder.parent, runs[0].config
-    n, places = len(competition.test), f"so predicted, or found in {paths.predictions}"
+    n, places = len(competition.test), f"unless {paths.predictions} has them as their files are now"
     if len(fnames) == n:
-        say(f"{folder}: all {count(n, 'test clip')} as their files are now, {places} if they were before")
+        say(f"{folder}: predicting all {count(n, 'test clip')} again, {places}")
     else:
-        say(f"{folder}: its stored answers lack these files as they are now, {places}: {list_some(fnames)}")
+        say(f"{folder}: predicting the test clips that are new or have changed, {places}: {list_some(fnames)}")
     clips = _files(runs, fnames, competition, paths)
     if room is None:
         found = predict_test([run.folder for run in runs], clips, paths.features, paths.predictions, engine=engine)

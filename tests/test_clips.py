@@ -141,7 +141,7 @@ def test_another_file_of_that_name_is_another_experiment(trained: tuple[Paths, C
     [
         ("features.sample_rate=16000", r"takes 800 samples, not the 1600 of predict\.window_seconds=0\.1 at .*16000"),
         ("model.output=embeding", r"no output 'embeding': use one of"),
-        ("model.name=embedding:none.onnx", r"model\.name=embedding:none\.onnx: no file none\.onnx: bring it"),
+        ("model.name=embedding:none.onnx", r"model\.name=embedding:none\.onnx: there is no such file: put it there"),
         ("model.name=embedding:ced_tiny", r"no file input/weights/audiotransformer.*python -m models\.fetch"),
         (
             "model.name=embedding:timm:resnet10t",

@@ -355,14 +355,16 @@ def test_a_folder_of_competitions_names_them(tmp_path: Path) -> None:
     for name in ("birds", "cats"):
         put(tmp_path / name, {"labels.csv": b"filename,species\na.wav,x\nb.wav,y\n", "a.wav": b"a", "b.wav": b"b"})
     put(tmp_path / "notes", {"list.csv": b"a,b\n1,2\n"})
-    with pytest.raises(UserError, match=r"is no competition, but holds .*2: birds, cats: name it: --input .*/birds$"):
+    with pytest.raises(
+        UserError, match=r"is no competition, but folders in it look like one \(2: birds, cats\): name the .*/birds$"
+    ):
         find_layout(tmp_path)
     assert find_layout(tmp_path / "birds").source == "its files"
     put(tmp_path / "dogs", KAGGLE)
     (tmp_path / "birds" / "labels.csv").unlink()
     (tmp_path / "cats" / "a.wav").unlink()
     (tmp_path / "cats" / "b.wav").unlink()
-    with pytest.raises(UserError, match=r"looks like one: 2: cats, dogs: name it"):
+    with pytest.raises(UserError, match=r"look like one \(2: cats, dogs\): name the folder"):
         find_layout(tmp_path)
 
 
@@ -370,7 +372,7 @@ def test_a_folder_of_competitions_names_them(tmp_path: Path) -> None:
 def test_a_competition_one_folder_deeper_is_named(tmp_path: Path, table: str) -> None:
     files = {table: b"filename,fold,category\na.wav,1,x\nb.wav,2,y\n", "audio/a.wav": b"a", "audio/b.wav": b"b"}
     put(tmp_path / "birds", files)
-    with pytest.raises(UserError, match=r"holds what looks like one: birds: name it: --input .*/birds$"):
+    with pytest.raises(UserError, match=r"look like one \(birds\): name the folder: --input .*/birds$"):
         find_layout(tmp_path)
 
 

@@ -212,9 +212,10 @@ def test_what_is_not_asked_for_is_neither_imported_nor_written(
 @pytest.mark.parametrize(
     ("logger", "fact"),
     [
-        ("csv,tensorbord", r"train\.logger names \['tensorbord'\], expected some of csv,tensorboard,wandb,mlflow"),
+        ("csv,tensorbord", r"train\.logger has the unknown name 'tensorbord', did you mean 'tensorboard'\?"),
+        ("csv,x", r"train\.logger has the unknown name 'x', known names: csv, tensorboard, wandb, mlflow"),
         ("tensorboard", r"train\.logger must have csv, as in csv,tensorboard: "),
-        ("", r"train\.logger names \[''\]"),
+        ("", r"train\.logger has the unknown name '', known names"),
         ("csv, csv", r"train\.logger must not repeat a name"),
     ],
 )

@@ -38,7 +38,7 @@ def test_clips_that_the_runs_have_not_seen_are_predicted_from_the_weights(
     submit(paths, "default", tmp_path / "out.csv", None)
     old = pd.read_csv(blended.work / "submission.csv").set_index("fname")["label"]
     found = pd.read_csv(tmp_path / "out.csv")
-    assert "its stored answers lack these files as they are now, so predicted, or found in" in capsys.readouterr().out
+    assert "predicting the test clips that are new or have changed, unless " in capsys.readouterr().out
     assert found["fname"].tolist() == ["new.wav", *sample["fname"][2:]]
     assert found["label"].tolist() == [old[first], *old[sample["fname"][2:]]]
 
@@ -53,7 +53,7 @@ def test_clips_that_sound_otherwise_now_are_predicted_again(
     wave, rate = soundfile.read(audio / other, dtype="int16")
     soundfile.write(audio / first, wave, rate, subtype="PCM_24")  # of the same samples, but of another size
     submit(paths, "default", tmp_path / "out.csv", None)
-    assert f"so predicted, or found in {paths.predictions}: {first}\n" in capsys.readouterr().out
+    assert f"unless {paths.predictions} has them as their files are now: {first}\n" in capsys.readouterr().out
     found = pd.read_csv(tmp_path / "out.csv").set_index("fname")["label"]
     assert found[first] == old[other] and found.drop(first).equals(old.drop(first))
 
@@ -112,15 +112,14 @@ def test_training_sound_is_not_needed_to_predict_again(
     shutil.rmtree(paths.input / "audio_train")
     spoil(next((paths.input / "audio_test").iterdir()))
     submit(paths, "default", tmp_path / "out.csv", None)
-    assert "so predicted, or found in" in capsys.readouterr().out
+    assert "predicting the test clips that are new or have changed" in capsys.readouterr().out
 
 
 def test_what_force_predicts_is_said(paths: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     submit(paths, "default", tmp_path / "out.csv", None, refresh=True)
     n = len(pd.read_csv(tmp_path / "out.csv"))
-    where = f"so predicted, or found in {paths.predictions} if they were before"
-    said = f"demo_vggish: all {n} test clips as their files are now, {where}\n"
-    assert said in capsys.readouterr().out
+    said = f"demo_vggish: predicting all {n} test clips again, unless {paths.predictions} has them"
+    assert f"{said} as their files are now\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("chosen", [False, True])
@@ -235,7 +234,7 @@ def test_the_ensembler_predicts_new_clips_too(paths: Paths, capsys: pytest.Captu
     sample = paths.input / "sample_submission.csv"
     sample.write_text(f"{sample.read_text()}new.wav,{sample.read_text().split(',')[-1].strip()}\n")
     found = blend(paths, [], "geometric", "default", force=False).test
-    assert f"so predicted, or found in {paths.predictions}: new.wav\n" in capsys.readouterr().out
+    assert f"unless {paths.predictions} has them as their files are now: new.wav\n" in capsys.readouterr().out
     assert np.allclose(found.of(["new.wav"], ""), found.of([first.name], ""), atol=1e-5)
     capsys.readouterr()
     spoil(paths.input / "audio_test" / "new.wav")
