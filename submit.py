@@ -177,6 +177,8 @@ def read_candidates(
     names = [runs[0].folder.parent.name for runs in experiments]
     needed = needs(chosen) if chosen else Needs(dict.fromkeys(names, 1.0), False)
     test = test_predictions(experiments, source, paths, refresh, engine, Budget(end, needed) if end else None)
+    if end and not any(counts for name in names for counts in test.sources.get(name, {}).values()):
+        raise UserError("--budget: no clip was predicted in this time, and nothing is written: give it more")
     late = {name: fnames for name, fnames in test.not_reached.items() if needed.weights[name]}
     return align(experiments, test, source), Lacking(test.dropped, late, test.sources, test.left_out)
 

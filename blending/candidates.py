@@ -99,7 +99,7 @@ def _experiment(folder: Path) -> tuple[list[Run], str]:
         more = f" ({list_some(begun)} begun)" if begun else ""
         one = "fold {} is" if len(lacking) == 1 else "folds {} are"
         fact = f"{folder}: {one.format(', '.join(map(str, lacking)))} not finished, of 0..{n_folds - 1}{more}"
-        return runs, f"{fact}: train what is missing, or name others with --runs"
+        return runs, f"{fact}: train what is missing, or blend others with ensemble.py --runs"
     return runs, "" if runs else f"{folder}: no fold is finished"
 
 

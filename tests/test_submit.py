@@ -189,6 +189,17 @@ def test_clips_that_time_is_too_short_for_get_the_class_prior(
     assert (tmp_path / "kept.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
+def test_a_budget_in_which_no_clip_is_predicted_replaces_nothing(
+    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out.csv").write_text("a good one")
+    monkeypatch.setattr(runs.budget, "_experiments_that_fit", lambda *_: ("demo_resnetish", "demo_vggish"))
+    monkeypatch.setattr("submission.submission_file.check_overwritable", lambda *_: None)
+    with pytest.raises(UserError, match=r"--budget: no clip was predicted in this time, and nothing is written"):
+        submit(paths, "default", tmp_path / "out.csv", None, refresh=True, budget=1e-9)
+    assert (tmp_path / "out.csv").read_text() == "a good one"
+
+
 def test_folds_that_take_too_long_do_not_predict(
     paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
