@@ -48,7 +48,7 @@ bench: setup  ## measure against torchaudio, librosa and plain loaders (BENCH=--
 	$(PY) -m benchmarks.run $(BENCH)
 
 test: setup  ## pass the tests, a process per core (one process: .venv/bin/python -m pytest)
-	$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 
 fuzz: setup  ## search longer for input that breaks the readers (FUZZ_EXAMPLES=2000 per test)
 	FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-2000} $(PY) -m pytest tests/test_fuzz_*.py

@@ -83,7 +83,17 @@ def test_an_exception_in_a_worker_is_raised_here_and_ends_the_others() -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_only_the_parent_handles_a_signal_and_ends_the_workers(how: signal.Signals) -> None:
-    """A terminal also signals the workers, which must not end before this process ends them."""
+    """A terminal also signals the workers, which must not end before this process ends them. In a process of its own: a
+    signal that is meant for pytest's could end a worker of pytest-xdist, which then hangs."""
+    code = f"import signal, test_processes; test_processes.signalled(signal.{how.name})"
+    places = f"{Path(__file__).parent}:{Path(__file__).parents[1]}"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": places}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def signalled(how: signal.Signals) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt), worker_processes(2, "sleeps") as pool:
         jobs = [pool.submit(time.sleep, 60) for _ in range(9)]
