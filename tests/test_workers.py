@@ -33,4 +33,4 @@ def test_make_runs_a_module_in_one_process_with_its_fixtures() -> None:
     env = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     words = ["make", "--dry-run", "--old-file=setup", "test", "VENV=v"]
     told = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout
-    assert told == "v/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder\n"
+    assert told == "v/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart=0\n"
