@@ -33,7 +33,7 @@ def embeddings(n: int) -> tuple[Store, np.ndarray]:
     """Of clips whose classes overlap, their numbers related as those of a network are; label (clips,)."""
     rng = np.random.default_rng(0)
     label = rng.permutation(np.arange(n) % CLASSES)
-    hidden = rng.normal(size=(n, 256)) + 0.7 * rng.normal(size=(CLASSES, 256))[label]
+    hidden = rng.normal(size=(n, 256)) + 0.25 * rng.normal(size=(CLASSES, 256))[label]
     x = hidden @ rng.normal(size=(256, NUMBERS)) / 16 + 0.3 * rng.normal(size=(n, NUMBERS))
     frames = np.maximum(x, 0).astype(np.float32)
     store = Store(
