@@ -17,8 +17,9 @@ import numpy as np
 from configs.files import atomic, write
 from configs.processes import runs_elsewhere, worker_processes
 from configs.schema import FeatureConfig, hashed_settings
-from console.errors import UserError, count
+from console.errors import count
 from console.output import progress, say, warn
+from features.clip_wave import read_clip
 
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
@@ -192,25 +193,12 @@ def _extract_clip(
 ) -> Extracted:
     """The frames at cfg.speed, (0, n_mels) without sound, and the fault, '' without one. change: applied to the wave
     first."""
-    from features.noise_reduction import reduce_noise
-    from input.audio import AudioFault, read_wave
     from input.resample import at_speed
 
-    wave, reason = None, "missing"
-    if file is not None:
-        try:
-            as_stored = cfg.speed == 1 and not cfg.noise_reduction and not change
-            wave, reason = read_wave(file, cfg.sample_rate, keep_int16=as_stored), ""
-        except AudioFault as fault:
-            wave, reason = fault.wave, str(fault)
-        except OSError as error:  # no fault of the clip, so it must not be stored
-            remedy = "make it readable, or remove it and use input.skip_unreadable=true"
-            raise UserError(f"{file}: {error.strerror}: {remedy}") from None
+    wave, fault = read_clip(file, cfg, keep_int16=cfg.speed == 1 and not change)
     if wave is None:
-        return np.zeros((0, cfg.n_mels), dtype=np.float32), reason
-    if cfg.noise_reduction:
-        wave = reduce_noise(wave, cfg.sample_rate, cfg.noise_reduction)
-    return log_mel(at_speed(change(fname, wave) if change else wave, cfg.speed)), reason
+        return np.zeros((0, cfg.n_mels), dtype=np.float32), fault
+    return log_mel(at_speed(change(fname, wave) if change else wave, cfg.speed)), fault
 
 
 def _is_made(job: Job) -> bool:

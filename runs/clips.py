@@ -11,6 +11,7 @@ import numpy as np
 
 from configs.schema import Config, ModelConfig, hashed_settings
 from console.errors import UserError
+from features.clip_wave import read_clip
 from features.embeddings import Embed, Embedded, open_embeddings
 from features.store import Store, normalisation, open_features, store_key
 from runs.network_file import network_sha256
@@ -133,7 +134,6 @@ def open_clips(
 def _of_waves(cfg: Config, files: Sequence[str | None], file: Path) -> Embed:
     """Windows of the waveform through an ONNX or TFLite file. Raises UserError where it takes another length."""
     from features.batches import windows
-    from features.noise_reduction import reduce_noise
     from models.frozen import wave_network
 
     network, rate = wave_network(str(file), cfg.model.output), cfg.features.sample_rate
@@ -146,12 +146,10 @@ def _of_waves(cfg: Config, files: Sequence[str | None], file: Path) -> Embed:
 
     def embed(first: int, end: int) -> Iterator[Embedded]:
         for path in files[first:end]:
-            wave, fault = _heard(path, rate)
+            wave, fault = read_clip(path, cfg.features)
             if wave is None or not wave.any():
                 yield np.zeros((0, 0), np.float32), fault
                 continue
-            if cfg.features.noise_reduction:
-                wave = reduce_noise(wave, rate, cfg.features.noise_reduction)
             _, start = windows(np.array([len(wave)]), n, cfg.predict.overlap)
             size, repeat = cfg.predict.batch_size, cfg.input.padding == "repeat"
             parts = [start[i : i + size] for i in range(0, len(start), size)]  # all at once would fill the memory
@@ -167,21 +165,6 @@ def _cut(wave: np.ndarray, start: np.ndarray, n: int, repeat: bool) -> np.ndarra
         place %= len(wave)
     inside = (place >= 0) & (place < len(wave))
     return np.where(inside, wave[np.clip(place, 0, len(wave) - 1)], np.float32(0))
-
-
-def _heard(path: str | None, rate: int) -> tuple[np.ndarray | None, str]:
-    """The waveform as far as it can be read, and the fault, '' without one."""
-    from input.audio import AudioFault, read_wave
-
-    if path is None:
-        return None, "missing"
-    try:
-        return read_wave(path, rate), ""
-    except AudioFault as fault:
-        return fault.wave, str(fault)
-    except OSError as error:  # no fault of the clip, so it must not be stored
-        remedy = "make it readable, or remove it and use input.skip_unreadable=true"
-        raise UserError(f"{path}: {error.strerror}: {remedy}") from None
 
 
 def _of_log_mel(cfg: Config, store: Store, file: Path) -> Embed:
