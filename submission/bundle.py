@@ -132,6 +132,12 @@ def title_of(slug: str) -> str:
     return slug.replace("-", " ").title()
 
 
+def copy_into(source: Path, target: Path) -> None:
+    """Copy a file, with the folders above its new place."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
 def copy_runs(paths: Paths, blend: "Blend", target: Path, code: Path) -> None:
     """The trained part of every run of the blend, and the user's own code of its network. Raises UserError where a run
     is not the one that was blended, or that code is not what it was made with."""
@@ -153,17 +159,14 @@ def copy_runs(paths: Paths, blend: "Blend", target: Path, code: Path) -> None:
             own = network_code(read_trained(fold))  # the weights are what the run's manifest says
             for place, source in own.items():
                 if not is_installed(source):  # of a package: --wheel brings it
-                    (code / place).parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(source, code / place)
+                    copy_into(source, code / place)
             (target / name / fold.name).mkdir(parents=True)
             for file in (*TRAINED, "manifest.json"):
                 shutil.copyfile(fold / file, target / name / fold.name / file)
             if (frozen := frozen_file_of(read_trained(fold))) and not (target / name / frozen.path.name).exists():
                 whole = frozen.find()
                 for part in parts_of(whole):  # its name is the same wherever it is found
-                    copy = target / name / part.relative_to(whole.parent)
-                    copy.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(part, copy)
+                    copy_into(part, target / name / part.relative_to(whole.parent))
             ids.append(read_trained(target / name / fold.name).id)  # another process may have replaced it meanwhile
         if tuple(ids) != model.ids:
             raise UserError(changed)
@@ -208,8 +211,7 @@ def convert_runs(weights: Path) -> list[str]:
 def copy_code(target: Path, packages: Sequence[str] = PACKAGES) -> None:
     """The kit's modules that prediction needs, but none that git ignores."""
     for file in code_files(ROOT, packages):
-        (target / file).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / file, target / file)
+        copy_into(ROOT / file, target / file)
 
 
 def code_files(root: Path, packages: Sequence[str] = PACKAGES) -> list[Path]:

@@ -172,15 +172,13 @@ def _copy_code(target: Path, configs: Sequence[Config], metric: str) -> None:
 
     bundle.copy_code(target, PACKAGES)
     for file in [Path(VERB), *(file.relative_to(bundle.ROOT) for file in (bundle.ROOT / "configs").glob("*/*.yaml"))]:
-        (target / file).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(bundle.ROOT / file, target / file)
+        bundle.copy_into(bundle.ROOT / file, target / file)
     for name in ("submission.kernel_train", VERB.removesuffix(".py")):
         bundle.check_code(target, name)
     own = {place: file for cfg in configs for place, file in user_files(cfg).items()} | metric_files(metric)
     for place, source in own.items():
         if not is_installed(source):
-            (target / place).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target / place)
+            bundle.copy_into(source, target / place)
 
 
 def _copy_files(cfg: Config, paths: Paths, target: Path) -> None:
@@ -212,8 +210,7 @@ def _copy_file(what: str, file: Path, target: Path) -> None:
             f"{what}: has no such name on Kaggle: put it below the current folder and name it from there, like "
             f"input/weights/{file.name}"
         )
-    (target / file).parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(file, target / file)
+    bundle.copy_into(file, target / file)
 
 
 def _copy_origin(weights: Path, paths: Paths, target: Path) -> None:
