@@ -26,8 +26,9 @@ from console.command_line import run_command
 from console.output import say
 from models.device import autocast, choose_precision, memory_kept, streams
 from models.engine import Forward, Torch
-from models.engine_openvino import ConversionError, OpenVino
+from models.engine_openvino import OpenVino
 from models.export import write_onnx
+from models.openvino_conversion import ConversionError
 from models.tagger import Tagger, build_tagger
 
 # network -> windows in a batch: fewer where one takes long

@@ -15,13 +15,15 @@ from torch import Tensor
 
 from console.output import say, warn
 from models.device import autocast, streams
-from models.engine_openvino import ConversionError, Files, OpenVino, import_openvino, is_installed, rank_changes
+from models.engine_openvino import Files, OpenVino, Seen, rank_changes
+from models.openvino_conversion import ConversionError, import_openvino, is_installed
 from models.tagger import Tagger
 
 Engine = Literal["torch", "openvino"]
 Forward = Callable[[Iterable[Tensor], str], Iterator[Tensor]]  # batches, precision -> float32 logits of each, in order
 Job = tuple[Tensor, "Future[Tensor]"]
 
+RANKED = 32  # windows, at most, whose first classes are compared with those in fp32
 WORTH = 20.0  # seconds of PyTorch's work; for less, a network is not compiled
 
 
@@ -73,6 +75,7 @@ class EngineChoice:
     asked: str = "torch"  # torch, openvino or auto
     chosen: dict[Hashable, Engine] = field(default_factory=dict)
     converted: Mapping[Any, Files] | None = None  # by run folder, PyTorch predicts the others; None: convert here
+    seen: dict[Hashable, Seen] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.asked == "openvino":
@@ -101,7 +104,7 @@ class EngineChoice:
         torch_way = Torch(tagger)
         if known != "torch" and files is not None:
             try:
-                way = OpenVino(tagger, files)
+                way = OpenVino(tagger, files, self.seen.setdefault(kind, Seen()))
                 if (
                     known
                     or self.asked == "openvino"
@@ -110,8 +113,8 @@ class EngineChoice:
                     for x in first:
                         way.prepare(x, precision)
                     if precision != "fp32" and not known:  # once for all folds
-                        answer = next(iter(way([first[0]], precision)))
-                        say(rank_changes(tagger, answer, first[0], precision))
+                        some = first[0][:RANKED]
+                        say(rank_changes(tagger, next(iter(way([some], precision))), some, precision))
                     self.chosen[kind] = "openvino"
                     return way
             except ConversionError as error:

@@ -46,7 +46,7 @@ def export(folder: Path, form: str, output: Path, replace: bool = False) -> None
     Raises UserError where it exists, unless it is to be replaced and was made by this command, and where the network
     cannot be exported.
     """
-    from models.engine_openvino import ConversionError
+    from models.openvino_conversion import ConversionError
     from models.tagger import load_tagger
     from runs.network_code import network_code
     from runs.run_folder import read_trained
@@ -86,7 +86,7 @@ def write_network(tagger: "Tagger", n_frames: int, form: str, folder: Path) -> b
 
     Raises ConversionError where neither answers as PyTorch does.
     """
-    from models.engine_openvino import ConversionError
+    from models.openvino_conversion import ConversionError
 
     write_one = write_onnx if form == "onnx" else write_openvino
     try:
@@ -99,7 +99,7 @@ def write_network(tagger: "Tagger", n_frames: int, form: str, folder: Path) -> b
 
 def write_openvino(tagger: "Tagger", n_frames: int, any_length: bool, folder: Path) -> None:
     """network.xml and network.bin, weights in float32. Raises ConversionError."""
-    from models.engine_openvino import convert, import_openvino
+    from models.openvino_conversion import convert, import_openvino
 
     model = convert(tagger, n_frames, any_length)
     import_openvino().save_model(model, folder / "network.xml", compress_to_fp16=False)
@@ -111,7 +111,7 @@ def write_onnx(tagger: "Tagger", n_frames: int, any_length: bool, folder: Path) 
     import torch
     from torch.export import Dim
 
-    from models.engine_openvino import one_line
+    from models.openvino_conversion import one_line
 
     example = torch.zeros(2, 1, len(tagger.mean), n_frames)
     sizes = {0: Dim.DYNAMIC} | ({3: Dim.DYNAMIC} if any_length else {})
@@ -152,7 +152,7 @@ def check_answers(tagger: "Tagger", file: Path, n_frames: int, any_length: bool)
     """Raises ConversionError where OpenVINO, which reads both formats, answers otherwise than PyTorch by the file."""
     import torch
 
-    from models.engine_openvino import check_equal, compile_network, import_openvino, one_line
+    from models.openvino_conversion import check_equal, compile_network, import_openvino, one_line
 
     with one_line("OpenVINO", "read this network"):
         compiled = compile_network(import_openvino().Core().read_model(file), "fp32")

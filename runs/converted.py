@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from console.errors import UserError
-from models.engine_openvino import (
+from models.engine_openvino import Files
+from models.inference import window_frames
+from models.openvino_conversion import (
     ConversionError,
-    Files,
     check_equal,
     compile_network,
     convert,
     import_openvino,
     read_network,
 )
-from models.inference import window_frames
 from models.tagger import Tagger, load_tagger
 from runs.provenance import file_sha256
 from runs.run_folder import Trained

@@ -174,7 +174,7 @@ def copy_runs(paths: Paths, blend: "Blend", target: Path, code: Path) -> None:
 
 def is_to_convert(engine: str, brought: Sequence[str]) -> bool:
     """Whether the networks go along converted; a warning says where that is not possible. brought: by the wheels."""
-    from models.engine_openvino import is_installed
+    from models.openvino_conversion import is_installed
 
     if engine == "auto" and "openvino" in brought and not is_installed():
         warn("OpenVINO is not installed here, so the kernel converts the networks itself: pip install '.[fast]'")
@@ -185,7 +185,7 @@ def is_to_convert(engine: str, brought: Sequence[str]) -> bool:
 def convert_runs(weights: Path) -> list[str]:
     """Add the networks as OpenVINO has them to the runs of a bundle; returns the experiments. One that cannot be
     converted goes as PyTorch, which a warning says. Raises UserError without OpenVINO."""
-    from models.engine_openvino import ConversionError, import_openvino
+    from models.openvino_conversion import ConversionError, import_openvino
     from runs.converted import FOLDER, write_converted
     from runs.run_folder import read_trained
 

@@ -23,9 +23,9 @@ from features.store import Store
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as models.engine_openvino does, but first
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as models.openvino_conversion does, but first
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has it ignored, its children too
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as models.engine_openvino does
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as models.openvino_conversion does
 CANARY = "canary-3f1c9a-token"
 MIXTURES = """
 task: multi_label

@@ -19,7 +19,7 @@ from configs.competition import ColumnNames, SubmissionForm, TableFile
 from configs.paths import Paths
 from console.errors import UserError
 from input.layout import find_layout
-from models import engine_openvino
+from models import openvino_conversion
 from submission import bundle as module
 from submission import packed_competition, wheels
 from submission.bundle import bundle, code_files, dataset_metadata
@@ -157,12 +157,12 @@ def test_wheels_go_along_when_asked_for(
     asked: dict[str, Any] = {}
     monkeypatch.setattr(wheels, "download", lambda needs, *_: asked.update(needs=needs) or make_wheel(_[0], "openvino"))
     monkeypatch.setattr(module, "convert_runs", lambda weights: ["demo_vggish"])
-    monkeypatch.setattr(engine_openvino, "is_installed", lambda: True)
+    monkeypatch.setattr(openvino_conversion, "is_installed", lambda: True)
     folder = bundle(paths, "default", "me", wheels=[wheels.AUTO], engine="auto", python="3.11")
     (need,) = asked["needs"]
     assert need.startswith("openvino") and (folder / "wheels" / "openvino-1.0-py3-none-any.whl").exists()
     assert json.loads((folder / "kit_manifest.json").read_text())["converted"] == ["demo_vggish"]
-    monkeypatch.setattr(engine_openvino, "is_installed", lambda: False)
+    monkeypatch.setattr(openvino_conversion, "is_installed", lambda: False)
     folder = bundle(paths, "default", "me", wheels=[make_wheel(tmp_path, "openvino")])
     assert "converted" not in json.loads((folder / "kit_manifest.json").read_text())
     assert "OpenVINO is not installed here, so the kernel converts the networks itself" in capsys.readouterr().err

@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sandbox import run_kernel, why_not
 from small_wheels import make_wheel
 
-import models.engine_openvino as engine
 import runs.converted
 from configs.files import write
 from configs.paths import Paths
 from console.errors import UserError
 from ensemble import blend
 from models.engine import EngineChoice
-from models.engine_openvino import ConversionError
+from models.openvino_conversion import ConversionError
 from runs.provenance import file_sha256
 from runs.run_folder import read_trained
 from submission.bundle import bundle
@@ -131,7 +131,7 @@ def test_nothing_is_converted_where_the_networks_are_there(
     def refuse(*args: object) -> None:
         raise AssertionError("converted again")
 
-    monkeypatch.setattr(engine, "convert", refuse)
+    monkeypatch.setattr(torch.jit, "trace", refuse)
     predict(converted, full.input.parent, SLUG, tmp_path / "out" / "submission.csv", tmp_path, "openvino")
     assert json.loads((tmp_path / "out" / "report.json").read_text())["engines"] == ["openvino"]
 
@@ -168,7 +168,7 @@ def test_a_network_that_does_not_convert_goes_as_pytorch(
     assert "warning: demo_vggish: vggish: OpenVINO cannot do this: it goes as PyTorch\n" in told.err
     assert "converted for OpenVINO: 1 of 2 experiments" in told.out
     assert not list(folder.glob("weights/demo_vggish/*/converted"))
-    monkeypatch.setattr(engine, "convert", None)
+    monkeypatch.setattr(torch.jit, "trace", None)
     predict(folder, full.input.parent, SLUG, tmp_path / "out" / "submission.csv", tmp_path)
     assert json.loads((tmp_path / "out" / "report.json").read_text())["engines"] == ["openvino", "torch"]
     assert "PyTorch predicts" not in capsys.readouterr().err, "what was told at bundling is not told again"

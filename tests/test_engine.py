@@ -17,16 +17,17 @@ from configs.paths import Paths
 from configs.schema import PredictConfig
 from console.errors import UserError
 from features.batches import Batches
-from models import engine_openvino
+from models import openvino_conversion
 from models.ast import AST, PaSST
 from models.beats import BEATs
 from models.ced import CED
 from models.cnn14 import Cnn14
 from models.efficientat import EfficientAT
 from models.engine import EngineChoice, Torch, faster
-from models.engine_openvino import ConversionError, OpenVino, check_equal, compile_network, convert
+from models.engine_openvino import OpenVino, rank_changes
 from models.inference import first_batches, predict_clips, predict_finite
 from models.onednn_workarounds import widen_narrow_inputs
+from models.openvino_conversion import ConversionError, check_equal, compile_network, convert
 from models.resnetish import ResNetish
 from models.tagger import Tagger
 from models.timm_networks import build_timm
@@ -192,7 +193,7 @@ def test_changed_ranks_are_counted_by_hand() -> None:
     answer = logits.clone()
     answer[1] = torch.tensor([5.0, 3, 4, 2, 1])
     answer[2] = torch.tensor([5.0, 4, 2, 3, 1])
-    told = engine_openvino.rank_changes(tagger_of(Given()), answer, x, "bf16")
+    told = rank_changes(tagger_of(Given()), answer, x, "bf16")
     assert "change in 2 of 4 windows against fp32 (PyTorch's bf16: 1), a probability by at most 0.1" in told
 
 
@@ -254,7 +255,7 @@ def test_without_openvino_auto_is_pytorch_and_asking_for_it_is_an_error(
     make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, n = first_batches(some_clips(make_store), np.arange(6), CFG)
-    for module in (models.engine, engine_openvino):
+    for module in (models.engine, openvino_conversion):
         monkeypatch.setattr(module, "is_installed", lambda: False)
     assert isinstance(EngineChoice("auto").forward("kind", tagger_of(Fails()), first, n, "fp32"), Torch)
     with pytest.raises(UserError, match=r"OpenVINO is not installed: pip install '\.\[fast\]', or use --engine torch"):

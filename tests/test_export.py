@@ -72,7 +72,7 @@ def test_an_onnx_file_is_read_by_onnx_runtime(blended: Paths, tmp_path: Path, ex
 def test_a_network_that_cannot_be_exported_is_one_line_and_leaves_nothing(
     blended: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import models.engine_openvino as engine
+    import models.openvino_conversion as engine
 
     monkeypatch.setattr(engine, "TOLERANCE", -1.0)
     with pytest.raises(UserError, match=r"fold0: resnetish\d+: converted it answers otherwise"):
