@@ -1,5 +1,6 @@
 """A trained network compiled by OpenVINO for a CPU, as an engine of prediction."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,14 +24,15 @@ from models.shared_graph import Graph, share_graph
 from models.tagger import Tagger
 
 Files = Mapping[int | None, str]  # number of frames, None: any -> .xml of a converted network, with a .bin beside it
+PART = 8  # windows at once in a stream: their activations stay in the cache, and no stream is idle for long at the end
 RANKS = 3  # classes that a submission names
 ENOUGH = 2  # networks of a kind that are compared in fp32: the second had its weights put into the graph of the first
 COARSE = 0.1  # how far a probability in bf16 may be from fp32, where it is compared with nothing else
 
 
 class OpenVino:
-    """A `Forward` that compiles the tagger once for each number of frames and precision, and works on one batch per
-    stream at a time.
+    """A `Forward` that compiles the tagger once for each number of frames and precision, and works on PART windows
+    per stream at a time.
 
     The network is compared with PyTorch on the first windows that it gets: in fp32 their probabilities may differ by
     TOLERANCE. files: networks that were converted before; none: the tagger is converted here. seen: what is known of
@@ -45,19 +47,21 @@ class OpenVino:
         self.queues: dict[tuple[int, str], Any] = {}
 
     def __call__(self, batches: Iterable[Tensor], precision: str) -> Iterator[Tensor]:
-        done: dict[int, Tensor] = {}
-        queue, started, given = None, 0, 0
+        done: dict[int, Tensor] = {}  # logits of parts by number
+        queue, started, waiting = None, 0, deque[range]()  # the parts of each batch that is not given yet
         for x in batches:
             queue = self._queue(x, precision)
-            queue.start_async({0: x.numpy()}, (done, started))  # waits for a free request, so memory is bounded
-            started += 1
-            while given in done:
-                yield done.pop(given)
-                given += 1
+            parts = x.split(PART)
+            waiting.append(range(started, started + len(parts)))
+            for part in parts:  # waits for a free request, so memory is bounded
+                queue.start_async({0: part.numpy()}, (done, started))
+                started += 1
+            while waiting and all(i in done for i in waiting[0]):
+                yield torch.cat([done.pop(i) for i in waiting.popleft()])
         if queue is not None:
             queue.wait_all()
-        for i in range(given, started):
-            yield done.pop(i)
+        for numbers in waiting:
+            yield torch.cat([done.pop(i) for i in numbers])
 
     def prepare(self, x: Tensor, precision: str) -> None:
         """Convert, compare and compile for batches like x."""
