@@ -5,6 +5,7 @@ import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from itertools import repeat
 from pathlib import Path
@@ -25,7 +26,7 @@ from configs.load import load_config
 from configs.paths import DEFAULT_CONFIG, Paths
 from configs.schema import Config
 from console.output import muted
-from features.store import open_features
+from features.store import Store, open_features
 from input.competition import Competition
 from models.device import choose_precision, memory_kept
 from models.engine import EngineChoice
@@ -76,11 +77,13 @@ def by_engines(cfg: Config, runs: list[Run], files: list[str], folder: Path, eng
     for engine in engines:
         told, whole = submitted(runs, files, folder / engine, engine)
         _, part = submitted(runs, files[: len(files) // SHARE], folder / f"{engine}-part", engine)
+        heard = timed(partial(features_of, runs[0], files, folder / f"{engine}-heard"))
         bare = bare_calls(runs[0], files, folder / engine, engine)
         found[engine] = whole, part
         what = f"{len(files):,} clips of {SECONDS:g} s, WAV to probabilities, {folds} x {cfg.model.name}, "
         what += f"{cfg.train.precision}, {engine}"
         rows.append(over_bare(what, whole, bare, len(files), folds))
+        rows.append(by_the_clip(what, whole - part, heard, bare, folds))
         off = told / whole.elapsed - 1
         cells = (f"{whole.elapsed:.1f} s", f"{told:.1f} s", f"{off:+.1%}", "within 10%")
         rows.append(Row(5, f"{what}; peer: the forecast", *cells, abs(off) <= 0.1))
@@ -97,6 +100,16 @@ def over_bare(what: str, whole: Taken, bare: Taken, n: int, folds: int) -> Row:
     over, busy = (whole.elapsed / (folds * bare.elapsed) - 1, whole.busy / (folds * bare.busy) - 1)
     cells = (f"{here:.1f} clips/s and core", f"{there:.1f}", f"{over:+.1%} (CPU {busy:+.1%})", "at most +5%")
     return Row(5, f"{what}, clips of all folds; peer: the engine's bare calls", *cells, over <= 0.05)
+
+
+def by_the_clip(what: str, more: Taken, heard: Taken, bare: Taken, folds: int) -> Row:
+    """What a further clip costs beyond its log-mel and the engine. more: of all clips but one in SHARE."""
+    share = 1 - 1 / SHARE
+    seconds = more.elapsed / share - heard.elapsed
+    each = (heard.elapsed, folds * bare.elapsed)
+    over, busy = seconds / each[1] - 1, (more.busy / share - heard.busy) / (folds * bare.busy) - 1
+    what = f"{what}, a further clip without its log-mel ({each[0] / sum(each):.0%}); peer: the engine's bare calls"
+    return Row(5, what, f"{seconds:.1f} s", f"{each[1]:.1f} s", f"{over:+.1%} (CPU {busy:+.1%})")
 
 
 def projected(what: str, whole: Taken, part: Taken, n: int, few: int, folds: int) -> Row:
@@ -133,9 +146,8 @@ def submitted(runs: list[Run], files: list[str], work: Path, engine: str) -> tup
 
 def bare_calls(run: Run, files: list[str], work: Path, engine: str) -> Taken:
     """The engine's calls for all windows of one fold, on batches that are ready."""
-    clips = clip_table(files)
     with muted():
-        store = open_features(run.config.features, clips, work / "features")
+        store = features_of(run, files, work)
         choice = EngineChoice(engine)
         ready = load_run(read_trained(run.folder), store, CPU, choice)
     forward = ready.forward
@@ -147,6 +159,11 @@ def bare_calls(run: Run, files: list[str], work: Path, engine: str) -> Taken:
     taken = timed(lambda: list(forward(repeat(x, n_batches), ready.precision)))
     share = ready.n_windows / (n_batches * len(x))  # the last batch is not full
     return Taken(taken.elapsed * share, taken.busy * share)
+
+
+def features_of(run: Run, files: list[str], work: Path) -> Store:
+    with muted():
+        return open_features(run.config.features, clip_table(files), work / "features")
 
 
 def sections(runs: list[Run], folder: Path, n: int) -> list[Row]:
