@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument(
         "--every", type=as_seconds, metavar="TIME", help="a row for each 5s (or 0.5s, 1min) of every recording"
     )
+    share(parser, "engine")
     parser.add_argument("--top", type=int, default=3, metavar="N", help="classes that are printed (%(default)s)")
     parser.add_argument("--output", type=as_path, metavar="FILE", help="a new .csv or .txt, see below")
     parser.add_argument("--force", action="store_true", help="overwrite the output")
@@ -48,7 +49,7 @@ def main() -> None:
     if args.output and args.output.suffix.lower() == ".txt":
         check_one_recording(sounds_under(args.paths))  # before hours of work
     blend = load_blend(Paths(work=args.work).ensemble(args.ensemble))
-    found = blend.predict(args.paths, args.every)
+    found = blend.predict(args.paths, args.every, args.engine)
     for line in summary(found.head(SHOWN), blend.classes, args.top):
         say(line)
     if len(found) > SHOWN:

@@ -13,6 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from console.errors import UserError
+from console.options import ENGINES
 from console.output import say, warn
 from models.device import autocast, streams
 from models.engine_openvino import Files, OpenVino, Seen, rank_changes
@@ -69,7 +71,7 @@ class Torch:
 class EngineChoice:
     """The engine that is asked for, and those chosen: the folds of an experiment are of one kind and share it.
 
-    Raises UserError if OpenVINO is asked for and not installed.
+    Raises UserError if OpenVINO is asked for and not installed, and on another name.
     """
 
     asked: str = "torch"  # torch, openvino or auto
@@ -78,6 +80,8 @@ class EngineChoice:
     seen: dict[Hashable, Seen] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.asked not in ENGINES:
+            raise UserError(f"engine={self.asked!r}: expected {', '.join(ENGINES)}")
         if self.asked == "openvino":
             import_openvino()  # before any work is done
 

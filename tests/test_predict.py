@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import soundfile
 
+import models.openvino_conversion
 from blending import load_blend
 from blending.loaded_blend import audacity_labels
 from configs.paths import Paths
@@ -64,6 +65,24 @@ def test_the_test_clips_get_the_submitted_probabilities(made: Path) -> None:
     assert set(stored.fnames) - set(names) == {"empty.wav"}  # it gets the prior in a submission
     assert {Path(file).name for file in table.attrs["faults"]} == {"empty.wav", "silent.wav"}
     np.testing.assert_allclose(table[list(blend.classes)], stored.of(names, "test"), atol=1e-6)
+
+
+def test_openvino_gives_the_same_probabilities(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("openvino", reason="OpenVINO is an optional package")
+    blend, sounds = load_blend(made / "work" / "ensembles" / "default"), made / "demo" / "audio_test"
+    for every in (None, 0.9):
+        tables = [blend.predict(sounds, every, engine)[list(blend.classes)] for engine in ("torch", "openvino")]
+        np.testing.assert_allclose(*tables, atol=5e-3)  # in half precision where the CPU has it
+        assert "predicted by OpenVINO: 4 of 4 runs" in capsys.readouterr().out
+
+
+def test_an_engine_that_is_not_there_is_one_line(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blend = load_blend(made / "work" / "ensembles" / "default")
+    with pytest.raises(UserError, match="engine='fast': expected torch, openvino, auto"):
+        blend.predict(made / "sounds", engine="fast")
+    monkeypatch.setattr(models.openvino_conversion, "is_installed", lambda: False)
+    with pytest.raises(UserError, match="OpenVINO is not installed"):
+        blend.predict(made / "sounds", engine="openvino")
 
 
 def test_a_section_is_predicted_from_its_frames_alone(made: Path, tmp_path: Path) -> None:
