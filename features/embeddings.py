@@ -6,13 +6,16 @@ clip; it is a zip file, so every array has a checksum. <key>.partial collects pa
 
 import math
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import as_completed
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from configs.files import atomic, lock
+from configs.processes import runs_elsewhere, worker_processes
 from console.errors import UserError
 from console.output import progress, say, warn
 from features.store import Store
@@ -21,21 +24,36 @@ Embedded = tuple[np.ndarray, str]  # (windows, n) float32 of a clip, none withou
 Embed = Callable[[int, int], Iterable[Embedded]]  # of the clips from one number to before another
 Arrays = dict[str, np.ndarray]
 PART = 64  # clips
+MEMORY = 2 << 30  # bytes of a job
+
+
+@dataclass(frozen=True)
+class Job:
+    """How a job on a cluster saves a part."""
+
+    save: Callable[[Path, int, int], None]  # as `save_part`, for the clips from one number to before another
+    gains_from_gpu: bool
 
 
 def open_embeddings(
-    folder: Path, fnames: Sequence[str], make: Callable[[], Embed], pooling: Literal["mean", "mean_max"], seconds: float
+    folder: Path,
+    fnames: Sequence[str],
+    make: Callable[[], Embed],
+    pooling: Literal["mean", "mean_max"],
+    seconds: float,
+    job: Job | None = None,
 ) -> Store:
     """The embeddings of clips as a store with one frame for each clip, pooled over its windows; made where the folder
     does not exist. A clip without sound has no frame.
 
-    make: called only then, for the network. seconds: of a window. Raises UserError if the store is damaged.
+    make: called only then, for the network. seconds: of a window. job: what makes a part where jobs run on a cluster;
+    without it all are made here. Raises UserError if the store is damaged.
     """
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with lock(folder, on_wait=lambda: say(f"embeddings: waiting for the process that makes {folder}")):
             if not folder.exists():  # another process may have made it while this one waited
-                _make(folder, len(fnames), make())
+                _make(folder, len(fnames), make(), job)
     try:
         found = _read(folder / "embeddings.npz", len(fnames))
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
@@ -69,7 +87,7 @@ def _pooled(vectors: np.ndarray, count: np.ndarray, pooling: str) -> np.ndarray:
     return np.concatenate(parts, axis=1).astype(np.float32)
 
 
-def _make(final: Path, n_clips: int, embed: Embed) -> None:
+def _make(final: Path, n_clips: int, embed: Embed, job: Job | None) -> None:
     partial = final.with_name(final.name + ".partial")
     partial.mkdir(exist_ok=True)
     parts = {partial / f"part-{i:05d}.npz": (i * PART, min((i + 1) * PART, n_clips)) for i in range(_parts(n_clips))}
@@ -78,9 +96,8 @@ def _make(final: Path, n_clips: int, embed: Embed) -> None:
     before = f", {n_clips - left} done before" if left < n_clips else ""
     say(f"embeddings: {n_clips} clips through the frozen network{before}")
     with progress("embeddings", left, "clips") as advance:
-        for file, (first, end) in missing.items():
-            _save(file, list(embed(first, end)))
-            advance(end - first)
+        for n in _saved(missing, embed, job):
+            advance(n)
     pieces = [_read(file, end - first) for file, (first, end) in parts.items()]
     with atomic(partial / "embeddings.npz") as new, new.open("wb") as out:
         count, fault = (np.concatenate([piece[key] for piece in pieces]) for key in ("count", "fault"))
@@ -88,6 +105,20 @@ def _make(final: Path, n_clips: int, embed: Embed) -> None:
     for file in parts:
         file.unlink()
     partial.rename(final)
+
+
+def _saved(parts: dict[Path, tuple[int, int]], embed: Embed, job: Job | None) -> Iterator[int]:
+    """Save each part, here or in jobs; the number of its clips."""
+    if job is None or not runs_elsewhere():
+        for file, (first, end) in parts.items():
+            save_part(file, embed(first, end))
+            yield end - first
+        return
+    with worker_processes(1, "makes embeddings", 0, () if job.gains_from_gpu else None, MEMORY) as pool:
+        running = {pool.submit(job.save, file, *span): span for file, span in parts.items()}
+        for done in as_completed(running):
+            done.result()
+            yield running[done][1] - running[done][0]
 
 
 def _joined(pieces: Sequence[np.ndarray]) -> np.ndarray:
@@ -100,8 +131,9 @@ def _parts(n_clips: int) -> int:
     return math.ceil(n_clips / PART)
 
 
-def _save(file: Path, clips: Sequence[Embedded]) -> None:
+def save_part(file: Path, embedded: Iterable[Embedded]) -> None:
     """Raises UserError where an embedding is not finite."""
+    clips = list(embedded)
     vectors = _joined([vectors for vectors, _ in clips])
     if not np.isfinite(vectors).all():
         raise UserError("embeddings: the frozen network returns NaN or infinity: another weights file or model.output")

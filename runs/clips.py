@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from configs.schema import Config, ModelConfig, hashed_settings
 from console.errors import UserError
 from features.clip_wave import read_clip
-from features.embeddings import Embed, Embedded, open_embeddings
+from features.embeddings import Embed, Embedded, Job, open_embeddings, save_part
 from features.store import Store, normalisation, open_features, store_key
 from runs.network_file import network_sha256
 from runs.run_folder import Run, Trained
@@ -113,22 +114,40 @@ def open_clips(
     cfg: Config, clips: "pd.DataFrame", folder: Path, frozen: FrozenFile | None, workers: int | None = None
 ) -> Store:
     """The store of these clips (fname, path): log-mel frames, or with a frozen network one embedding for each clip. It
-    is made if it does not exist, log-mel by so many workers (None: one for each core).
+    is made if it does not exist, log-mel by so many workers (None: one for each core), embeddings by jobs on a cluster.
 
     Raises UserError if the store is corrupted, and on a frozen network that is missing or does not fit the config.
     """
     if frozen is None or clips.empty:
         return open_features(cfg.features, clips, folder, workers)
-    fnames: list[str] = clips["fname"].tolist()
-    files: list[str | None] = [path if isinstance(path, str) else None for path in clips["path"]]
+    fnames, files, model = clips["fname"].tolist(), _files(clips), cfg.model
+    key = clip_key(cfg, fnames, files, frozen)
+    make = partial(_embed, cfg, clips, folder, frozen)
+    job = Job(partial(_save_in_job, key, cfg, clips, folder, frozen), not model.frozen_is_file)
+    return open_embeddings(folder / key, fnames, make, model.clip_pooling, cfg.predict.window_seconds, job)
 
-    def make() -> Embed:
-        if cfg.model.frozen_is_file:
-            return _of_waves(cfg, files, frozen.find())
-        return _of_log_mel(cfg, open_features(cfg.features, clips, folder), frozen.find())
 
-    key, model = clip_key(cfg, fnames, files, frozen), cfg.model
-    return open_embeddings(folder / key, fnames, make, model.clip_pooling, cfg.predict.window_seconds)
+def _files(clips: "pd.DataFrame") -> list[str | None]:
+    return [path if isinstance(path, str) else None for path in clips["path"]]
+
+
+def _embed(cfg: Config, clips: "pd.DataFrame", folder: Path, frozen: FrozenFile) -> Embed:
+    if cfg.model.frozen_is_file:
+        return _of_waves(cfg, _files(clips), frozen.find())
+    return _of_log_mel(cfg, open_features(cfg.features, clips, folder), frozen.find())
+
+
+def _save_in_job(
+    key: str, cfg: Config, clips: "pd.DataFrame", folder: Path, frozen: FrozenFile, file: Path, first: int, end: int
+) -> None:
+    """A part of the embeddings called `key`. The network stays loaded for the next part that comes to this process."""
+    if key not in _loaded:
+        _loaded.clear()
+        _loaded[key] = _embed(cfg, clips, folder, frozen)
+    save_part(file, _loaded[key](first, end))
+
+
+_loaded: dict[str, Embed] = {}  # in the process of jobs: the last network, by the key of what it embeds
 
 
 def _of_waves(cfg: Config, files: Sequence[str | None], file: Path) -> Embed:

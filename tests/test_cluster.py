@@ -16,10 +16,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from test_frozen import make_onnx
 
+import features.embeddings
 from benchmarks.cluster import free_ports, small_cluster
 from configs.cluster import _check_nodes, _needs, look_around, on_cluster
 from configs.files import lock
+from configs.load import load_config
 from configs.paths import Paths
 from configs.processes import ENGINE, room_elsewhere, worker_processes
 from configs.schema import Config, FeatureConfig
@@ -27,6 +30,7 @@ from console.errors import UserError
 from features.store import open_features
 from input.competition import load_competition
 from input.demo import make_demo
+from runs.clips import frozen_file, open_clips
 from runs.run_folder import _alone
 from submit import submit
 from tests.test_pipeline import ONE, ROOT, refused, run, same_bytes, start, where
@@ -225,6 +229,28 @@ def test_features_made_on_a_cluster_have_the_same_bytes(
         assert (one.name, one.read_bytes()) == (other.name, other.read_bytes())
 
 
+def test_embeddings_made_on_a_cluster_have_the_same_bytes(
+    connected: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In parts, each by a job: this process makes none of them."""
+    monkeypatch.setattr("features.embeddings.PART", 8)
+    settings = ["features.sample_rate=8000", "features.f_max=4000", "predict.window_seconds=0.1"]
+    cfg = load_config(None, [f"model.name=embedding:{make_onnx(tmp_path / 'tiny.onnx')}", *settings])
+    clips, frozen, saved = load_competition(demo).train, frozen_file(cfg), list[Path]()
+    save = features.embeddings.save_part
+    monkeypatch.setattr("features.embeddings.save_part", lambda file, clips: (saved.append(file), save(file, clips)))
+    there = open_clips(cfg, clips, tmp_path / "cluster", frozen)
+    assert not saved
+    with here():
+        assert open_clips(cfg, clips, tmp_path / "local", frozen).key == there.key
+    assert len(saved) == -(-len(clips) // 8) > 2
+    one, other = (tmp_path / name / there.key / "embeddings.npz" for name in ("cluster", "local"))
+    assert one.read_bytes() == other.read_bytes()
+    Path(str(cfg.model.frozen)).write_bytes(b"changed")
+    with pytest.raises(UserError, match=r"tiny\.onnx: is not the file"):
+        open_clips(cfg, clips[:20], tmp_path / "cluster", frozen)
+
+
 @contextlib.contextmanager
 def here() -> Iterator[None]:
     """Without the cluster."""
@@ -286,6 +312,7 @@ HOLD = """
 import time; from pathlib import Path; from configs.schema import FeatureConfig
 from features.store import open_features
 from input.competition import load_competition
+from runs.clips import frozen_file, open_clips
 from runs.run_folder import _alone
 from submit import submit
 with _alone(Path({fold!r})):
