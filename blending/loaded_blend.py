@@ -51,11 +51,10 @@ class LoadedBlend:
             return self._predict(clips, Path(scratch), every, engine)
 
     def _predict(self, clips: pd.DataFrame, scratch: Path, every: float | None, engine: str) -> pd.DataFrame:
-        from models.engine import EngineChoice  # here: a blend is loaded without torch
-        from runs.clips import frozen_file_of, open_clips
-        from runs.predict import predict_test
+        from runs.clips import frozen_file_of, open_clips  # here: a blend is loaded without torch
+        from runs.predict import check_engine, predict_test
 
-        choice = EngineChoice(engine)  # before any work is done
+        check_engine(engine)  # before any work is done
         first = next(iter(self.runs.values()))[0]  # it decides where sections lie; what it heard tells of faults
         if every is None:
             store, sections = open_clips(first.config, clips, scratch, frozen_file_of(first)), None
@@ -66,7 +65,7 @@ class LoadedBlend:
             except ValueError as error:
                 raise UserError(f"sections: {error}") from None
         folders = [run.folder for runs in self.runs.values() for run in runs]
-        answers = predict_test(folders, clips, scratch, sections=sections, engine=choice)
+        answers = predict_test(folders, clips, scratch, sections=sections, engine=engine)
         probs = dict(zip(folders, answers, strict=True))
         means = {name: mean_of_folds([probs[run.folder].probs for run in runs]) for name, runs in self.runs.items()}
         blended = pd.DataFrame(apply_blend(self.blend, means).astype(np.float32), columns=list(self.classes))

@@ -89,6 +89,11 @@ def predict_test(
     return [replace(found, engine=used) for found, used in answers]
 
 
+def check_engine(engine: str) -> None:
+    """Raises UserError on an engine that is not known or not installed."""
+    EngineChoice(engine)
+
+
 def _open(run: Trained, clips: pd.DataFrame, folder: Path, sections: Sections | None) -> Store:
     cfg = run.config
     if sections is None:
