@@ -52,7 +52,8 @@ def as_seconds(text: str) -> float:
 
 FILE: dict[str, Any] = {"type": as_path, "metavar": "FILE"}
 FOLDER: dict[str, Any] = {"type": as_path, "metavar": "DIR"}
-ENGINES = ["torch", "openvino", "auto"]
+ENGINES = ["torch", "openvino", "auto", "int8"]
+COMPILED = ("openvino", "int8")  # those of OpenVINO
 SHARED: dict[str, dict[str, Any]] = {
     "--input": FOLDER | {"default": INPUT, "help": "the competition (%(default)s)"},
     "--as": {
@@ -71,7 +72,7 @@ SHARED: dict[str, dict[str, Any]] = {
     "--engine": {
         "choices": ENGINES,
         "default": "torch",
-        "help": "what predicts on a CPU; auto measures both (%(default)s)",
+        "help": "what predicts on a CPU; auto measures the first two, int8 rounds to eight bits (%(default)s)",
     },
     "--budget": {
         "type": as_seconds,

@@ -14,14 +14,15 @@ import torch
 from torch import Tensor
 
 from console.errors import UserError
-from console.options import ENGINES
+from console.options import COMPILED, ENGINES
 from console.output import say, warn
 from models.device import autocast, streams
 from models.engine_openvino import Files, OpenVino, Seen, rank_changes
 from models.openvino_conversion import ConversionError, import_openvino, is_installed
+from models.quantised import import_nncf
 from models.tagger import Tagger
 
-Engine = Literal["torch", "openvino"]
+Engine = Literal["torch", "openvino", "int8"]
 Forward = Callable[[Iterable[Tensor], str], Iterator[Tensor]]  # batches, precision -> float32 logits of each, in order
 Job = tuple[Tensor, "Future[Tensor]"]
 
@@ -74,7 +75,7 @@ class EngineChoice:
     Raises UserError if OpenVINO is asked for and not installed, and on another name.
     """
 
-    asked: str = "torch"  # torch, openvino or auto
+    asked: str = "torch"  # one of ENGINES
     chosen: dict[Hashable, Engine] = field(default_factory=dict)
     converted: Mapping[Any, Files] | None = None  # by run folder, PyTorch predicts the others; None: convert here
     seen: dict[Hashable, Seen] = field(default_factory=dict)
@@ -82,8 +83,10 @@ class EngineChoice:
     def __post_init__(self) -> None:
         if self.asked not in ENGINES:
             raise UserError(f"engine={self.asked!r}: expected {', '.join(ENGINES)}")
-        if self.asked == "openvino":
+        if self.asked in COMPILED:
             import_openvino()  # before any work is done
+        if self.asked == "int8" and self.converted is None:
+            import_nncf()
 
     def forward(
         self,
@@ -108,18 +111,17 @@ class EngineChoice:
         torch_way = Torch(tagger)
         if known != "torch" and files is not None:
             try:
-                way = OpenVino(tagger, files, self.seen.setdefault(kind, Seen()))
-                if (
-                    known
-                    or self.asked == "openvino"
-                    or faster(torch_way, way, first[0], n_batches, precision) != "torch"
-                ):
+                # a head on embeddings, which have one frame, is too small to gain from eight bits
+                int8 = self.asked == "int8" and first[0].shape[-1] > 1
+                way = OpenVino(tagger, files, self.seen.setdefault(kind, Seen()), int8)
+                if known or self.asked in COMPILED or faster(torch_way, way, first[0], n_batches, precision) != "torch":
                     for x in first:
                         way.prepare(x, precision)
-                    if precision != "fp32" and not known:  # once for all folds
+                    used = "int8" if int8 else precision
+                    if used != "fp32" and not known:  # once for all folds
                         some = first[0][:RANKED]
-                        say(rank_changes(tagger, next(iter(way([some], precision))), some, precision))
-                    self.chosen[kind] = "openvino"
+                        say(rank_changes(tagger, next(iter(way([some], precision))), some, precision, used))
+                    self.chosen[kind] = "int8" if int8 else "openvino"
                     return way
             except ConversionError as error:
                 warn(f"{error}: PyTorch predicts")

@@ -20,6 +20,7 @@ from models.openvino_conversion import (
     largest_difference,
     read_network,
 )
+from models.quantised import NEAR, check_near, quantise
 from models.shared_graph import Graph, share_graph
 from models.tagger import Tagger
 
@@ -36,12 +37,15 @@ class OpenVino:
 
     The network is compared with PyTorch on the first windows that it gets: in fp32 their probabilities may differ by
     TOLERANCE. files: networks that were converted before; none: the tagger is converted here. seen: what is known of
-    networks of this kind. Raises ConversionError where it cannot be converted or differs more, UserError without the
-    package.
+    networks of this kind. int8: in eight bits, by the windows that come first; `files` have them already. Raises
+    ConversionError where it cannot be converted or differs more, UserError without the package.
     """
 
-    def __init__(self, tagger: Tagger, files: Files | None = None, seen: "Seen | None" = None) -> None:
-        self.tagger, self.files, self.seen, self.ov = tagger, files or {}, seen or Seen(), import_openvino()
+    def __init__(
+        self, tagger: Tagger, files: Files | None = None, seen: "Seen | None" = None, int8: bool = False
+    ) -> None:
+        self.tagger, self.files, self.seen, self.int8 = tagger, files or {}, seen or Seen(), int8
+        self.ov = import_openvino()
         self.models: dict[int, Any] = {}
         self.compiled: dict[tuple[int, str], Any] = {}
         self.queues: dict[tuple[int, str], Any] = {}
@@ -54,7 +58,7 @@ class OpenVino:
             parts = x.split(PART)
             waiting.append(range(started, started + len(parts)))
             for part in parts:  # waits for a free request, so memory is bounded
-                queue.start_async({0: part.numpy()}, (done, started))
+                queue.start_async({0: part.numpy().copy()}, (done, started))  # it may compute in the memory it is given
                 started += 1
             while waiting and all(i in done for i in waiting[0]):
                 yield torch.cat([done.pop(i) for i in waiting.popleft()])
@@ -69,9 +73,11 @@ class OpenVino:
 
     def _queue(self, x: Tensor, precision: str) -> Any:
         """The requests for batches of this length."""
-        key = x.shape[-1], precision
+        key = x.shape[-1], "fp32" if self.int8 else precision  # what eight bits leave is slower in bf16
         if key[0] not in self.models:
-            self._convert(x, precision)
+            self._convert(x, key[1])
+            if self.int8:
+                self._round(x)
         if key not in self.queues:
             queue = self.ov.AsyncInferQueue(self._compile(*key))
             queue.set_callback(_keep)
@@ -84,7 +90,9 @@ class OpenVino:
         file = self.files.get(n_frames, self.files.get(None))
         if file:
             self.models[n_frames] = read_network(file, len(self.tagger.mean), n_frames)
-        elif graph := self.seen.graph(self.tagger, n_frames):
+            if self.int8:
+                return
+        elif not self.int8 and (graph := self.seen.graph(self.tagger, n_frames)):  # NNCF corrects no bias in it
             try:
                 self.models[n_frames] = graph.with_weights(self.tagger)
                 self._compare(x, precision)
@@ -95,6 +103,14 @@ class OpenVino:
         if not file:
             self.models[n_frames] = convert(self.tagger, n_frames)
         self._compare(x, precision)
+
+    def _round(self, x: Tensor) -> None:
+        """Keep the network in eight bits, once it answers nearly as PyTorch does."""
+        n_frames = x.shape[-1]
+        if not (self.files.get(n_frames) or self.files.get(None)):
+            self.models[n_frames] = quantise(self.models[n_frames], x)
+            self._forget(n_frames)
+        check_near(self.tagger, self._compile(n_frames, "fp32"), x[:NEAR])
 
     def _compare(self, x: Tensor, precision: str) -> None:
         """Raises ConversionError where the converted network answers otherwise than PyTorch."""
@@ -134,9 +150,11 @@ class Seen:
         return self.graphs[n_frames]
 
 
-def rank_changes(tagger: Tagger, answer: Tensor, x: Tensor, precision: str) -> str:
+def rank_changes(tagger: Tagger, answer: Tensor, x: Tensor, precision: str, used: str | None = None) -> str:
     """How `answer`, the logits of windows x by OpenVINO, and PyTorch's own in this precision differ from PyTorch in
     fp32: the windows whose first three classes are others or in another order, and the largest step of a probability.
+
+    used: what OpenVINO computed in, where that is not `precision`.
     """
     with torch.inference_mode():
         with in_fp32():
@@ -148,7 +166,8 @@ def rank_changes(tagger: Tagger, answer: Tensor, x: Tensor, precision: str) -> s
     probs = [tagger.probabilities(logits) for logits in (exact, answer)]
     step = float((probs[1] - probs[0]).abs().max())
     fact = f"the first {RANKS} classes change in {changed[0]} of {len(x)} windows against fp32"
-    return f"OpenVINO in {precision}: {fact} (PyTorch's {precision}: {changed[1]}), a probability by at most {step:.1g}"
+    theirs_too = f"(PyTorch's {precision}: {changed[1]})"
+    return f"OpenVINO in {used or precision}: {fact} {theirs_too}, a probability by at most {step:.1g}"
 
 
 def _keep(request: Any, place: tuple[dict[int, Tensor], int]) -> None:

@@ -117,14 +117,16 @@ def window_frames(cfg: PredictConfig, frame_rate: float) -> list[int]:
 
 
 def first_batches(batches: Batches, rows: np.ndarray, cfg: PredictConfig) -> tuple[list[Tensor], int]:
-    """The first batch of each window length, as `predict_clips` makes them, and how many of the first length there are;
-    none without sound."""
+    """A batch of each window length, of windows at even steps through all clips, and how many batches of the first
+    length `predict_clips` makes; none without sound."""
     audible = rows[batches.store.length[rows] > 0]
     found, n_windows = [], []
     for n_frames in window_frames(cfg, batches.store.frame_rate) if len(audible) else []:
         clip, first = windows(batches.store.length[audible], n_frames, cfg.overlap)
         n_windows.append(len(clip))
-        found.append(batches.at(audible[clip[: cfg.batch_size]], first[: cfg.batch_size], n_frames))
+        n = min(cfg.batch_size, len(clip))
+        some = np.arange(n) * len(clip) // n
+        found.append(batches.at(audible[clip[some]], first[some], n_frames))
     return found, -(-n_windows[0] // cfg.batch_size) if found else 0
 
 

@@ -79,7 +79,7 @@ def check_equal(tagger: Tagger, compiled: Any, x: Tensor) -> None:
 def largest_difference(tagger: Tagger, compiled: Any, x: Tensor) -> float:
     """Of the probabilities of windows x, between a compiled network and PyTorch in fp32. Raises ConversionError."""
     with torch.inference_mode(), in_fp32(), one_line("OpenVINO", "run this network"):
-        answer = torch.from_numpy(compiled({0: x.numpy()})[0].copy())
+        answer = torch.from_numpy(compiled({0: x.numpy().copy()})[0].copy())
         pair = [tagger.probabilities(logits) for logits in (answer, tagger(x))]
         return float((pair[0] - pair[1]).abs().max())  # fails if the number of windows was fixed
 

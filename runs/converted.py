@@ -3,13 +3,15 @@
 One file for each length of windows; any.xml for all of them where the network allows it.
 """
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from console.errors import UserError
+from console.output import muted
 from models.engine_openvino import Files
-from models.inference import window_frames
+from models.inference import first_batches, window_frames
 from models.openvino_conversion import (
     ConversionError,
     check_equal,
@@ -18,24 +20,33 @@ from models.openvino_conversion import (
     import_openvino,
     read_network,
 )
+from models.quantised import NEAR, check_near, quantise
 from models.tagger import Tagger, load_tagger
 from runs.provenance import file_sha256
 from runs.run_folder import Trained
 
 if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
     from configs.schema import Config
 
 FOLDER, ANY = "converted", "any"
 
 
-def write_converted(run: Trained, folder: Path) -> None:
+def write_converted(run: Trained, folder: Path, sample: "pd.DataFrame | None" = None) -> None:
     """Write the network of a run for every length of its windows into the new folder `folder`, weights in float32.
 
-    Raises ConversionError where it cannot be converted or answers otherwise than PyTorch, UserError without OpenVINO.
+    sample: clips (fname, path); then in eight bits, but for a head on embeddings. Raises ConversionError where it
+    cannot be converted or answers otherwise than PyTorch, UserError without OpenVINO.
     """
     tagger = load_tagger(run.config, run.weights, run.manifest.task)
     lengths = sorted(set(frames_of_windows(run.config)), reverse=True)
     folder.mkdir(parents=True)
+    if sample is not None and run.config.model.frozen is None:
+        for x in _windows_of(run, sample):
+            _write_in_eight_bits(tagger, x, folder / f"{x.shape[-1]}.xml")
+        return
     if len(lengths) > 1:
         try:
             _write(tagger, lengths, folder / f"{ANY}.xml", True)
@@ -62,6 +73,25 @@ def _write(tagger: Tagger, lengths: list[int], file: Path, any_length: bool) -> 
     for n_frames in lengths:
         x = tagger.mean.view(-1, 1) + tagger.std.view(-1, 1) * torch.randn(3, 1, n_mels, n_frames, generator=rng)
         check_equal(tagger, compile_network(read_network(str(file), n_mels, n_frames), "fp32"), x)
+
+
+def _windows_of(run: Trained, clips: "pd.DataFrame") -> list["Tensor"]:
+    """Windows of each length, as the run hears them."""
+    import numpy as np
+
+    from features.batches import Batches
+    from runs.clips import open_clips
+
+    with tempfile.TemporaryDirectory(prefix="windows-") as scratch, muted():
+        batches = Batches(open_clips(run.config, clips, Path(scratch), None), padding=run.config.input.padding)
+        return first_batches(batches, np.arange(len(clips)), run.config.predict)[0]
+
+
+def _write_in_eight_bits(tagger: Tagger, x: "Tensor", file: Path) -> None:
+    model = convert(tagger, x.shape[-1])
+    check_equal(tagger, compile_network(model, "fp32"), x[:3])
+    import_openvino().save_model(quantise(model, x), file, compress_to_fp16=False)
+    check_near(tagger, compile_network(read_network(str(file), *x.shape[-2:]), "fp32"), x[:NEAR])
 
 
 def find_converted(bundle: Path, sha256: Mapping[str, str], remedy: str) -> dict[Path, Files]:

@@ -13,6 +13,7 @@ import torch
 
 from configs.schema import PredictConfig
 from console.errors import UserError
+from console.options import COMPILED
 from console.output import progress, say
 from features.batches import Batches, windows
 from features.sections import Sections, cut
@@ -42,9 +43,9 @@ def predict_test(
     The runs are shared out among the GPUs, or take turns on the CPU; the log-mel is made once per feature setting, in
     the folder `features`. keep: a folder where the probabilities of a run for this sound are kept, and found again
     if this engine made them. sections: a row for each of these parts of the clips instead; then nothing is trimmed or
-    kept. engine: torch, openvino (on the CPU) or auto, see `models.engine`, or a choice that notes them; a line says
-    which predicted, where that is not PyTorch. end: what is not predicted by then is left out, clips of a run or all of
-    it; only whole answers are kept. Raises UserError where a run folder is damaged, or a file of `keep`.
+    kept. engine: torch, openvino or int8 (on the CPU) or auto, see `models.engine`, or a choice that notes them; a line
+    says which predicted, where that is not PyTorch. end: what is not predicted by then is left out, clips of a run or
+    all of it; only whole answers are kept. Raises UserError where a run folder is damaged, or a file of `keep`.
     """
     choice = EngineChoice(engine) if isinstance(engine, str) else engine
     runs = [read_trained(folder) for folder in folders]
@@ -84,8 +85,9 @@ def predict_test(
 
     with memory_kept(), ThreadPoolExecutor(free.qsize()) as pool, progress("predicting", len(runs), "runs") as advance:
         answers = list(pool.map(predict, runs, settings))
-    if n := sum(used == "openvino" for _, used in answers):
-        say(f"predicted by OpenVINO: {n} of {len(runs)} runs")
+    for name, what in (("openvino", "OpenVINO"), ("int8", "OpenVINO in eight bits")):
+        if n := sum(used == name for _, used in answers):
+            say(f"predicted by {what}: {n} of {len(runs)} runs")
     return [replace(found, engine=used) for found, used in answers]
 
 
@@ -181,5 +183,5 @@ def kind(run: Trained) -> Hashable:
 
 def prediction_devices(engine: str = "torch") -> list[torch.device]:
     """Every GPU there is, else the CPU; the CPU alone for OpenVINO."""
-    gpus = [torch.device("cuda", i) for i in range(torch.cuda.device_count())] if engine != "openvino" else []
+    gpus = [torch.device("cuda", i) for i in range(torch.cuda.device_count())] if engine not in COMPILED else []
     return gpus or [torch.device("cpu")]

@@ -11,6 +11,7 @@ import pandas as pd
 
 from configs.processes import room_elsewhere, worker_processes
 from console.errors import UserError, count
+from console.options import COMPILED
 from console.output import progress, say, warn
 from features.batches import windows
 from features.store import Store
@@ -58,7 +59,7 @@ def predict_on_cluster(works: Iterable[Work], features: Path, keep: Path, engine
     folds = [fold for work in works for fold in _folds(work, features)]
     if not folds:
         return
-    on_gpu = None if engine == "openvino" else ()
+    on_gpu = None if engine in COMPILED else ()
     least = -(-ROUNDS * room_elsewhere(0, on_gpu, MEMORY) // len(folds))
     shares = {fold: min(max(1, fold.n_batches // LEAST), least) for fold in folds}
     say(f"predicting {count(len(folds), 'fold')} in {count(sum(shares.values()), 'job')}")

@@ -9,6 +9,7 @@ import numpy as np
 
 from configs.files import atomic
 from console.errors import UserError, list_faults, list_some
+from console.options import COMPILED
 from console.output import warn
 
 Sources = dict[str, dict[str, int]]  # fold -> clips that each engine answered for; STORED: training did
@@ -120,15 +121,16 @@ def _check_predictions(fnames: np.ndarray, probs: np.ndarray, size: np.ndarray |
 def cached_predictions(folder: Path, run_id: str, store_key: str, engine: str = "torch") -> Path:
     """Where a run's predictions of clips other than those stored with it are cached, in work/predictions, with the name
     of the engine that made them, see `models.engine`; auto: PyTorch's if there are some, else OpenVINO's."""
-    files = {"torch": folder / f"{run_id}-{store_key}.npz", "openvino": folder / f"{run_id}-{store_key}-openvino.npz"}
+    start = f"{run_id}-{store_key}"
+    files = {"torch": folder / f"{start}.npz"} | {name: folder / f"{start}-{name}.npz" for name in COMPILED}
     if engine == "auto":
-        return next((file for file in files.values() if file.exists()), files["torch"])
+        return next((files[name] for name in ("torch", "openvino") if files[name].exists()), files["torch"])
     return files[engine]
 
 
 def engine_of(file: Path) -> str:
     """The engine that made cached predictions."""
-    return "openvino" if file.stem.endswith("-openvino") else "torch"
+    return next((name for name in COMPILED if file.stem.endswith(f"-{name}")), "torch")
 
 
 def warn_of_faults(faults: Mapping[str, str]) -> None:

@@ -11,6 +11,7 @@ import pandas as pd
 from configs.paths import Paths
 from configs.processes import runs_elsewhere
 from console.errors import UserError, count, list_some
+from console.options import COMPILED
 from console.output import say
 from input.competition import Competition, load_competition, sound_hash, sound_sizes
 from runs.budget import Budget, class_prior
@@ -111,7 +112,7 @@ def _clips_to_predict(
     runs: Sequence[Run], competition: Competition, paths: Paths, refresh: bool, engine: str
 ) -> list[str]:
     every = refresh or were_predicted(runs, competition, paths, engine)
-    if engine == "openvino" and not every:
+    if engine in COMPILED and not every:
         say(f"{runs[0].folder.parent}: the answers stored with it are PyTorch's: --force predicts all clips again")
     return competition.test["fname"].tolist() if every else _new_clips(runs, competition.test)
 

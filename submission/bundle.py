@@ -17,11 +17,13 @@ from configs.files import new_folder, recover
 from configs.paths import Paths
 from console.command_line import run_command
 from console.errors import UserError, count, list_some
-from console.options import ENGINES, FILE, command_parser, share
+from console.options import COMPILED, ENGINES, FILE, command_parser, share
 from console.output import progress, say, warn
 from submission.kernel_script import MANIFEST_NAME
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from blending.apply import Blend
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -75,7 +77,7 @@ def bundle(
     """Write <work>/kaggle/dataset/, whole or not at all; returns it.
 
     engine: what predicts in the kernel; auto measures OpenVINO where it is installed there, or by a wheel. For
-    openvino, and for auto where a wheel brings it, the networks go along converted. wheels, python: see
+    openvino and int8, and for auto where a wheel brings it, the networks go along converted. wheels, python: see
     `gather_wheels`. budget: seconds that the kernel may take. Raises UserError on a name that Kaggle refuses, a blend
     that is absent or whose runs changed, wheels that do not install there, or too large a bundle.
     """
@@ -110,7 +112,8 @@ def bundle(
         about: dict[str, Any] = {"competition": competition, "ensemble": ensemble, "engine": engine}
         about |= {"budget": budget} if budget else {}
         if is_to_convert(engine, brought):
-            about["converted"] = convert_runs(partial / "weights")
+            sample = sounds_of(paths) if engine == "int8" else None
+            about["converted"] = convert_runs(partial / "weights", sample)
         size = write_manifest(partial, {**about, "git_revision": git_revision(ROOT)})
         (partial / METADATA).write_text(json.dumps(metadata, indent=1))
     say(f"{metadata['id']}: {count(len(blend.models), 'experiment')}, {size / 1e6:.1f} MB -> {final}")
@@ -179,12 +182,28 @@ def is_to_convert(engine: str, brought: Sequence[str]) -> bool:
     if engine == "auto" and "openvino" in brought and not is_installed():
         warn("OpenVINO is not installed here, so the kernel converts the networks itself: pip install '.[fast]'")
         return False
-    return engine == "openvino" or (engine == "auto" and "openvino" in brought)
+    return engine in COMPILED or (engine == "auto" and "openvino" in brought)
 
 
-def convert_runs(weights: Path) -> list[str]:
+def sounds_of(paths: Paths) -> "pd.DataFrame":
+    """Some test clips (fname, path), for NNCF to see how large activations become. Raises UserError without sound."""
+    from input.competition import load_competition
+    from models.quantised import import_nncf
+    from runs.forecast import sample_of
+
+    import_nncf()
+    if not paths.input.is_dir():
+        raise UserError(f"{paths.input}: --engine int8 needs the test sound: name its folder with --input DIR")
+    test = load_competition(paths.input, skip_missing=True, described_by=paths.described_by).test
+    if test["path"].isna().all():
+        raise UserError(f"{paths.input}: --engine int8 needs the sound of some test clips: put it there")
+    return sample_of(test)
+
+
+def convert_runs(weights: Path, sample: "pd.DataFrame | None" = None) -> list[str]:
     """Add the networks as OpenVINO has them to the runs of a bundle; returns the experiments. One that cannot be
-    converted goes as PyTorch, which a warning says. Raises UserError without OpenVINO."""
+    converted goes as PyTorch, which a warning says. sample: test clips; then in eight bits. Raises UserError without
+    OpenVINO."""
     from models.openvino_conversion import ConversionError, import_openvino
     from runs.converted import FOLDER, write_converted
     from runs.run_folder import read_trained
@@ -196,7 +215,7 @@ def convert_runs(weights: Path) -> list[str]:
             folds = sorted(experiment.glob("fold*"))
             try:
                 for fold in folds:
-                    write_converted(read_trained(fold), fold / FOLDER)
+                    write_converted(read_trained(fold), fold / FOLDER, sample)
                 done.append(experiment.name)
             except ConversionError as error:
                 name = read_trained(folds[0]).config.model.name
@@ -253,7 +272,7 @@ def bring_wheels(wheels: Sequence[Path], engine: str, folder: Path, python: str 
     needs = closed.needed(engine, (file for file in folder.rglob("*") if file.is_file()), installed)
     brought = closed.gather_wheels(wheels, needs, folder / "wheels", python or closed.PYTHON)
     needs = [name for name in (text.partition("==")[0] for text in needs) if name not in brought]
-    if gone := [name for name in needs if name != "openvino" or engine == "openvino"]:  # auto does without it
+    if gone := [name for name in needs if name != "openvino" or engine in COMPILED]:  # auto does without it
         warn(f"no wheel brings {list_some(gone)}, which the kernel needs and Kaggle may lack: add --wheel auto")
     return brought
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SAMPLE = "sample_submission.csv"
 AGAIN = "make the bundle again with submission.bundle"
-NAMES = {"torch": "PyTorch", "openvino": "OpenVINO"}
+NAMES = {"torch": "PyTorch", "openvino": "OpenVINO", "int8": "OpenVINO in eight bits"}
 Match = Callable[[Collection[str], Collection[str]], Mapping[str, object]]  # names and files -> a file for each name
 
 
@@ -40,7 +40,7 @@ class File:
 class Wishes:
     """The part of kit_manifest.json that says how to predict."""
 
-    engine: Literal["torch", "openvino", "auto"] = "auto"
+    engine: Literal["torch", "openvino", "auto", "int8"] = "auto"
     budget: float | None = None  # seconds
     converted: tuple[str, ...] | None = None  # experiments whose networks are there as OpenVINO's; None: convert there
     files: dict[str, File] = field(default_factory=dict)

@@ -15,6 +15,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from packaging.version import Version
 
 from console.errors import UserError, list_some
+from console.options import COMPILED
 from console.output import say
 
 AUTO = Path("auto")  # --wheel auto
@@ -195,7 +196,7 @@ def download(requirements: Sequence[str], target: Path, python: str) -> None:
 def needed(engine: str, frozen_files: Iterable[Path], versions: Mapping[str, str | None]) -> list[str]:
     """Requirements of what predicts: of the engine, and of the files of frozen networks. versions: of what is installed
     here; the same one is brought, so that it answers alike."""
-    packages = {"openvino"} if engine in ("openvino", "auto") else set[str]()
+    packages = {"openvino"} if engine in (*COMPILED, "auto") else set[str]()
     readers = {".onnx": "onnxruntime", ".tflite": "ai-edge-litert"}
     packages |= {readers[file.suffix] for file in frozen_files if file.suffix in readers}
     return [f"{name}=={here}" if (here := versions.get(name)) else name for name in sorted(packages)]
