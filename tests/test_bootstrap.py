@@ -57,6 +57,7 @@ def test_a_model_that_knows_nothing_is_at_chance() -> None:
 def test_ranks_are_matched_by_hand() -> None:
     ours, theirs = np.array([[0.1], [0.9], [0.5]]), np.array([[3.0], [1.0], [2.0]])
     assert match_ranks(ours, theirs)[:, 0].tolist() == [1, 3, 2]
+    assert match_ranks(ours, theirs, np.array([False, True, True]))[:, 0].tolist() == [3, 2], "ranks among all clips"
     assert np.array_equal(match_ranks(theirs, theirs), theirs)
 
 
