@@ -172,12 +172,12 @@ NAMES = ("demo_resnetish", "demo_vggish")
 COSTS = Forecast(dict.fromkeys(NAMES, 2), {NAMES[0]: 10_100.0, NAMES[1]: 10_000.0}, dict.fromkeys(NAMES, 1), {1: 0.0})
 
 
-def set_worths(paths: Paths, *worths: float | None) -> None:
-    """Of the experiments NAMES in the blend."""
+def set_worths(paths: Paths, *worths: float | None, by_default: bool = False) -> None:
+    """Of the experiments NAMES in the blend. by_default: as if nobody had chosen it."""
     file = paths.ensembles / "default" / "weights.json"
     blend = read_blend(file)
     models = {name: replace(blend.models[name], worth=worth) for name, worth in zip(NAMES, worths, strict=True)}
-    write_blend(file, replace(blend, models=models))
+    write_blend(file, replace(blend, models=models, by_default=by_default))
 
 
 def in_kernel(blended: Paths, root: Path, budget: float) -> tuple[Path, dict[str, Any]]:
@@ -218,12 +218,13 @@ def test_a_kernel_leaves_out_folds_that_take_too_long(
     assert [found[fname] for fname in fnames] == top_labels(probs, blend.classes)
 
 
+@pytest.mark.parametrize("by_default", [False, True])
 def test_a_kernel_says_what_a_dropped_experiment_was_worth_as_submit_py_does(
-    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    paths: Paths, tmp_path: Path, by_default: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """12,000 s: less than one fold of each. The one of less worth goes, though it is a little faster."""
     monkeypatch.setattr(runs.forecast, "forecast", lambda *_: COSTS)
-    set_worths(paths, 0.0123, 0.0045)
+    set_worths(paths, 0.0123, 0.0045, by_default=by_default)
     submit(paths, "default", tmp_path / "submission.csv", None, refresh=True, budget=12_000)
     by_submit = [line for line in capsys.readouterr().out.splitlines() if line.startswith("budget:")]
     folder = bundle(paths, "default", "me", budget=12_000, competition="tiny-tagging")
