@@ -13,6 +13,7 @@ from console.output import say, table, warn
 if TYPE_CHECKING:
     import pandas as pd
 
+    from blending.apply import Blend
     from blending.candidates import Candidates
     from blending.ensemble_folder import Ensemble
     from input.competition import Competition
@@ -175,7 +176,8 @@ def read_candidates(
     source = replace(source, metric=chosen.metric if chosen else source.metric)
     experiments = chosen_runs(paths, folder, found, source)
     names = [runs[0].folder.parent.name for runs in experiments]
-    needed = needs(chosen) if chosen else Needs(dict.fromkeys(names, 1.0), False)
+    made = found.blend if found and _is_of(found.blend, experiments, source.metric) else None
+    needed = needs(made) if made else Needs(dict.fromkeys(names, 1.0), False)
     test = test_predictions(experiments, source, paths, refresh, engine, Budget(end, needed) if end else None)
     if end and not any(counts for name in names for counts in test.sources.get(name, {}).values()):
         raise UserError("--budget: no clip was predicted in this time, and nothing is written: give it more")
@@ -189,10 +191,16 @@ def chosen_runs(paths: Paths, folder: Path, found: "Ensemble | None", source: "C
 
     chosen = found.blend.models if found and not found.blend.by_default else {}
     experiments = finished_runs(paths.runs, list(chosen), source)
-    ids = {runs[0].folder.parent.name: tuple(run.id for run in runs) for runs in experiments}
-    if chosen and ids != {name: model.ids for name, model in chosen.items()}:
+    if found and chosen and not _is_of(found.blend, experiments):
         raise UserError(f"{folder}: {CHANGED}")
     return experiments
+
+
+def _is_of(blend: "Blend", experiments: "list[list[Run]]", metric: str | None = None) -> bool:
+    """Whether the blend was made from these runs, and by this metric if one is given."""
+    ids = {runs[0].folder.parent.name: tuple(run.id for run in runs) for runs in experiments}
+    same = ids == {name: model.ids for name, model in blend.models.items()}
+    return same and metric in (None, blend.metric)
 
 
 def read_scored(file: Path, candidates: "Candidates") -> "pd.DataFrame":

@@ -27,6 +27,9 @@ class Model:
     ids: tuple[str, ...] = ()  # of the runs that its predictions were read from, one a fold
     temperature: float | None = None  # of the method 'temperature'
     coefficients: list[list[float]] | None = None  # of the method 'stack': (classes in, classes out)
+    # nested score of the blend less that without this model, for a loss the reverse: above 0 where the blend is worse
+    # without. See `with_worths`. None: not measured
+    worth: float | None = None
     # for several labels per clip:
     offset: float | None = None  # of the method 'temperature', added to every logit
     class_weights: list[float] | None = None  # (classes,) of 'log_linear', in place of `weight` where it pays

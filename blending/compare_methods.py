@@ -1,6 +1,6 @@
 """All methods side by side on the rows that decide, and the one that is taken."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from blending.greedy import greedy_path
 from blending.methods import AUTO, METHODS
 from blending.metric_greedy import metric_greedy_path
 from blending.parallel_fits import Fit, FitAll, fitting
+from blending.worth import Fits, with_worths
 from console.errors import UserError
 from console.output import progress
 from metrics.metric import Metric
@@ -24,11 +25,16 @@ FEWEST_ROWS = 2  # that decide, outside of any fold: there is nothing to fit to 
 
 @dataclass(frozen=True)
 class Nested:
-    """A method's fit to all rows, and what it and the fits to all but one fold give."""
+    """A method's fits to all rows and to all but one fold, and what they give."""
 
-    blend: Blend
+    fits: Fits
     fitted: np.ndarray  # (clips, classes) on the rows that it was fitted to
     nested: np.ndarray  # (clips, classes), each fold by the fit to the others
+
+    @property
+    def blend(self) -> Blend:
+        """The fit to all rows."""
+        return self.fits[None]
 
 
 @dataclass(frozen=True)
@@ -131,7 +137,18 @@ def compare(
         greedy_path=_greedy_path(rows, c.names),
         metric=c.metric.name,
     )
-    return found[chosen].blend, nested[method], comparison
+    gain = _nested_gain(rows, c.names, judge, judged)
+    return with_worths(found[chosen].fits, gain), nested[method], comparison
+
+
+def _nested_gain(rows: FitRows, names: Sequence[str], judge: Judge, judged: np.ndarray) -> Callable[[Fits], float]:
+    """What gives the nested score of fits on the rows that decide, higher for a better one."""
+    seen = judged | compares_clips(rows.metric)  # the rows that the score depends on
+    if not seen.all():
+        stack, truth, weight, fold = rows.stack[:, seen], rows.truth[seen], rows.weight[seen], rows.fold[seen]
+        rows = replace(rows, stack=stack, truth=truth, weight=weight, fold=fold)
+    decides = judge.at(judged)
+    return lambda fits: decides.gain(nested_probs(rows, names, fits)[judged[seen]])
 
 
 def _greedy_path(rows: FitRows, names: Sequence[str]) -> tuple[tuple[str, float], ...]:
@@ -174,27 +191,28 @@ def nested_blends(methods: Sequence[str], rows: FitRows, names: Sequence[str], f
     for method in methods:
         of_method = {k: next(blends) for k in held}
         fitted = _apply(of_method[None], rows.stack, names)
-        found[method] = Nested(of_method[None], fitted, nested_probs(rows, names, of_method))
+        found[method] = Nested(of_method, fitted, nested_probs(rows, names, of_method))
     return found
 
 
-def nested_probs(rows: FitRows, names: Sequence[str], blends: Mapping[int | None, Blend]) -> np.ndarray:
-    """(clips, classes): each fold blended by the fit to the others. blends: by the fold that was left out.
+def nested_probs(rows: FitRows, names: Sequence[str], fits: Fits) -> np.ndarray:
+    """(clips, classes): each fold blended by the fit to the others.
 
     A metric that compares clips within a class would compare blends of several fits, whose offsets of a class depend on
     how frequent it is in the other folds: less where it is more frequent in this one. Therefore each value is replaced
-    by the one of the same rank, among all rows, in the fit to all rows, `blends[None]`: no fit's order of clips
-    changes.
+    by the one of the same rank, among all rows, in the fit to all rows, `fits[None]`: no fit's order of clips changes.
     """
     out = np.zeros(rows.stack.shape[1:])
     by_rank = compares_clips(rows.metric)
-    reference = _apply(blends[None], rows.stack, names) if by_rank else out
+    reference = _apply(fits[None], rows.stack, names) if by_rank else out
     for k in np.unique(rows.fold).tolist():
         held = rows.fold == k
-        if by_rank:
-            out[held] = match_ranks(_apply(blends[k], rows.stack, names), reference)[held]
+        if by_rank and fits[k] == fits[None]:  # a plain mean: its values have their ranks already
+            out[held] = reference[held]
+        elif by_rank:
+            out[held] = match_ranks(_apply(fits[k], rows.stack, names), reference, held)
         else:
-            out[held] = _apply(blends[k], rows.stack[:, held], names)
+            out[held] = _apply(fits[k], rows.stack[:, held], names)
     return out
 
 
@@ -203,13 +221,14 @@ def compares_clips(metric: Metric) -> bool:
     return metric.within == "class" and metric.fit_thresholds is None
 
 
-def match_ranks(probs: np.ndarray, reference: np.ndarray) -> np.ndarray:
+def match_ranks(probs: np.ndarray, reference: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
     """Each value replaced by the one of the same rank in the reference's column; ties become their middle. Both (clips,
-    classes)."""
-    out = np.empty(probs.shape)
+    classes). rows: (clips,) bool, of the clips that are returned; None: all."""
+    asked = probs if rows is None else probs[rows]
+    out = np.empty(asked.shape)
     for c in range(probs.shape[1]):
         ours, theirs = np.sort(probs[:, c]), np.sort(reference[:, c])
-        low, high = (ours.searchsorted(probs[:, c], side) for side in ("left", "right"))
+        low, high = (ours.searchsorted(asked[:, c], side) for side in ("left", "right"))
         out[:, c] = theirs[(low + high - 1) // 2]
     return out
 

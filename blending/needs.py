@@ -5,17 +5,19 @@ from dataclasses import replace
 
 from blending.apply import Blend
 from console.errors import UserError
+from metrics.metric import metric_title
 from runs.budget import Needs
 
 FITTED = ("log_linear", "stack")  # methods whose coefficients were fitted together: none of them stands alone
 
 
 def needs(blend: Blend) -> Needs:
-    """By the weights, or alike where the method has no share for an experiment."""
+    """By the weights, or alike where the method has no share for an experiment, and by their worths where known."""
     alike = blend.method in FITTED or not any(model.weight > 0 for model in blend.models.values())
     used = blend.used
     weights = {name: (1.0 if alike else model.weight) if name in used else 0.0 for name, model in blend.models.items()}
-    return Needs(weights, alike)
+    worths = {name: model.worth for name, model in used.items() if model.worth is not None}
+    return Needs(weights, alike, worths, metric_title(blend.metric, blend.task))
 
 
 def without(blend: Blend, names: Collection[str]) -> Blend:

@@ -77,7 +77,7 @@ SHARED: dict[str, dict[str, Any]] = {
     "--budget": {
         "type": as_seconds,
         "metavar": "TIME",
-        "help": "leave out fold models until predicting takes at most so long: 80m, 1h20m, 90s",
+        "help": "leave out what the blend needs least until predicting takes at most so long: 80m, 1h20m, 90s",
     },
     "--jobs": {"type": int, "metavar": "N", "default": 1, "help": "processes at once (%(default)s)"},
     "--on": {"metavar": "ADDRESS", "help": "run the jobs on a Ray cluster: ray, or ray://host:10001"},

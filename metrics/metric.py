@@ -87,6 +87,11 @@ def find_metric(name: str, task: Task | None = None) -> Metric:
     return next(suitable)
 
 
+def metric_title(name: str, task: Task | None = None) -> str:
+    """The title of `find_metric`, for which one's own metric need not be there."""
+    return name.rpartition(":")[2] if is_user_code(name) else find_metric(name, task).title
+
+
 def _mean(per_clip: PerClip) -> Score:
     return lambda probs, truth: float(per_clip(probs, truth).mean())
 
@@ -115,7 +120,7 @@ def _own_metric(name: str) -> Metric:
             raise UserError(f"metric: {name} returns {value}: return a finite number")
         return value
 
-    title = name.rpartition(":")[2]
+    title = metric_title(name)
     return Metric(name, title, title, score, within="all")
 
 

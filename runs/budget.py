@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,19 +62,23 @@ class Needs:
 
     weights: Mapping[str, float]  # experiment -> its weight; 0: not at all
     all_of_them: bool  # the blend has no meaning without one that has a weight
+    worths: Mapping[str, float] = field(default_factory=dict)  # experiment -> nested score lost without it, where known
+    metric: str = ""  # its title, of the nested score
 
 
 def choose_folds(forecast: Forecast, needs: Needs, seconds: float) -> dict[str, int]:
     """How many folds of each experiment fit into the seconds; more where even the least does not fit.
 
     The answer of an experiment is the mean of its fold models, so the formula of a blend holds for any number of them.
-    A fold is left out where that adds the least variance per second saved: the variance of a mean of n goes with 1/n,
-    and that of a blend with the square of the weights. Where one fold of each takes too long, the experiments of the
-    most weight that fit remain, if the blend has a meaning without the others.
+    If the blend has a meaning without them, experiments that are worth nothing are left out first. Then a fold is left
+    out where that adds the least variance per second saved: the variance of a mean of n goes with 1/n, and that of a
+    blend with the square of the weights. Where one fold of each takes too long, the experiments that are worth most and
+    fit remain, by their weights where a worth is not known.
     """
     weights, fold = needs.weights, {name: max(each, 1e-9) for name, each in forecast.fold.items()}
     kept = {name: n if weights[name] else 0 for name, n in forecast.folds.items()}
     kept = dict(forecast.folds) if forecast.seconds() <= seconds else kept
+    kept = kept if needs.all_of_them else _without_worthless(forecast, needs, kept, seconds)
 
     def loss(name: str) -> float:
         return weights[name] ** 2 * (1 / (kept[name] - 1) - 1 / kept[name]) / fold[name]
@@ -83,21 +87,40 @@ def choose_folds(forecast: Forecast, needs: Needs, seconds: float) -> dict[str, 
         kept[min(several, key=loss)] -= 1
     if forecast.seconds(kept) <= seconds or needs.all_of_them:
         return kept
-    remain = _experiments_that_fit(forecast, weights, seconds)
+    remain = _experiments_that_fit(forecast, needs, kept, seconds)
     weights = {name: weight if name in remain or not forecast.folds[name] else 0.0 for name, weight in weights.items()}
     return choose_folds(forecast, Needs(weights, True), seconds)
 
 
-def _experiments_that_fit(forecast: Forecast, weights: Mapping[str, float], seconds: float) -> Collection[str]:
-    """Of those that predict, the experiments of the most weight that fit with one fold each, looked for among the 12
-    with the most weight per second; where none fits, the first of these unless others have their answers already."""
-    order = sorted(forecast.folds, key=lambda name: -weights[name] / max(forecast.fold[name], 1e-9))
-    slow = [name for name in order if weights[name] and forecast.folds[name]][:12]
+def _without_worthless(forecast: Forecast, needs: Needs, kept: Mapping[str, int], seconds: float) -> dict[str, int]:
+    """`kept`, as far as they take too long without the experiments that predict and are worth nothing: first the one of
+    the least worth per second saved, of equals the slowest. One of the blend remains."""
+    found = dict(kept)
+
+    def saved(name: str) -> float:
+        return max(forecast.seconds(found) - forecast.seconds(found | {name: 0}), 1e-9)
+
+    while forecast.seconds(found) > seconds:
+        remain = [name for name, n in found.items() if needs.weights[name] and (n or not forecast.folds[name])]
+        worthless = [name for name in remain if found[name] and needs.worths.get(name, 1.0) <= 0]
+        if not worthless or len(remain) == 1:
+            break
+        found[min(worthless, key=lambda name: (needs.worths[name] / saved(name), -saved(name)))] = 0
+    return found
+
+
+def _experiments_that_fit(forecast: Forecast, needs: Needs, kept: Mapping[str, int], seconds: float) -> Collection[str]:
+    """Of the experiments that are kept and predict, those of the most worth that fit with one fold each, looked for
+    among the 12 with the most worth per second; where none fits, the first of these unless others have their answers
+    already. The weight counts where the worth of one is not known."""
+    weights, slow = needs.weights, [name for name, n in kept.items() if n]
+    worths = needs.worths if all(name in needs.worths for name in slow) else weights
+    slow = sorted(slow, key=lambda name: -worths[name] / max(forecast.fold[name], 1e-9))[:12]
     sets = [some for n in range(1, len(slow) + 1) for some in combinations(slow, n)]
     fitting = [some for some in sets if forecast.seconds(dict.fromkeys(some, 1)) <= seconds]
     others = any(weight and not forecast.folds[name] for name, weight in weights.items())
     least = () if others else tuple(slow[:1])
-    return max(fitting, key=lambda some: sum(weights[name] for name in some), default=least)
+    return max(fitting, key=lambda some: sum(worths[name] for name in some), default=least)
 
 
 @dataclass(frozen=True)
@@ -162,15 +185,23 @@ def tell_forecast(forecast: Forecast) -> None:
 
 def tell_choice(forecast: Forecast, kept: Mapping[str, int], needs: Needs, seconds: float) -> None:
     """Which folds a budget of so many seconds leaves out, and what that saves and costs."""
-    total = sum(needs.weights.values())
     for name, n in kept.items():
         if left_out := forecast.folds[name] - n:
-            saved, share = duration(left_out * forecast.fold[name]), needs.weights[name] / total
-            rest = f"the mean of {count(n, 'fold model')} remains" if n else f"its weight was {share:.0%} of the blend"
+            saved = duration(left_out * forecast.fold[name])
+            rest = f"the mean of {count(n, 'fold model')} remains" if n else _cost(name, needs)
             say(f"budget: {name}: {left_out} of {count(forecast.folds[name], 'fold')} left out, saves {saved}: {rest}")
     if (takes := forecast.seconds(kept)) > seconds:
         least = f"budget: the least that the blend needs takes {duration(takes)}, there are {duration(seconds)}"
         warn(f"{least}: not all clips are reached")
+
+
+def _cost(name: str, needs: Needs) -> str:
+    """What the blend loses without an experiment, in words."""
+    if (worth := needs.worths.get(name)) is None:
+        return f"its weight was {needs.weights[name] / sum(needs.weights.values()):.0%} of the blend"
+    size = f"{abs(worth):.4f}"
+    change = "the same" if float(size) == 0 else f"{size} {'worse' if worth > 0 else 'better'}"
+    return f"without it the blend's nested {needs.metric} is {change}"
 
 
 def duration(seconds: float) -> str:

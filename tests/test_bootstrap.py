@@ -57,12 +57,22 @@ def test_a_model_that_knows_nothing_is_at_chance() -> None:
 def test_ranks_are_matched_by_hand() -> None:
     ours, theirs = np.array([[0.1], [0.9], [0.5]]), np.array([[3.0], [1.0], [2.0]])
     assert match_ranks(ours, theirs)[:, 0].tolist() == [1, 3, 2]
+    assert match_ranks(ours, theirs, np.array([False, True, True]))[:, 0].tolist() == [3, 2], "ranks among all clips"
     assert np.array_equal(match_ranks(theirs, theirs), theirs)
 
 
 def nested(method: str, rows: FitRows) -> Nested:
     names = "abcdefgh"[: len(rows.stack)]
     return nested_blends([method], rows, names, lambda fits: one_by_one(fits, names))[method]
+
+
+def test_blends_of_several_fits_get_the_values_of_the_fit_to_all_rows_where_clips_are_compared() -> None:
+    rows = replace(random_rows(80, 3), task="multi_label", metric=find_metric("macro_roc_auc"))
+    found = nested("temperature", rows)
+    for c in range(6):
+        assert np.isin(found.nested[:, c], found.fitted[:, c]).all()
+    mean = nested("arithmetic", rows)
+    assert np.array_equal(mean.nested, mean.fitted), "all fits are the same"
 
 
 CHANCE = (1 + 1 / 2 + 1 / 3) / 6  # MAP@3 of a random order of six classes

@@ -79,6 +79,56 @@ def test_an_experiment_goes_where_one_fold_of_each_takes_too_long(
     assert (found["fast"], found["slow"]) == kept
 
 
+THREE = Forecast(dict.fromkeys("abc", 2), {"a": 10, "b": 20, "c": 40}, dict.fromkeys("abc", "x"), {"x": 0})
+
+
+def kept_of_three(seconds: float, weights: str, **worths: float) -> str:
+    """The folds that remain of a, b and c, which take 20, 40 and 80 s. weights: a digit each."""
+    needs = Needs(dict(zip("abc", map(int, weights), strict=True)), False, worths)
+    found = choose_folds(THREE, needs, seconds)
+    return "".join(str(found[name]) for name in "abc")
+
+
+def test_experiments_that_are_worth_nothing_go_before_any_fold() -> None:
+    assert kept_of_three(139, "181", a=0.01, b=0.0, c=0.02) == "202", "whatever its weight"
+    assert kept_of_three(140, "181", a=0.01, b=0.0, c=0.02) == "222", "all of them fit"
+    assert kept_of_three(139, "118", a=0.01, b=0.03, c=0.02) == "212", "all are worth something: a fold goes"
+    assert kept_of_three(99, "181", a=0.01, b=0.0, c=0.02) == "201", "then folds"
+    # -0.02 / 20 s goes before -0.03 / 80 s, and that before -0.01 / 40 s
+    assert kept_of_three(139, "111", a=-0.02, b=-0.01, c=-0.03) == "022"
+    assert kept_of_three(119, "111", a=-0.02, b=-0.01, c=-0.03) == "020"
+    assert kept_of_three(139, "111", a=0.0, b=0.0, c=0.0) == "220", "of equals the one that saves most"
+    assert kept_of_three(39, "111", a=-0.02, b=-0.01, c=-0.03) == "010", "one remains, with fewer folds"
+    assert kept_of_three(1, "111", a=-0.02, b=-0.01, c=-0.03) == "010"
+    assert kept_of_three(139, "118", b=-0.01) == "202", "what is known counts"
+
+
+def test_what_is_worth_nothing_stays_in_a_blend_of_all_and_may_all_go_where_another_is_stored() -> None:
+    stored = Forecast({"a": 0, "b": 2, "c": 2}, {"a": 0, "b": 20, "c": 40}, {"a": None, "b": "x", "c": "x"}, {"x": 0})
+    weights, worths = dict.fromkeys("abc", 1.0), {"a": -0.5, "b": -0.1, "c": 0.0}
+    assert choose_folds(stored, Needs(weights, False, worths), 1) == {"a": 0, "b": 0, "c": 0}
+    assert choose_folds(stored, Needs(weights, True, worths), 1) == {"a": 0, "b": 1, "c": 1}
+
+
+def test_the_experiments_of_most_worth_remain_where_one_fold_of_each_takes_too_long() -> None:
+    """A fold of each takes 10 + 20 + 40 s."""
+    assert kept_of_three(69, "118", a=0.02, b=0.03, c=0.04) == "011"
+    assert kept_of_three(49, "118", a=0.02, b=0.03, c=0.04) == "210", "0.05 of a and b in place of 0.04 of c"
+    assert kept_of_three(50, "118", a=0.02, b=0.03, c=0.04) == "101"
+    assert kept_of_three(49, "118", a=0.02, b=0.03) == "001", "the weights count where one worth is not known"
+    assert kept_of_three(49, "118", a=0.02, b=-0.01, c=0.04) == "001", "b is gone already"
+    assert kept_of_three(5, "118", a=0.01, b=0.03, c=0.04) == "010", "most worth per second"
+
+
+def test_a_plan_says_what_a_dropped_experiment_costs(capsys: pytest.CaptureFixture[str]) -> None:
+    for worth in (0.0123, -0.0123, 0.00004, 0.0):
+        end = Deadline(129, Clock())  # 116 s: less than one fold of each
+        make_plan(FAST_AND_SLOW, Needs({"fast": 0.5, "slow": 0.5}, False, {"fast": worth, "slow": 0.2}, "MAP@3"), end)
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("budget: fast")]
+    start = "budget: fast: 5 of 5 folds left out, saves 50 s: without it the blend's nested MAP@3 is "
+    assert said == [start + end for end in ("0.0123 worse", "0.0123 better", "the same", "the same")]
+
+
 def test_a_plan_says_which_experiment_goes(capsys: pytest.CaptureFixture[str]) -> None:
     plan = make_plan(FAST_AND_SLOW, needs_of(0.05, 0.95, all_of_them=False), Deadline(129, Clock()))
     assert plan.dropped == ("fast",) and plan.kept == {"fast": 0, "slow": 1} and plan.share == 1
@@ -137,9 +187,16 @@ def test_a_clip_gets_the_mean_of_the_folds_that_reached_it() -> None:
 
 def test_a_blend_needs_its_experiments_by_their_weights_where_it_has_some() -> None:
     models = {"a": Model(0.7), "b": Model(0.3), "c": Model(0.0)}
-    assert needs(Blend("geometric", models)) == Needs({"a": 0.7, "b": 0.3, "c": 0.0}, False)
-    assert needs(Blend("stack", models)) == Needs({"a": 1, "b": 1, "c": 0}, True)
-    assert needs(Blend("log_linear", {"a": Model(0.0), "b": Model(0.0)})) == Needs({"a": 1, "b": 1}, True)
+    assert needs(Blend("geometric", models)) == Needs({"a": 0.7, "b": 0.3, "c": 0.0}, False, {}, "MAP@3")
+    assert needs(Blend("stack", models)) == Needs({"a": 1, "b": 1, "c": 0}, True, {}, "MAP@3")
+    assert needs(Blend("log_linear", {"a": Model(0.0), "b": Model(0.0)})).weights == {"a": 1, "b": 1}
+
+
+def test_a_blend_needs_its_experiments_by_what_they_are_worth_where_it_knows() -> None:
+    models = {"a": Model(0.7, worth=0.01), "b": Model(0.3, worth=-0.02), "c": Model(0.0)}
+    found = needs(Blend("geometric", models, metric="log_loss"))
+    assert found == Needs({"a": 0.7, "b": 0.3, "c": 0.0}, False, {"a": 0.01, "b": -0.02}, "log loss")
+    assert needs(Blend("geometric", models, metric="not_there.py:my_score")).metric == "my_score"
 
 
 @pytest.mark.parametrize("method", ["arithmetic", "geometric", "temperature", "rank"])
