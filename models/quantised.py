@@ -1,7 +1,9 @@
 """A converted network in whole numbers of eight bits, by post-training quantisation: NNCF, an optional package."""
 
 import warnings
+from contextlib import redirect_stdout
 from importlib.util import find_spec
+from io import StringIO
 from typing import Any
 
 from torch import Tensor
@@ -23,7 +25,7 @@ def quantise(model: Any, windows: Tensor) -> Any:
     MAP@3, with this one nothing).
     """
     import_nncf()
-    with one_line("NNCF", "quantise this network"), warnings.catch_warnings():
+    with one_line("NNCF", "quantise this network"), warnings.catch_warnings(), redirect_stdout(StringIO()):
         warnings.simplefilter("ignore")
         import nncf
 

@@ -96,11 +96,12 @@ def predict(
     from submission.submission_file import write_submission
 
     wishes = read_json(bundle / MANIFEST_NAME, Wishes, AGAIN)
-    choice, budget = EngineChoice(engine or wishes.engine), budget or wishes.budget
-    if wishes.converted is not None and choice.asked != "torch":
+    asked, budget, converted = engine or wishes.engine, budget or wishes.budget, None
+    if wishes.converted is not None and asked != "torch":
         from runs.converted import find_converted
 
-        choice.converted = find_converted(bundle, {name: file.sha256 for name, file in wishes.files.items()}, AGAIN)
+        converted = find_converted(bundle, {name: file.sha256 for name, file in wishes.files.items()}, AGAIN)
+    choice = EngineChoice(asked, converted=converted)
     end = Deadline(budget - (time.monotonic() - started)) if budget else None
     packed = read_packed(bundle)
     blend = read_blend(bundle / "weights.json", AGAIN)

@@ -156,7 +156,7 @@ def test_wheels_go_along_when_asked_for(
         bundle(paths, "default", "me", wheels=[tmp_path / "absent.whl"])
     asked: dict[str, Any] = {}
     monkeypatch.setattr(wheels, "download", lambda needs, *_: asked.update(needs=needs) or make_wheel(_[0], "openvino"))
-    monkeypatch.setattr(module, "convert_runs", lambda weights: ["demo_vggish"])
+    monkeypatch.setattr(module, "convert_runs", lambda weights, sample: ["demo_vggish"])
     monkeypatch.setattr(openvino_conversion, "is_installed", lambda: True)
     folder = bundle(paths, "default", "me", wheels=[wheels.AUTO], engine="auto", python="3.11")
     (need,) = asked["needs"]
