@@ -4,7 +4,7 @@ python -m benchmarks.engines timm:resnet18 ced_tiny     which of these networks 
 """
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -84,20 +84,23 @@ def ways_of(name: str, tagger: Tagger, x: Tensor, n_batches: int) -> Ways:
     plain = tagger_of(name, channels_last=False)
     pieces: dict[str, Work] = {"eager fp32": partial(eager, plain, x, n_batches, "fp32")}
     lacking = []
-    for peer, make in (("openvino", partial(openvino_way, x=x)), ("onnxruntime", OnnxRuntime)):
+    peers: dict[str, Callable[[Tagger], Forward]] = {"openvino": partial(openvino_way, x=x), "onnxruntime": OnnxRuntime}
+    if find_spec("nncf"):
+        peers["int8"] = partial(openvino_way, x=x, int8=True)
+    for peer, make in peers.items():
         try:
             engines[peer] = make(tagger)
         except ConversionError as error:
             lacking.append(Row(5, f"prediction with {name} by {peer}", f"not there: {error}"))
     for engine, way in engines.items():
-        for each in ("fp32",) if engine == "onnxruntime" else precisions:
-            pieces[f"{engine} {each}"] = partial(_all_of, way, x, n_batches, each)
+        for each in precisions if engine in ("torch", "openvino") else ("fp32",):
+            pieces[engine if engine == "int8" else f"{engine} {each}"] = partial(_all_of, way, x, n_batches, each)
     return Ways(f"{name}, {len(x)} x {N_MELS} x {N_FRAMES}", precisions, engines, pieces, lacking)
 
 
-def openvino_way(tagger: Tagger, x: Tensor) -> OpenVino:
+def openvino_way(tagger: Tagger, x: Tensor, int8: bool = False) -> OpenVino:
     """Raises ConversionError."""
-    (way := OpenVino(tagger)).prepare(x, "fp32")
+    (way := OpenVino(tagger, int8=int8)).prepare(x, "fp32")
     return way
 
 
@@ -123,7 +126,7 @@ class OnnxRuntime:
 def compared(name: str, ways: Ways, precision: str, times: tuple[Times, Times], windows: int) -> list[Row]:
     """What is faster of ours against the others."""
     elapsed, _ = times
-    ours, rows = [f"{engine} {precision}" for engine in ways.engines if engine != "onnxruntime"], []
+    ours, rows = [f"{engine} {precision}" for engine in ("torch", "openvino") if engine in ways.engines], []
     best = min(ours, key=lambda way: median(elapsed, way))
     goal = 1.15 if "efficientnet" not in name else 2.5 if precision == "fp32" else 2.0
     for here, there, least in (
@@ -131,8 +134,9 @@ def compared(name: str, ways: Ways, precision: str, times: tuple[Times, Times], 
         (best, "eager fp32", None),
         (best, "onnxruntime fp32", None),
         (ours[0], "eager fp32", None),
+        ("int8", best, None),
     ):
-        if there not in elapsed or here == there:
+        if not {here, there} <= set(elapsed) or here == there:
             continue
         ratio = quotient(elapsed, there, here)
         rate, other = (f"{windows / median(elapsed, way):.1f} windows/s" for way in (here, there))
