@@ -58,7 +58,7 @@ def main() -> None:
             + ("" if args.output else ": --output FILE.csv has all of them")
         )
     faults = found.attrs["faults"]
-    if args.output:
+    if args.output and len(found):
         write(args.output, found, blend)
         say(f"{count(len(found), 'row')} -> {args.output}")
     report(faults, set(found["file"]))
@@ -93,7 +93,9 @@ def report(faults: dict[str, str], answered: set[str]) -> None:
     if heard := {file: fault for file, fault in faults.items() if file in answered}:
         warn(f"files with a fault, predicted from what can be read of them: {list_faults(heard)}")
     if silent := {file: fault for file, fault in faults.items() if file not in answered}:
-        raise UserError(f"files without a prediction: {list_faults(silent)}: the others are done")
+        raise UserError(
+            f"files without a prediction: {list_faults(silent)}" + (": the others are done" if answered else "")
+        )
 
 
 if __name__ == "__main__":

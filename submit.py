@@ -67,7 +67,7 @@ def main() -> None:
     if args.on and (args.predictions or args.forecast or args.budget):
         parser.error("--on predicts on a cluster: not with --predictions, nor --forecast and --budget, of this machine")
     if args.on and args.engine == "auto":
-        parser.error("--on: each node would choose an engine of its own: --engine torch or --engine openvino")
+        parser.error("--on: each node would choose an engine of its own: --engine torch, openvino or int8")
     paths = Paths(args.input, args.work, args.described_by)
     output = args.output or paths.work / "submission.csv"
     if args.forecast:

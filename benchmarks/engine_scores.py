@@ -23,7 +23,7 @@ from runs.predict import predict_store
 from runs.run_folder import finished_folds, read_run, read_trained
 
 EXAMPLES = """examples:
-  python -m benchmarks.engine_scores work/runs/us8k_mini --input ../shared/data/us8k-mini"""
+  python -m benchmarks.engine_scores work/runs/resnetish18"""
 
 
 def main() -> None:

@@ -38,10 +38,10 @@ class LoadedBlend:
 
         paths: files, and folders whose sound files are all taken, those of inner folders too. every: seconds; a row per
         section of that length then, with start and end (seconds) after file; the last one may be up to half as long
-        again, or half as long. engine: what predicts on a CPU: torch, openvino, or auto, the faster of both. Files that
-        cannot be read have no row; attrs["faults"] of the table names these, and files that were damaged or silent,
-        with the reason. Raises UserError where a path does not exist, a folder holds no sound, `every` is no length, a
-        trained fold is damaged, or OpenVINO is asked for and not installed.
+        again, or half as long. engine: what predicts on a CPU: torch, openvino, auto (the faster of both) or int8.
+        Files that cannot be read have no row; attrs["faults"] of the table names these, and files that were damaged or
+        silent, with the reason. Raises UserError where a path does not exist, a folder holds no sound, `every` is no
+        length, a trained fold is damaged, or OpenVINO or NNCF is asked for and not installed.
         """
         if every is not None and (isinstance(every, str) or not 0 < every < float("inf")):
             raise UserError(f"every={every!r}: expected seconds above 0, as a number")

@@ -33,6 +33,7 @@ def with_worths(fits: Fits, gain: Callable[[Fits], float]) -> Blend:
     gone, remains = list[str](), whole
     for name in sorted((name for name in worth if worth[name] <= 0), key=worth.__getitem__):
         if (score := gain_without(*gone, name)) is None:
+            del worth[name]  # the last that is left: not known, so it stays
             break
         worth[name] = _round(remains - score)
         if worth[name] <= 0:

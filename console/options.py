@@ -72,7 +72,7 @@ SHARED: dict[str, dict[str, Any]] = {
     "--engine": {
         "choices": ENGINES,
         "default": "torch",
-        "help": "what predicts on a CPU; auto measures the first two, int8 rounds to eight bits (%(default)s)",
+        "help": "what predicts on a CPU; auto: the faster of the first two; int8: less exact, needs NNCF (%(default)s)",
     },
     "--budget": {
         "type": as_seconds,

@@ -19,7 +19,7 @@ from console.output import say, warn
 from models.device import autocast, streams
 from models.engine_openvino import Files, OpenVino, Seen, rank_changes
 from models.openvino_conversion import ConversionError, import_openvino, is_installed
-from models.quantised import import_nncf
+from models.quantised import LEAST, import_nncf
 from models.tagger import Tagger
 
 Engine = Literal["torch", "openvino", "int8"]
@@ -111,8 +111,7 @@ class EngineChoice:
         torch_way = Torch(tagger)
         if known != "torch" and files is not None:
             try:
-                # a head on embeddings, which have one frame, is too small to gain from eight bits
-                int8 = self.asked == "int8" and first[0].shape[-1] > 1
+                int8 = self.asked == "int8" and self._is_to_round(first, bool(files))
                 way = OpenVino(tagger, files, self.seen.setdefault(kind, Seen()), int8)
                 if known or self.asked in COMPILED or faster(torch_way, way, first[0], n_batches, precision) != "torch":
                     for x in first:
@@ -121,12 +120,20 @@ class EngineChoice:
                     if used != "fp32" and not known:  # once for all folds
                         some = first[0][:RANKED]
                         say(rank_changes(tagger, next(iter(way([some], precision))), some, precision, used))
-                    self.chosen[kind] = "int8" if int8 else "openvino"
+                    self.chosen[kind] = "int8" if self.asked == "int8" else "openvino"
                     return way
             except ConversionError as error:
                 warn(f"{error}: PyTorch predicts")
         self.chosen[kind] = "torch"
         return torch_way if on_cpu else None
+
+    def _is_to_round(self, first: Sequence[Tensor], is_rounded: bool) -> bool:
+        """A head on embeddings, which have one frame, is too small to gain from it; few windows show too little."""
+        fewest = min(len(x) for x in first)
+        if first[0].shape[-1] > 1 and fewest < LEAST and not is_rounded:
+            fact = f"{fewest} windows are too few to round a network by, at least {LEAST}"
+            raise ConversionError(f"--engine int8: {fact}")
+        return first[0].shape[-1] > 1
 
 
 def faster(torch_way: Torch, openvino_way: OpenVino, x: Tensor, n_batches: int, precision: str) -> Engine:

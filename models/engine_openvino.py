@@ -20,12 +20,13 @@ from models.openvino_conversion import (
     largest_difference,
     read_network,
 )
-from models.quantised import NEAR, check_near, quantise
+from models.quantised import NEAR, check_near, quantise, split
 from models.shared_graph import Graph, share_graph
 from models.tagger import Tagger
 
 Files = Mapping[int | None, str]  # number of frames, None: any -> .xml of a converted network, with a .bin beside it
 PART = 8  # windows at once in a stream: their activations stay in the cache, and no stream is idle for long at the end
+EIGHT = "eight bits"
 RANKS = 3  # classes that a submission names
 ENOUGH = 2  # networks of a kind that are compared in fp32: the second had its weights put into the graph of the first
 COARSE = 0.1  # how far a probability in bf16 may be from fp32, where it is compared with nothing else
@@ -108,7 +109,8 @@ class OpenVino:
         """Keep the network in eight bits, once it answers nearly as PyTorch does."""
         n_frames = x.shape[-1]
         if not (self.files.get(n_frames) or self.files.get(None)):
-            self.models[n_frames] = quantise(self.models[n_frames], x)
+            fit, x = split(x)
+            self.models[n_frames] = quantise(self.models[n_frames], fit)
             self._forget(n_frames)
         check_near(self.tagger, self._compile(n_frames, "fp32"), x[:NEAR])
 
@@ -116,12 +118,15 @@ class OpenVino:
         """Raises ConversionError where the converted network answers otherwise than PyTorch."""
         n_frames = x.shape[-1]
         some = torch.cat([x[:3]] * 3)[:3]  # another number of windows than the network was traced with
-        if self.seen.compared.get(n_frames, 0) >= ENOUGH:  # then in the precision that is compiled anyway, if possible
+        if (
+            len(self.seen.compared.get(n_frames, ())) >= ENOUGH
+        ):  # then in the precision that is compiled anyway, if possible
             difference = largest_difference(self.tagger, self._compile(n_frames, precision), some)
             if difference <= (TOLERANCE if precision == "fp32" else COARSE):
                 return
         check_equal(self.tagger, self._compile(n_frames, "fp32"), some)
-        self.seen.compared[n_frames] = self.seen.compared.get(n_frames, 0) + 1
+        sums = tuple(float(weight.detach().double().sum()) for weight in self.tagger.parameters())
+        self.seen.compared.setdefault(n_frames, set()).add(sums)
 
     def _compile(self, n_frames: int, precision: str) -> Any:
         if (n_frames, precision) not in self.compiled:
@@ -138,7 +143,8 @@ class Seen:
     """What is known of networks that differ in nothing but their weights, by number of frames."""
 
     graphs: dict[int, Graph | None] = field(default_factory=dict)  # None: each is converted by itself
-    compared: dict[int, int] = field(default_factory=dict)  # how many of them equalled PyTorch in fp32
+    compared: dict[int, set[tuple[float, ...]]] = field(default_factory=dict)  # sums of weights of those that equalled
+    # PyTorch in fp32: a forecast loads the same fold several times
 
     def graph(self, tagger: Tagger, n_frames: int) -> Graph | None:
         """One for all of them, from the first tagger that asks."""
@@ -166,8 +172,9 @@ def rank_changes(tagger: Tagger, answer: Tensor, x: Tensor, precision: str, used
     probs = [tagger.probabilities(logits) for logits in (exact, answer)]
     step = float((probs[1] - probs[0]).abs().max())
     fact = f"the first {RANKS} classes change in {changed[0]} of {len(x)} windows against fp32"
+    name = EIGHT if used == "int8" else precision
     theirs_too = f"(PyTorch's {precision}: {changed[1]})"
-    return f"OpenVINO in {used or precision}: {fact} {theirs_too}, a probability by at most {step:.1g}"
+    return f"OpenVINO in {name}: {fact} {theirs_too}, a probability by at most {step:.1g}"
 
 
 def _keep(request: Any, place: tuple[dict[int, Tensor], int]) -> None:

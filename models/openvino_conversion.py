@@ -73,7 +73,9 @@ def check_equal(tagger: Tagger, compiled: Any, x: Tensor) -> None:
     """Raises ConversionError where a network compiled in fp32 answers otherwise than PyTorch by more than TOLERANCE."""
     difference = largest_difference(tagger, compiled, x)
     if not difference <= TOLERANCE:  # NaN too
-        raise ConversionError(f"converted it answers otherwise for {x.shape[-1]} frames, by {difference:.1g}")
+        raise ConversionError(
+            f"converted it differs from PyTorch on windows of {x.shape[-1]} frames, by {difference:.1g}"
+        )
 
 
 def largest_difference(tagger: Tagger, compiled: Any, x: Tensor) -> float:

@@ -20,6 +20,7 @@ class Graph:
     model: Any  # openvino.Model: windows of log-mel and each weight -> logits
     n_frames: int
     shapes: dict[str, torch.Size]  # of the weights by name, in the order of the inputs
+    others: dict[str, Tensor]  # buffers of whole numbers, such as places: constants of the graph
 
     def with_weights(self, tagger: Tagger) -> Any:
         """The openvino.Model of this tagger, for any number of windows.
@@ -29,6 +30,9 @@ class Graph:
         weights = weights_of(tagger)
         if {name: weight.shape for name, weight in weights.items()} != self.shapes:
             raise ConversionError("its weights have other shapes than those of the network that was converted")
+        theirs = others_of(tagger)
+        if theirs.keys() != self.others.keys() or not all(torch.equal(theirs[k], self.others[k]) for k in theirs):
+            raise ConversionError("its buffers of whole numbers are not those of the network that was converted")
         model, constant = self.model.clone(), import_openvino().op.Constant
         for given, weight in zip(model.get_parameters()[1:], weights.values(), strict=True):
             value = np.ascontiguousarray(weight.detach().numpy())
@@ -38,23 +42,33 @@ class Graph:
 
 
 def share_graph(tagger: Tagger, n_frames: int) -> Graph | None:
-    """None for a network whose weights cannot all be inputs: nn.GRU and others keep references to them of their own.
+    """None for a network whose weights cannot all be inputs: nn.GRU and others keep references to them of their own,
+    and NumPy, which hands them over, has no bfloat16.
 
     Raises ConversionError where it cannot be converted.
     """
     weights, example = weights_of(tagger), torch.zeros(2, 1, len(tagger.mean), n_frames)
+    if any(weight.dtype == torch.bfloat16 for weight in weights.values()):
+        return None
     model = convert_traced(_WithInputs(tagger, list(weights)), (example, *weights.values()))
     parameters = dict(tagger.named_parameters())
     inputs = dict(zip(weights, model.inputs[1:], strict=True))
     if any(name in parameters and not given.get_target_inputs() for name, given in inputs.items()):
         return None
-    return Graph(model, n_frames, {name: weight.shape for name, weight in weights.items()})
+    shapes = {name: weight.shape for name, weight in weights.items()}
+    return Graph(model, n_frames, shapes, {name: one.clone() for name, one in others_of(tagger).items()})
 
 
 def weights_of(tagger: Tagger) -> dict[str, Tensor]:
-    """Parameters and statistics by name. Whole numbers are counters and places, the same for all."""
+    """Parameters and statistics by name."""
     every = {**dict(tagger.named_parameters()), **dict(tagger.named_buffers())}
     return {name: weight for name, weight in every.items() if weight.is_floating_point()}
+
+
+def others_of(tagger: Tagger) -> dict[str, Tensor]:
+    """Buffers of other numbers by name, without the counters of batch normalisation, which nothing is computed from."""
+    every = dict(tagger.named_buffers())
+    return {k: v for k, v in every.items() if not v.is_floating_point() and not k.endswith("num_batches_tracked")}
 
 
 class _WithInputs(nn.Module):

@@ -5,6 +5,7 @@ One file for each length of windows; any.xml for all of them where the network a
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from models.openvino_conversion import (
     import_openvino,
     read_network,
 )
-from models.quantised import NEAR, check_near, quantise
+from models.quantised import LEAST, NEAR, WINDOWS, check_near, quantise, split
 from models.tagger import Tagger, load_tagger
 from runs.provenance import file_sha256
 from runs.run_folder import Trained
@@ -44,7 +45,11 @@ def write_converted(run: Trained, folder: Path, sample: "pd.DataFrame | None" = 
     lengths = sorted(set(frames_of_windows(run.config)), reverse=True)
     folder.mkdir(parents=True)
     if sample is not None and run.config.model.frozen is None:
-        for x in _windows_of(run, sample):
+        windows = _windows_of(run, sample)
+        if not windows or min(len(x) for x in windows) < LEAST:
+            fact = f"the sound of {len(sample)} test clips has fewer than {LEAST} windows to round a network by"
+            raise ConversionError(fact)
+        for x in windows:
             _write_in_eight_bits(tagger, x, folder / f"{x.shape[-1]}.xml")
         return
     if len(lengths) > 1:
@@ -84,14 +89,16 @@ def _windows_of(run: Trained, clips: "pd.DataFrame") -> list["Tensor"]:
 
     with tempfile.TemporaryDirectory(prefix="windows-") as scratch, muted():
         batches = Batches(open_clips(run.config, clips, Path(scratch), None), padding=run.config.input.padding)
-        return first_batches(batches, np.arange(len(clips)), run.config.predict)[0]
+        cfg = replace(run.config.predict, batch_size=WINDOWS)
+        return first_batches(batches, np.arange(len(clips)), cfg)[0]
 
 
 def _write_in_eight_bits(tagger: Tagger, x: "Tensor", file: Path) -> None:
     model = convert(tagger, x.shape[-1])
     check_equal(tagger, compile_network(model, "fp32"), x[:3])
-    import_openvino().save_model(quantise(model, x), file, compress_to_fp16=False)
-    check_near(tagger, compile_network(read_network(str(file), *x.shape[-2:]), "fp32"), x[:NEAR])
+    fit, kept = split(x)
+    import_openvino().save_model(quantise(model, fit), file, compress_to_fp16=False)
+    check_near(tagger, compile_network(read_network(str(file), *x.shape[-2:]), "fp32"), kept[:NEAR])
 
 
 def find_converted(bundle: Path, sha256: Mapping[str, str], remedy: str) -> dict[Path, Files]:

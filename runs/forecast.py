@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from console.output import muted
+from console.output import muted, say
 from features.extraction import FEW, part_size
 from features.store import Store
 from models.device import memory_kept
 from models.engine import EngineChoice
-from runs.budget import Budget, Forecast, Plan, class_prior, make_plan, tell_forecast
+from runs.budget import Budget, Forecast, Plan, class_prior, duration, make_plan, tell_forecast
 from runs.clips import clip_key, clip_settings, frozen_file_of, open_clips
 from runs.predict import load_run, predict_test, prediction_devices
 from runs.predictions import Sources, mean_of_reached
@@ -138,8 +138,10 @@ class Room:
 def make_rooms(works: Mapping[str, Work], features: Path, engine: str, budget: Budget) -> Iterator[Room]:
     """What each experiment has room for: its share of the time that is left when its turn comes."""
     choice = EngineChoice(engine)
+    before = budget.end.left()
     costs = forecast(works, features, choice)
     tell_forecast(costs)
+    say(f"forecast: made in {duration(before - budget.end.left())}, out of the budget")
     plan = make_plan(costs, budget.needs, budget.end)
     takes = {name: costs.seconds({name: n}) for name, n in plan.kept.items()}
     for name, work in works.items():

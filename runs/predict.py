@@ -21,6 +21,7 @@ from features.store import Store, open_features
 from models.device import choose_precision, memory_kept, streams
 from models.engine import EngineChoice, Forward
 from models.inference import first_batches, predict_finite, window_frames
+from models.quantised import WINDOWS
 from models.tagger import Tagger, load_tagger
 from runs.budget import Deadline
 from runs.clips import clip_settings, frozen_file_of, open_clips
@@ -153,8 +154,11 @@ def load_run(
     n, batches = len(store.fnames), Batches(store, device, cfg.input.padding)
     length = store.length[store.length > 0]
     n_windows = len(windows(length, window_frames(cfg.predict, store.frame_rate)[0], cfg.predict.overlap)[0])
-    n_rows = n if more <= 1 else min(round(n * more), max(n, cfg.predict.batch_size))  # repeated, to fill a batch
-    first, _ = first_batches(batches, np.resize(np.arange(n), n_rows), cfg.predict)
+    size = cfg.predict.batch_size
+    if choice and choice.asked == "int8":
+        size = max(size, WINDOWS)
+    n_rows = n if more <= 1 else min(round(n * more), max(n, size))  # repeated, to fill a batch
+    first, _ = first_batches(batches, np.resize(np.arange(n), n_rows), replace(cfg.predict, batch_size=size))
     n_batches = -(-round(n_windows * more) // cfg.predict.batch_size)
     forward = (choice or EngineChoice()).forward(kind(run), tagger, first, n_batches, precision, run.folder)
     return Ready(tagger, batches, cfg.predict, precision, forward, n_windows)

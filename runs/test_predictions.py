@@ -111,9 +111,7 @@ class _Answers:
 def _clips_to_predict(
     runs: Sequence[Run], competition: Competition, paths: Paths, refresh: bool, engine: str
 ) -> list[str]:
-    every = refresh or were_predicted(runs, competition, paths, engine)
-    if engine in COMPILED and not every:
-        say(f"{runs[0].folder.parent}: the answers stored with it are PyTorch's: --force predicts all clips again")
+    every = refresh or engine in COMPILED or were_predicted(runs, competition, paths, engine)
     return competition.test["fname"].tolist() if every else _new_clips(runs, competition.test)
 
 
@@ -195,8 +193,10 @@ def predict_new(
 
     folder, cfg = runs[0].folder.parent, runs[0].config
     n, places = len(competition.test), f"unless {paths.predictions} has them as their files are now"
-    if len(fnames) == n:
-        say(f"{folder}: predicting all {count(n, 'test clip')} again, {places}")
+    if room and not room.folders:
+        say(f"{folder}: nothing new is predicted")
+    elif len(fnames) == n:
+        say(f"{folder}: predicting all {count(n, 'test clip')}, {places}")
     else:
         say(f"{folder}: predicting the test clips that are new or have changed, {places}: {list_some(fnames)}")
     clips = _files(runs, fnames, competition, paths)

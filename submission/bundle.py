@@ -18,7 +18,7 @@ from configs.paths import Paths
 from console.command_line import run_command
 from console.errors import UserError, count, list_some
 from console.options import COMPILED, ENGINES, FILE, command_parser, share
-from console.output import progress, say, warn
+from console.output import muted, progress, say, warn
 from submission.kernel_script import MANIFEST_NAME
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # what prediction imports
 PACKAGES = ("console", "configs", "input", "metrics", "features", "folds", "models", "runs", "blending", "submission")
 METADATA = "dataset-metadata.json"
+SOUNDS = 64  # test clips that show how large activations become
 LIMIT = 100 * 10**9  # bytes; Kaggle takes no larger dataset
 SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 PYTHON = re.compile(r"3\.\d{1,2}", re.ASCII)
@@ -101,6 +102,7 @@ def bundle(
     blend = replace(blend, models=blend.used)  # a greedy blend leaves models out; so does the bundle
     packed = pack_competition(paths, blend) if paths.input.is_dir() else default_competition(paths.input, blend)
     check_form(packed.form, blend.classes)
+    sample = sounds_of(paths) if engine == "int8" else None  # before any work is done
     final = paths.work / "kaggle" / "dataset"
     with new_folder(final) as partial:
         write_blend(partial / "weights.json", blend)
@@ -112,7 +114,6 @@ def bundle(
         about: dict[str, Any] = {"competition": competition, "ensemble": ensemble, "engine": engine}
         about |= {"budget": budget} if budget else {}
         if is_to_convert(engine, brought):
-            sample = sounds_of(paths) if engine == "int8" else None
             about["converted"] = convert_runs(partial / "weights", sample)
         size = write_manifest(partial, {**about, "git_revision": git_revision(ROOT)})
         (partial / METADATA).write_text(json.dumps(metadata, indent=1))
@@ -189,15 +190,17 @@ def sounds_of(paths: Paths) -> "pd.DataFrame":
     """Some test clips (fname, path), for NNCF to see how large activations become. Raises UserError without sound."""
     from input.competition import load_competition
     from models.quantised import import_nncf
-    from runs.forecast import sample_of
 
     import_nncf()
     if not paths.input.is_dir():
         raise UserError(f"{paths.input}: --engine int8 needs the test sound: name its folder with --input DIR")
-    test = load_competition(paths.input, skip_missing=True, described_by=paths.described_by).test
-    if test["path"].isna().all():
+    with muted():
+        test = load_competition(paths.input, skip_missing=True, described_by=paths.described_by).test
+    there = test[test["path"].notna()]
+    if there.empty:
         raise UserError(f"{paths.input}: --engine int8 needs the sound of some test clips: put it there")
-    return sample_of(test)
+    n = min(len(there), SOUNDS)
+    return there.iloc[[i * len(there) // n for i in range(n)]].reset_index(drop=True)
 
 
 def convert_runs(weights: Path, sample: "pd.DataFrame | None" = None) -> list[str]:
@@ -209,6 +212,7 @@ def convert_runs(weights: Path, sample: "pd.DataFrame | None" = None) -> list[st
     from runs.run_folder import read_trained
 
     import_openvino()  # before any work is done
+    how = "" if sample is None else " in eight bits"
     done, experiments = list[str](), sorted(weights.iterdir())
     with progress("converting", len(experiments), "experiments") as advance:
         for experiment in experiments:
@@ -223,7 +227,7 @@ def convert_runs(weights: Path, sample: "pd.DataFrame | None" = None) -> list[st
                 for fold in folds:
                     shutil.rmtree(fold / FOLDER, ignore_errors=True)
             advance(1)
-    say(f"converted for OpenVINO: {len(done)} of {count(len(experiments), 'experiment')}")
+    say(f"converted for OpenVINO{how}: {len(done)} of {count(len(experiments), 'experiment')}")
     return done
 
 

@@ -97,7 +97,7 @@ def predict(
 
     wishes = read_json(bundle / MANIFEST_NAME, Wishes, AGAIN)
     asked, budget, converted = engine or wishes.engine, budget or wishes.budget, None
-    if wishes.converted is not None and asked != "torch":
+    if wishes.converted is not None and asked != "torch" and (asked == "int8") == (wishes.engine == "int8"):
         from runs.converted import find_converted
 
         converted = find_converted(bundle, {name: file.sha256 for name, file in wishes.files.items()}, AGAIN)

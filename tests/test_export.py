@@ -75,7 +75,7 @@ def test_a_network_that_cannot_be_exported_is_one_line_and_leaves_nothing(
     import models.openvino_conversion as engine
 
     monkeypatch.setattr(engine, "TOLERANCE", -1.0)
-    with pytest.raises(UserError, match=r"fold0: resnetish\d+: converted it answers otherwise"):
+    with pytest.raises(UserError, match=r"fold0: resnetish\d+: converted it differs from PyTorch"):
         export(blended.run("demo_resnetish", 0), "openvino", tmp_path / "exported")
     assert not [file for file in tmp_path.iterdir() if not file.name.startswith(".")]
 

@@ -160,6 +160,8 @@ def test_the_command_names_unreadable_files_and_does_the_rest(made: Path, tmp_pa
     table = pd.read_csv(out)
     assert f"\n1 row -> {out}\n" in done.stdout and table["file"].tolist() == ["sounds/one.wav"]
     assert table.drop(columns="file").sum(axis=1).round(4).tolist() == [1]
+    alone = run(made, str(tmp_path / "junk.wav"), "--output", str(tmp_path / "none.csv"))
+    assert alone.returncode == 2 and "the others" not in alone.stderr and not (tmp_path / "none.csv").exists()
     again = run(made, "sounds", "--output", str(out))
     assert again.returncode == 2 and "exists: give another --output, or overwrite it with --force" in again.stderr
     labels = run(made, "sounds/one.wav", "--every", "0.5s", "--output", str(tmp_path / "labels.txt"))

@@ -111,6 +111,37 @@ def test_weights_of_another_shape_do_not_fit() -> None:
         graph.with_weights(tagger_of(SMALL["attention"]()))
 
 
+def test_a_weight_that_numpy_lacks_is_converted_for_each_fold(make_store: MakeStore) -> None:
+    """And so is a network with another buffer of whole numbers, which are constants of the graph."""
+    tagger = tagger_of(SMALL["resnetish"]())
+    tagger.register_buffer("table", torch.ones(2, dtype=torch.bfloat16))
+    assert share_graph(tagger, 64) is None
+    choice = EngineChoice("openvino")
+    for seed in range(4):
+        tagger = fold(Shuffles(0 if seed < 3 else seed), seed)
+        there = predict_clips(tagger, some_clips(make_store), np.arange(6), CFG, "fp32")
+        np.testing.assert_allclose(answers(choice, tagger, make_store, "bf16"), there, atol=0.01)
+
+
+class Shuffles(nn.Module):
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(N_MELS, 5)
+        self.register_buffer("order", torch.randperm(N_MELS, generator=torch.Generator().manual_seed(seed)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(x[:, 0].mean(dim=2)[:, self.order])
+        return logits
+
+
+def test_a_fold_that_is_loaded_twice_counts_once(make_store: MakeStore) -> None:
+    """As a forecast loads it: the next one is still the first that has weights in the graph of another."""
+    choice = EngineChoice("openvino")
+    for _ in range(3):
+        answers(choice, fold(SMALL["resnetish"](), 0), make_store, "bf16")
+    assert [len(sums) for sums in choice.seen["kind"].compared.values()] == [1]
+
+
 def test_the_tagger_keeps_its_weights() -> None:
     tagger = tagger_of(SMALL["resnetish"]())
     before = {name: id(weight) for name, weight in tagger.named_parameters()}

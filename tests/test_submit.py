@@ -118,7 +118,7 @@ def test_training_sound_is_not_needed_to_predict_again(
 def test_what_force_predicts_is_said(paths: Paths, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     submit(paths, "default", tmp_path / "out.csv", None, refresh=True)
     n = len(pd.read_csv(tmp_path / "out.csv"))
-    said = f"demo_vggish: predicting all {n} test clips again, unless {paths.predictions} has them"
+    said = f"demo_vggish: predicting all {n} test clips, unless {paths.predictions} has them"
     assert f"{said} as their files are now\n" in capsys.readouterr().out
 
 
