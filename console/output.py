@@ -115,12 +115,16 @@ def progress(what: str, total: int, unit: str, every: float = 10.0) -> Iterator[
     every `every` seconds.
     """
     if sys.stdout is not None and sys.stdout.isatty():
+        from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
         from rich.table import Column
 
         texts = (TextColumn(f"{{task.fields[{name}]}}") for name in ("note", "rate"))
         left = TimeRemainingColumn(table_column=Column(no_wrap=True))  # so that the bar alone shrinks
-        with Progress(TextColumn("{task.description}"), BarColumn(), *texts, left, transient=True) as bar:
+        own = (
+            Console()
+        )  # rich's shared one remembers the output that it was made for: NNCF's progress makes it for none
+        with Progress(TextColumn("{task.description}"), BarColumn(), *texts, left, transient=True, console=own) as bar:
             task = bar.add_task(_encodable(what, sys.stdout), total=total, note=f"0/{total}", rate="")
 
             def advance(n: int, note: str = "") -> None:

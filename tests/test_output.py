@@ -8,6 +8,8 @@ import sys
 
 import numpy as np
 import pytest
+import rich
+import rich.console
 import torch
 
 from console import output as console
@@ -168,7 +170,10 @@ def test_nothing_done_yet_has_no_rate(capsys, clock):
     assert capsys.readouterr().out.startswith("features: 1/10 clips")
 
 
-def test_on_a_terminal_a_bar(monkeypatch):
+@pytest.mark.parametrize("shared", [None, io.StringIO()])
+def test_on_a_terminal_a_bar(monkeypatch, shared):
+    """Also where another library has used rich before, with an output that is no terminal."""
+    monkeypatch.setattr(rich, "_console", rich.console.Console(file=shared) if shared else None)
     screen = Terminal()
     monkeypatch.setattr(sys, "stdout", screen)
     monkeypatch.setenv("TERM", "xterm")
