@@ -121,9 +121,7 @@ def progress(what: str, total: int, unit: str, every: float = 10.0) -> Iterator[
 
         texts = (TextColumn(f"{{task.fields[{name}]}}") for name in ("note", "rate"))
         left = TimeRemainingColumn(table_column=Column(no_wrap=True))  # so that the bar alone shrinks
-        own = (
-            Console()
-        )  # rich's shared one remembers the output that it was made for: NNCF's progress makes it for none
+        own = Console()  # NNCF may have made rich's shared one, for an output that is no terminal
         with Progress(TextColumn("{task.description}"), BarColumn(), *texts, left, transient=True, console=own) as bar:
             task = bar.add_task(_encodable(what, sys.stdout), total=total, note=f"0/{total}", rate="")
 
