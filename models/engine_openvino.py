@@ -20,7 +20,7 @@ from models.openvino_conversion import (
     largest_difference,
     read_network,
 )
-from models.quantised import NEAR, check_near, quantise, split
+from models.quantised import check_near, quantise, split
 from models.shared_graph import Graph, share_graph
 from models.tagger import Tagger
 
@@ -112,15 +112,14 @@ class OpenVino:
             fit, x = split(x)
             self.models[n_frames] = quantise(self.models[n_frames], fit)
             self._forget(n_frames)
-        check_near(self.tagger, self._compile(n_frames, "fp32"), x[:NEAR])
+        check_near(self.tagger, self._compile(n_frames, "fp32"), x)
 
     def _compare(self, x: Tensor, precision: str) -> None:
         """Raises ConversionError where the converted network answers otherwise than PyTorch."""
         n_frames = x.shape[-1]
         some = torch.cat([x[:3]] * 3)[:3]  # another number of windows than the network was traced with
-        if (
-            len(self.seen.compared.get(n_frames, ())) >= ENOUGH
-        ):  # then in the precision that is compiled anyway, if possible
+        if len(self.seen.compared.get(n_frames, ())) >= ENOUGH:
+            # in the precision that is compiled anyway, if possible
             difference = largest_difference(self.tagger, self._compile(n_frames, precision), some)
             if difference <= (TOLERANCE if precision == "fp32" else COARSE):
                 return

@@ -21,7 +21,7 @@ from models.openvino_conversion import (
     import_openvino,
     read_network,
 )
-from models.quantised import LEAST, NEAR, WINDOWS, check_near, quantise, split
+from models.quantised import LEAST, WINDOWS, check_near, quantise, split
 from models.tagger import Tagger, load_tagger
 from runs.provenance import file_sha256
 from runs.run_folder import Trained
@@ -98,7 +98,7 @@ def _write_in_eight_bits(tagger: Tagger, x: "Tensor", file: Path) -> None:
     check_equal(tagger, compile_network(model, "fp32"), x[:3])
     fit, kept = split(x)
     import_openvino().save_model(quantise(model, fit), file, compress_to_fp16=False)
-    check_near(tagger, compile_network(read_network(str(file), *x.shape[-2:]), "fp32"), kept[:NEAR])
+    check_near(tagger, compile_network(read_network(str(file), *x.shape[-2:]), "fp32"), kept)
 
 
 def find_converted(bundle: Path, sha256: Mapping[str, str], remedy: str) -> dict[Path, Files]:
