@@ -74,7 +74,7 @@ def open_features(
     UserError if the store is corrupted.
     """
     fnames: list[str] = clips["fname"].tolist()
-    files: list[str | None] = [path if isinstance(path, str) else None for path in clips["path"]]  # pandas: NaN
+    files = files_of(clips)
     key = store_key(cfg, fnames, files, wave)
     if not fnames:  # a competition without test clips: nothing is written
         none = np.zeros((0, cfg.n_mels), np.float32)
@@ -90,6 +90,11 @@ def open_features(
             if not final.exists():  # another process may have made it while this one waited
                 make_store(cfg, fnames, files, final, workers or len(os.sched_getaffinity(0)), wave)
     return _open(final, cfg)
+
+
+def files_of(clips: "pd.DataFrame") -> list[str | None]:
+    """The file of each clip; None for a missing one, which pandas may have as NaN."""
+    return [path if isinstance(path, str) else None for path in clips["path"]]
 
 
 def store_key(cfg: FeatureConfig, fnames: Sequence[str], files: Sequence[str | None], wave: str | None = None) -> str:

@@ -16,7 +16,7 @@ from matplotlib.image import imsave
 from configs.paths import Paths
 from configs.schema import FeatureConfig
 from console.output import progress, warn
-from features.store import Store, open_features, store_key
+from features.store import Store, files_of, open_features, store_key
 from input.audio import AudioFault, read_wave
 
 WIDTH = 160  # columns of a picture at most
@@ -77,8 +77,7 @@ def pictures(cfg: FeatureConfig, train: pd.DataFrame, fnames: Sequence[str], pat
 
 
 def _store(cfg: FeatureConfig, train: pd.DataFrame, fnames: Sequence[str], paths: Paths, scratch: Path) -> Store:
-    files = [path if isinstance(path, str) else None for path in train["path"]]
-    if (paths.features / store_key(cfg, train["fname"].tolist(), files)).exists():
+    if (paths.features / store_key(cfg, train["fname"].tolist(), files_of(train))).exists():
         return open_features(cfg, train, paths.features)
     warn(f"{paths.features}: no features of these clips: made again for the pictures")
     return open_features(cfg, train[train["fname"].isin(set(fnames))], scratch)

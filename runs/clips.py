@@ -14,7 +14,7 @@ from configs.schema import Config, ModelConfig, hashed_settings
 from console.errors import UserError
 from features.clip_wave import read_clip
 from features.embeddings import Embed, Embedded, Job, open_embeddings, save_part
-from features.store import Store, normalisation, open_features, store_key
+from features.store import Store, files_of, normalisation, open_features, store_key
 from runs.network_file import network_sha256
 from runs.run_folder import Run, Trained
 
@@ -120,20 +120,16 @@ def open_clips(
     """
     if frozen is None or clips.empty:
         return open_features(cfg.features, clips, folder, workers)
-    fnames, files, model = clips["fname"].tolist(), _files(clips), cfg.model
+    fnames, files, model = clips["fname"].tolist(), files_of(clips), cfg.model
     key = clip_key(cfg, fnames, files, frozen)
     make = partial(_embed, cfg, clips, folder, frozen)
     job = Job(partial(_save_in_job, key, cfg, clips, folder, frozen), not model.frozen_is_file)
     return open_embeddings(folder / key, fnames, make, model.clip_pooling, cfg.predict.window_seconds, job)
 
 
-def _files(clips: "pd.DataFrame") -> list[str | None]:
-    return [path if isinstance(path, str) else None for path in clips["path"]]
-
-
 def _embed(cfg: Config, clips: "pd.DataFrame", folder: Path, frozen: FrozenFile) -> Embed:
     if cfg.model.frozen_is_file:
-        return _of_waves(cfg, _files(clips), frozen.find())
+        return _of_waves(cfg, files_of(clips), frozen.find())
     return _of_log_mel(cfg, open_features(cfg.features, clips, folder), frozen.find())
 
 

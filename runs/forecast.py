@@ -14,7 +14,7 @@ import torch
 
 from console.output import muted, say
 from features.extraction import FEW, part_size
-from features.store import Store
+from features.store import Store, files_of
 from models.device import memory_kept
 from models.engine import EngineChoice
 from runs.budget import Budget, Forecast, Plan, class_prior, duration, make_plan, tell_forecast
@@ -96,8 +96,7 @@ def _hear(
     finally:
         torch.set_num_threads(threads)
     store = stores[-1]
-    files = [path if isinstance(path, str) else None for path in clips["path"]]
-    if (features / clip_key(cfg, clips["fname"].tolist(), files, frozen)).exists():
+    if (features / clip_key(cfg, clips["fname"].tolist(), files_of(clips), frozen)).exists():
         return store, 0.0
     if len(parts) == 1:
         return store, times[0] * len(clips) / max(len(sample), 1)

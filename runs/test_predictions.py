@@ -13,6 +13,7 @@ from configs.processes import runs_elsewhere
 from console.errors import UserError, count, list_some
 from console.options import COMPILED
 from console.output import say
+from features.store import files_of
 from input.competition import Competition, load_competition, sound_hash, sound_sizes
 from runs.budget import Budget, class_prior
 from runs.clips import clip_key, frozen_file_of, open_clips
@@ -90,8 +91,7 @@ def _works(
     works = {}
     for runs, fnames in zip(experiments, new, strict=True):
         clips = _files(runs, fnames, competition, paths) if fnames else competition.test[:0]
-        files = [path if isinstance(path, str) else None for path in clips.get("path", ())]
-        key = clip_key(runs[0].config, fnames, files, frozen_file_of(runs[0])) if fnames else ""
+        key = clip_key(runs[0].config, fnames, files_of(clips), frozen_file_of(runs[0])) if fnames else ""
         kept = [cached_predictions(paths.predictions, run.id, key, engine).exists() for run in runs]
         folders = tuple(run.folder for run, is_kept in zip(runs, kept, strict=True) if fnames and not is_kept)
         works[runs[0].folder.parent.name] = Work(folders, clips)
@@ -171,8 +171,7 @@ def were_predicted(runs: Sequence[Run], competition: Competition, paths: Paths, 
     test = competition.test
     if "path" not in test:
         return False
-    files = [path if isinstance(path, str) else None for path in test["path"]]
-    key = clip_key(runs[0].config, test["fname"].tolist(), files, frozen_file_of(runs[0]))
+    key = clip_key(runs[0].config, test["fname"].tolist(), files_of(test), frozen_file_of(runs[0]))
     return all(cached_predictions(paths.predictions, run.id, key, engine).exists() for run in runs)
 
 
